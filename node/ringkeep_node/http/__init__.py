@@ -1,0 +1,1 @@
+"""The HTTP edge of a node: it translates requests and answers, and decides nothing."""
