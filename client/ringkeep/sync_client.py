@@ -1,0 +1,197 @@
+"""The blocking client: the asynchronous one on a private event loop in a thread of its own.
+
+Safe to use from several threads at once. Ctrl-C interrupts the waiting caller; its request is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from ringkeep.answers import (
+    Document,
+    DocumentInfo,
+    ImportResult,
+    Leader,
+    Listed,
+    Member,
+    Page,
+    Route,
+    ShardMap,
+    Written,
+)
+from ringkeep.async_client import PAGE_MAX, AsyncClient
+from ringkeep.retries import RetryPolicy
+
+T = TypeVar("T")
+
+
+class Client:
+    """A client of one cluster for programs without an event loop: ``with Client("http://127.0.0.1:8081") as client``.
+
+    Arguments, results and errors are those of ``AsyncClient``.
+    """
+
+    def __init__(
+        self,
+        urls: str | Iterable[str],
+        *,
+        timeout_s: float = 10.0,
+        direct: bool = True,
+        admin_token: str | None = None,
+        policy: RetryPolicy | None = None,
+        connections_max: int = 256,
+    ) -> None:
+        self._client = AsyncClient(
+            urls,
+            timeout_s=timeout_s,
+            direct=direct,
+            admin_token=admin_token,
+            policy=policy,
+            connections_max=connections_max,
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ringkeep-client", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection and end the thread. A second call does nothing."""
+        if self._loop.is_closed():
+            return
+        self._await(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def put(
+        self,
+        user: str,
+        key: str,
+        value: bytes | str,
+        *,
+        content_type: str | None = None,
+        if_version: int | None = None,
+        if_absent: bool = False,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Written:
+        """Store a document; see ``AsyncClient.put``."""
+        return self._await(
+            self._client.put(
+                user,
+                key,
+                value,
+                content_type=content_type,
+                if_version=if_version,
+                if_absent=if_absent,
+                idempotency_key=idempotency_key,
+                timeout_s=timeout_s,
+            )
+        )
+
+    def get(self, user: str, key: str, *, consistency: str = "strict", timeout_s: float | None = None) -> Document:
+        """Return a document; see ``AsyncClient.get``."""
+        return self._await(self._client.get(user, key, consistency=consistency, timeout_s=timeout_s))
+
+    def head(self, user: str, key: str, *, consistency: str = "strict", timeout_s: float | None = None) -> DocumentInfo:
+        """Return what is known of a document; see ``AsyncClient.head``."""
+        return self._await(self._client.head(user, key, consistency=consistency, timeout_s=timeout_s))
+
+    def delete(
+        self,
+        user: str,
+        key: str,
+        *,
+        if_version: int | None = None,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Delete a document; see ``AsyncClient.delete``."""
+        self._await(
+            self._client.delete(user, key, if_version=if_version, idempotency_key=idempotency_key, timeout_s=timeout_s)
+        )
+
+    def list(
+        self,
+        user: str,
+        *,
+        prefix: str = "",
+        after: str = "",
+        values: bool = False,
+        page_size: int = PAGE_MAX,
+        timeout_s: float | None = None,
+    ) -> Iterator[Listed]:
+        """Yield the user's documents; see ``AsyncClient.list``."""
+        while True:
+            page = self.page(user, prefix=prefix, after=after, limit=page_size, values=values, timeout_s=timeout_s)
+            yield from page.docs
+            if page.next is None:
+                return
+            after = page.next
+
+    def page(
+        self,
+        user: str,
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int = PAGE_MAX,
+        values: bool = False,
+        timeout_s: float | None = None,
+    ) -> Page:
+        """Return one page of a listing; see ``AsyncClient.page``."""
+        return self._await(
+            self._client.page(user, prefix=prefix, after=after, limit=limit, values=values, timeout_s=timeout_s)
+        )
+
+    def route(self, user: str, *, timeout_s: float | None = None) -> Route:
+        """Return where a user lives."""
+        return self._await(self._client.route(user, timeout_s=timeout_s))
+
+    def import_lines(
+        self, lines: Iterable[bytes], *, on_progress: Callable[[ImportResult], None] | None = None
+    ) -> ImportResult:
+        """Store a stream of NDJSON lines; see ``AsyncClient.import_lines``.
+
+        Both arguments are used in the client's own thread.
+        """
+        return self._await(self._client.import_lines(lines, on_progress=on_progress))
+
+    def members(self, *, timeout_s: float | None = None) -> tuple[Member, ...]:
+        """Return the members as the answering node sees them."""
+        return self._await(self._client.members(timeout_s=timeout_s))
+
+    def map(self, *, timeout_s: float | None = None) -> ShardMap:
+        """Return the shard map that the answering node holds."""
+        return self._await(self._client.map(timeout_s=timeout_s))
+
+    def leader(self, *, timeout_s: float | None = None) -> Leader:
+        """Return the Raft leader as the answering node knows it."""
+        return self._await(self._client.leader(timeout_s=timeout_s))
+
+    def wanted(self, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Return the wanted state."""
+        return self._await(self._client.wanted(timeout_s=timeout_s))
+
+    def _await(self, call: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            call.close()
+            raise RuntimeError("this client is closed")
+        running: Future[T] = asyncio.run_coroutine_threadsafe(call, self._loop)
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            running.cancel()
+            raise

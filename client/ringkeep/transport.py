@@ -1,0 +1,142 @@
+"""One HTTP exchange with one node: the only module of the library that touches aiohttp.
+
+aiohttp's errors become ours here: a connection that was never made is ``Unavailable`` (certainly nothing happened), one
+that broke or ran out of time is ``OutcomeUnknown``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from yarl import URL
+
+from ringkeep.errors import OutcomeUnknown, RingkeepError, Unavailable, error_of_answer
+from ringkeep_core.ids import check_key, check_user
+
+CONNECT_S = 1.0
+# What the network and the node's own deadline handling may add to the time that was granted to an attempt.
+ANSWER_GRACE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to send; ``path`` and ``query`` are already encoded."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, whatever the status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+    @property
+    def shard(self) -> int:
+        """The shard that answered, -1 if the answer is of no shard."""
+        return _whole(self.headers.get("Ringkeep-Shard"), -1)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the shard that answered."""
+        return _whole(self.headers.get("Ringkeep-Epoch"), 0)
+
+    @property
+    def node(self) -> str:
+        """The name of the node that answered."""
+        return self.headers.get("Ringkeep-Node", "")
+
+    @property
+    def version(self) -> int:
+        """The version in the ETag, 0 if there is none."""
+        return _whole(self.headers.get("ETag", "").strip().strip('"'), 0)
+
+    @property
+    def retry_after_s(self) -> float:
+        """How long the node asks to be left alone."""
+        return float(_whole(self.headers.get("Retry-After"), 0))
+
+    def error(self) -> RingkeepError | None:
+        """Return what a status >= 400 stands for, or None."""
+        if self.status < 400:
+            return None
+        request_id = self.headers.get("Ringkeep-Request-Id", "")
+        return error_of_answer(status=self.status, body=self.body, node=self.node, request_id=request_id)
+
+
+def document_path(user: str, key: str) -> str:
+    """Return the path of a document. ``/`` in a key stays, in a user it is %2F. Raises ``BadRequest``."""
+    return f"{documents_path(user)}/{quote(check_key(key), safe='/')}"
+
+
+def documents_path(user: str) -> str:
+    """Return the path of all documents of a user. Raises ``BadRequest``."""
+    return f"/v1/users/{quote(check_user(user), safe='')}/docs"
+
+
+def route_path(user: str) -> str:
+    """Return the path that says where a user lives. Raises ``BadRequest``."""
+    return f"/v1/users/{quote(check_user(user), safe='')}/route"
+
+
+def query_of(**parameters: object) -> str:
+    """Return the encoded query of the parameters that are not None."""
+    return urlencode(
+        {name: value for name, value in parameters.items() if value is not None},
+        errors="surrogatepass",
+        quote_via=quote,
+    )
+
+
+class Transport:
+    """A pool of connections. Made and closed inside a running loop."""
+
+    def __init__(self, *, connections_max: int, headers: Mapping[str, str]) -> None:
+        connector = aiohttp.TCPConnector(limit=connections_max, limit_per_host=0, keepalive_timeout=30)
+        self._session = aiohttp.ClientSession(
+            connector=connector, headers=dict(headers), auto_decompress=True, trust_env=False
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    async def exchange(self, url: str, request: Request, *, timeout_s: float) -> Answer:
+        """Send one request to one node and return its whole answer.
+
+        Raises:
+            Unavailable: no connection was made, so nothing was sent.
+            OutcomeUnknown: it broke or took too long after that.
+        """
+        target = URL(url + request.path + (f"?{request.query}" if request.query else ""), encoded=True)
+        timeout = aiohttp.ClientTimeout(total=timeout_s + ANSWER_GRACE_S, sock_connect=min(CONNECT_S, timeout_s))
+        try:
+            async with self._session.request(
+                request.method,
+                target,
+                data=request.body,
+                headers=request.headers,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                return Answer(response.status, response.headers, await response.read(), url)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unavailable(f"cannot connect to {url}") from error
+        except TimeoutError as error:
+            raise OutcomeUnknown(f"no answer from {url} in time") from error
+        except (aiohttp.ClientError, ConnectionError, OSError) as error:
+            raise OutcomeUnknown(f"the connection to {url} broke") from error
+
+
+def _whole(text: str | None, default: int) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else default
