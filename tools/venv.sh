@@ -31,7 +31,7 @@ find_python() {
 }
 
 # What decides the content of the environment: the lock, and the part of pyproject.toml above the tool settings.
-wanted() { { cat requirements.txt; sed '/^\[tool\.\(mypy\|ruff\|pytest\|importlinter\)/,$d' pyproject.toml; } | cksum; }
+wanted() { { cat requirements.txt; sed -E '/^\[tool\.(mypy|ruff|pytest|importlinter)/,$d' pyproject.toml; } | cksum; }
 
 if [ -x "$env_dir/bin/python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted)" ] \
     && new_enough "$env_dir/bin/python"; then
