@@ -1,0 +1,260 @@
+"""The gateway of a node: it takes any user's request, brings it to the primary and retries until the deadline.
+
+    waiting --primary known--> sent --answer--> done
+       ^                        |
+       +-- moved, link lost, ---+          deadline --> no_primary (never sent), or outcome_unknown (a change that was)
+           not enough copies
+
+A failover is latency here, not an error: a request that found the wrong node, or nobody, or too few copies, waits for a
+newer map or a short back-off and goes out again. A change always goes out under the same operation id, so however often it
+arrives it is applied once. Ids count per (gateway boot, shard), and each names the lowest one still open, which lets the
+shard forget all results below.
+
+Source: replication.md rule 9 and rule 7; interface.md on deadlines and on what a 503 promises.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from ringkeep_core.shardmap import ShardMap
+from ringkeep_node.machines.documents import OperationId
+from ringkeep_node.machines.shard.effects import Moved, NotApplied, ReadRequest, Result, Unknown, WriteRequest
+
+RETRY_FIRST_S = 0.005
+RETRY_MOST_S = 0.1
+RETRIED_CODES = frozenset({"no_primary", "not_enough_copies"})
+HOPS_MAX = 2
+
+
+class GatewaySettings(Struct, frozen=True):
+    """Bounds of one gateway. ``open_requests_max`` and ``open_bytes_max`` shed load before any work is done."""
+
+    open_requests_max: int = 4096
+    open_bytes_max: int = 64 << 20
+
+
+class Attempt(Struct, frozen=True, gc=False):
+    """An order to bring a request to ``storage`` (this node itself, or a peer)."""
+
+    token: int
+    storage: str
+    shard: int
+    request: WriteRequest | ReadRequest
+    deadline: float
+
+
+class Answered(Struct, frozen=True, gc=False):
+    """An order to answer the client."""
+
+    token: int
+    result: Result
+
+
+class _Open(Struct):
+    """A request that is not answered yet."""
+
+    token: int
+    shard: int
+    request: WriteRequest | ReadRequest
+    deadline: float
+    size: int
+    is_write: bool
+    attempt: int = 0
+    sent_to: str | None = None
+    may_be_applied: bool = False
+    retries: int = 0
+    last_failure: Result | None = None
+
+
+class _ShardNumbers(Struct):
+    """Operation numbers of this gateway boot at one shard; ``open`` is insertion-ordered, so its first is the lowest."""
+
+    last: int = 0
+    open: dict[int, None] = {}
+
+
+class Gateway:
+    """Every client request this node has taken and not yet answered."""
+
+    def __init__(self, *, me: str, boot: str, settings: GatewaySettings) -> None:
+        self._me, self._boot, self._settings = me, boot, settings
+        self._map: ShardMap | None = None
+        self._open: dict[int, _Open] = {}
+        self._by_attempt: dict[int, _Open] = {}
+        self._waiting: dict[int, _Open] = {}
+        self._numbers: dict[int, _ShardNumbers] = {}
+        self._timers: list[tuple[float, int, int]] = []
+        self._attempts = 0
+        self._unreachable: set[str] = set()
+        self._orders: list[Attempt | Answered] = []
+        self.open_bytes = 0
+        self.retries = 0
+        self.forwards = 0
+        self.shed = 0
+
+    @property
+    def open_requests(self) -> int:
+        """How many requests are not answered yet."""
+        return len(self._open)
+
+    def take_orders(self) -> list[Attempt | Answered]:
+        """Return what came out since the last call, in order."""
+        orders, self._orders = self._orders, []
+        return orders
+
+    def next_deadline(self) -> float | None:
+        """Return when ``tick`` has something to do."""
+        return self._timers[0][0] if self._timers else None
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    def submit(
+        self, token: int, shard: int, request: WriteRequest | ReadRequest, *, deadline: float, size: int, now: float
+    ) -> None:
+        """Take a request. It is answered exactly once, at the latest at ``deadline``."""
+        if len(self._open) >= self._settings.open_requests_max or self.open_bytes + size > self._settings.open_bytes_max:
+            self.shed += 1
+            self._orders.append(Answered(token, NotApplied("overloaded", "this node has as many requests as it may hold")))
+            return
+        is_write = type(request) is WriteRequest
+        if is_write:
+            request = self._numbered(shard, request)
+        entry = _Open(token, shard, request, deadline, size, is_write)
+        self._open[token] = entry
+        self.open_bytes += size
+        heapq.heappush(self._timers, (deadline, token, -1))
+        self._send(entry, now)
+
+    def abandon(self, token: int) -> None:
+        """The client is gone. A change goes on (it may be applied); a read is dropped."""
+        entry = self._open.get(token)
+        if entry is not None and not entry.is_write:
+            self._close(entry)
+
+    def answered(self, attempt: int, result: Result, *, now: float) -> None:
+        """Take the answer to an attempt; late answers of attempts that were given up still count for changes."""
+        entry = self._by_attempt.pop(attempt, None)
+        if entry is None or entry.token not in self._open:
+            return
+        current = entry.attempt == attempt
+        if current:
+            entry.sent_to = None
+        if type(result) is Moved:
+            if current:
+                self._retry(entry, now)
+        elif type(result) is NotApplied and result.code in RETRIED_CODES:
+            entry.last_failure = result
+            if current:
+                self._retry(entry, now)
+        elif type(result) is Unknown and now < entry.deadline:
+            entry.may_be_applied = True
+            if current:
+                self._retry(entry, now)
+        else:
+            self._finish(entry, result)
+
+    # --- facts ---------------------------------------------------------------------------------------------------
+
+    def map_held(self, shard_map: ShardMap, *, now: float) -> None:
+        """Route by a newer map from now on; requests that wait or went to a node that is no primary any more go out."""
+        self._map = shard_map
+        for entry in list(self._waiting.values()):
+            self._send(entry, now)
+        for entry in list(self._open.values()):
+            if entry.sent_to is not None and shard_map.shards[entry.shard].primary.storage != entry.sent_to:
+                self._lost(entry, now)
+
+    def peer_down(self, storage: str, *, now: float) -> None:
+        """The link to a peer was lost: what was sent there goes out again under the same operation ids."""
+        self._unreachable.add(storage)
+        for entry in [entry for entry in self._open.values() if entry.sent_to == storage]:
+            self._lost(entry, now)
+
+    def peer_up(self, storage: str, *, now: float) -> None:
+        """The link to a peer is back."""
+        self._unreachable.discard(storage)
+        for entry in list(self._waiting.values()):
+            self._send(entry, now)
+
+    def tick(self, *, now: float) -> None:
+        """Fire what is due: back-offs and deadlines. Late calls are safe."""
+        while self._timers and self._timers[0][0] <= now:
+            _, token, retries = heapq.heappop(self._timers)
+            entry = self._open.get(token)
+            if entry is None:
+                continue
+            if retries < 0:
+                self._expire(entry)
+            elif entry.token in self._waiting and entry.retries == retries:
+                self._send(entry, now)
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    def _numbered(self, shard: int, request: WriteRequest) -> WriteRequest:
+        numbers = self._numbers.setdefault(shard, _ShardNumbers())
+        numbers.last += 1
+        numbers.open[numbers.last] = None
+        return msgspec.structs.replace(
+            request, operation=OperationId(self._boot, numbers.last, next(iter(numbers.open)))
+        )
+
+    def _target(self, entry: _Open) -> str | None:
+        if self._map is None:
+            return None
+        storage = self._map.shards[entry.shard].primary.storage
+        return None if storage in self._unreachable and storage != self._me else storage
+
+    def _send(self, entry: _Open, now: float) -> None:
+        storage = self._target(entry)
+        if storage is None:
+            self._wait(entry, now)
+            return
+        self._waiting.pop(entry.token, None)
+        self._attempts += 1
+        entry.attempt, entry.sent_to = self._attempts, storage
+        entry.may_be_applied = entry.may_be_applied or entry.is_write
+        self._by_attempt[entry.attempt] = entry
+        self.forwards += storage != self._me
+        self._orders.append(Attempt(entry.attempt, storage, entry.shard, entry.request, entry.deadline))
+
+    def _lost(self, entry: _Open, now: float) -> None:
+        entry.sent_to = None
+        self._send(entry, now)
+
+    def _retry(self, entry: _Open, now: float) -> None:
+        self.retries += 1
+        self._wait(entry, now)
+
+    def _wait(self, entry: _Open, now: float) -> None:
+        entry.retries += 1
+        self._waiting[entry.token] = entry
+        pause_s = min(RETRY_MOST_S, RETRY_FIRST_S * 2 ** min(entry.retries - 1, 6))
+        heapq.heappush(self._timers, (now + pause_s, entry.token, entry.retries))
+
+    def _expire(self, entry: _Open) -> None:
+        if entry.is_write and entry.may_be_applied and entry.attempt_open(self._by_attempt):
+            self._finish(entry, Unknown("the deadline passed before the change was acknowledged"))
+        else:
+            self._finish(
+                entry, entry.last_failure or NotApplied("no_primary", "no primary could be reached before the deadline")
+            )
+
+    def _finish(self, entry: _Open, result: Result) -> None:
+        self._close(entry)
+        self._orders.append(Answered(entry.token, result))
+
+    def _close(self, entry: _Open) -> None:
+        del self._open[entry.token]
+        self._waiting.pop(entry.token, None)
+        self.open_bytes -= entry.size
+        for attempt in [attempt for attempt, other in self._by_attempt.items() if other is entry]:
+            del self._by_attempt[attempt]
+        if entry.is_write:
+            operation = entry.request.operation
+            assert operation is not None
+            self._numbers[entry.shard].open.pop(operation.number, None)

@@ -1,0 +1,134 @@
+"""The shard map that this node holds, and how it comes to hold newer ones.
+
+    nothing --whole map on disk--> held --committed entry on disk--> held, newer
+
+To *hold* a version is to have the whole committed map on disk; a node acts on nothing else. A voter gets committed
+entries from Raft, whose core hands out only what is durable here. Everybody else pulls entries, or the whole map, from
+any member; they count once their records are synced. Versions never go back. Every node keeps the newest entries in
+memory, to answer pulls and to bring a peer up to date with the answer to its ping.
+
+Source: replication.md, "The shard map"; counterexamples.md S4 and L11.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from ringkeep_core.errors import BadFrame
+from ringkeep_core.mapchanges import MapChange, decode_change
+from ringkeep_core.maprules import Applied, apply
+from ringkeep_core.shardmap import GENERATION_STEP, ShardMap, decode_map, encode_map
+from ringkeep_node.machines.messages import MapEntries, MapWhole
+from ringkeep_node.machines.records import NO_SHARD, Kind, Record
+
+RECENT_ENTRIES_MAX = 1024
+PULL_BYTES_MAX = 1 << 20
+
+
+class HeldMap:
+    """The newest map on this node's disk, or None before it belongs to a cluster; ``through`` is the Raft index up to
+    which it is known current."""
+
+    def __init__(self, shard_map: ShardMap | None = None, through: int = 0) -> None:
+        self.map = shard_map
+        self.through = through
+        self._recent: deque[tuple[int, bytes]] = deque(maxlen=RECENT_ENTRIES_MAX)
+        self._recent_after = through
+        self._pulled_through = through
+        self._unsynced: deque[tuple[int, MapEntries | MapWhole]] = deque()
+
+    # --- from Raft -----------------------------------------------------------------------------------------------
+
+    def committed(self, index: int, payload: bytes) -> tuple[MapChange, Applied] | None:
+        """Apply a committed entry that is on this disk; None if the map is already past it (or it changes nothing)."""
+        if index <= self.through or self.map is None:
+            return None
+        return self._apply(index, payload)
+
+    def passed(self, index: int) -> None:
+        """Note a committed entry that carries no map change (a no-op, a configuration)."""
+        self.through = max(self.through, index)
+
+    def installed(self, data: bytes, index: int) -> bool:
+        """Take the whole map of a Raft snapshot that is on this disk. Returns whether it is newer."""
+        if self.map is not None and index <= self.through:
+            return False
+        self.map, self.through = decode_map(data), index
+        self._recent.clear()
+        self._recent_after = index
+        return True
+
+    # --- pulled by those who do not vote -------------------------------------------------------------------------
+
+    def pulled(self, message: MapEntries | MapWhole, step: int) -> list[Record]:
+        """Return the records that make a pulled answer durable; it counts when ``synced(step)`` says so.
+
+        An answer that leaves a gap, or brings nothing, gives no records and changes nothing.
+        """
+        if isinstance(message, MapEntries):
+            if message.after > self._pulled_through or message.through <= self._pulled_through:
+                return []
+            if self.map is None and not self._unsynced:
+                return []
+            records = [
+                Record(Kind.MAP_ENTRY, NO_SHARD, 0, 0, index, payload)
+                for index, payload in message.entries
+                if index > self._pulled_through
+            ]
+        else:
+            if message.through <= self._pulled_through:
+                return []
+            records = [Record(Kind.MAP_SNAPSHOT, NO_SHARD, 0, 0, message.through, message.data)]
+        self._pulled_through = message.through
+        self._unsynced.append((step, message))
+        return records
+
+    def synced(self, step: int) -> list[tuple[MapChange, Applied]]:
+        """Act on the pulled answers whose records are durable now. Returns what changed, in order."""
+        changes: list[tuple[MapChange, Applied]] = []
+        while self._unsynced and self._unsynced[0][0] <= step:
+            _, message = self._unsynced.popleft()
+            if isinstance(message, MapWhole):
+                self.installed(message.data, message.through)
+                continue
+            for index, payload in message.entries:
+                applied = self.committed(index, payload)
+                if applied is not None:
+                    changes.append(applied)
+            self.passed(message.through)
+        return changes
+
+    def answer(self, after: int) -> MapEntries | MapWhole | None:
+        """Return what brings a member that holds the map through ``after`` up to date; None if it is."""
+        if self.map is None or after >= self.through:
+            return None
+        if after >= self._recent_after:
+            entries = tuple((index, payload) for index, payload in self._recent if index > after)
+            if sum(len(payload) for _, payload in entries) <= PULL_BYTES_MAX:
+                return MapEntries(after, entries, self.through)
+        return MapWhole(encode_map(self.map), self.through)
+
+    def _apply(self, index: int, payload: bytes) -> tuple[MapChange, Applied]:
+        assert self.map is not None
+        change = decode_change(payload)
+        applied = apply(self.map, self.map.generation * GENERATION_STEP + index, change)
+        self.map, self.through = applied.map, index
+        self._pulled_through = max(self._pulled_through, index)
+        if len(self._recent) == RECENT_ENTRIES_MAX:
+            self._recent_after = self._recent[0][0]
+        self._recent.append((index, payload))
+        return change, applied
+
+
+def recovered_map(snapshot: bytes | None, through: int, entries: Sequence[Record]) -> HeldMap:
+    """Return the map a non-voter held before its restart: the pulled snapshot and the entries pulled after it."""
+    try:
+        held = HeldMap(decode_map(snapshot) if snapshot is not None else None, through)
+    except msgspec.DecodeError as error:
+        raise BadFrame("the map in the log is damaged") from error
+    for record in entries:
+        held.committed(record.sn, record.payload)
+    return held

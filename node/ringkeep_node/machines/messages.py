@@ -1,0 +1,151 @@
+"""What nodes say to each other beside Raft and shard replication: the map for those who do not vote, proposals, forwards.
+
+All messages of one loop turn for one peer and channel travel as one ``Bundle``, map entries first: an answer to a
+confirmation ping that names a newer map thus never arrives before the entries that make it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+from msgspec import Struct
+
+from ringkeep_core.errors import BadFrame
+from ringkeep_node.machines.raft.messages import RaftMessage
+from ringkeep_node.machines.shard.effects import ReadRequest, Result, WriteRequest
+from ringkeep_node.machines.shard.messages import ShardMessage
+
+
+class Channel(IntEnum):
+    """The connections between two nodes; bulk never delays a vote or a ping."""
+
+    CONTROL = 0  # pings, Raft, map, proposals
+    DATA = 1  # replication, forwarded requests
+    BULK = 2  # snapshots and catching up
+
+
+class MapPull(Struct, frozen=True, array_like=True, tag=1):
+    """Asks a member for the committed map after Raft index ``after``."""
+
+    after: int
+
+
+class MapEntries(Struct, frozen=True, array_like=True, tag=2):
+    """Committed (index, change) pairs after ``after``; the receiver's map is then current through ``through``."""
+
+    after: int
+    entries: tuple[tuple[int, bytes], ...]
+    through: int
+
+
+class MapWhole(Struct, frozen=True, array_like=True, tag=3):
+    """The whole map as of Raft index ``through``, for a node too far behind for entries."""
+
+    data: bytes
+    through: int
+
+
+class Propose(Struct, frozen=True, array_like=True, tag=4):
+    """A map change on its way to the leader. ``number`` 0 wants no outcome; others are answered to the origin."""
+
+    number: int
+    change: bytes
+    hops: int
+
+
+class ProposeOutcome(Struct, frozen=True, array_like=True, tag=5):
+    """What became of a proposal: applied at ``version`` when ``code`` is "", else refused."""
+
+    number: int
+    version: int
+    code: str
+    detail: str
+
+
+class IndexAsk(Struct, frozen=True, array_like=True, tag=6):
+    """A node without Raft asks a voter for a ReadIndex."""
+
+    token: int
+
+
+class IndexAnswer(Struct, frozen=True, array_like=True, tag=7):
+    """The answer to ``IndexAsk``; ``index`` None means that there is no leader now."""
+
+    token: int
+    index: int | None
+
+
+class ViewReport(Struct, frozen=True, array_like=True, tag=8):
+    """What a voter believes of the others, for the leader: storage ids it calls dead, and its own health."""
+
+    dead: tuple[str, ...]
+    lag_s: float
+    stalled: bool
+
+
+class ForwardWrite(Struct, frozen=True, array_like=True, tag=9):
+    """A change on its way from the gateway to the primary. ``remaining_s`` is what is left of its deadline."""
+
+    token: int
+    shard: int
+    request: WriteRequest
+    remaining_s: float
+    hops: int
+
+
+class ForwardRead(Struct, frozen=True, array_like=True, tag=10):
+    """A read on its way from the gateway to a copy."""
+
+    token: int
+    shard: int
+    request: ReadRequest
+    remaining_s: float
+    hops: int
+
+
+class ForwardAnswer(Struct, frozen=True, array_like=True, tag=11):
+    """The answer to a forwarded request."""
+
+    token: int
+    result: Result
+
+
+NodeMessage = (
+    MapPull
+    | MapEntries
+    | MapWhole
+    | Propose
+    | ProposeOutcome
+    | IndexAsk
+    | IndexAnswer
+    | ViewReport
+    | ForwardWrite
+    | ForwardRead
+    | ForwardAnswer
+)
+
+
+class Bundle(Struct, array_like=True):
+    """Everything one node says to another on one channel in one loop turn, in this order."""
+
+    node: list[NodeMessage] = []
+    raft: list[RaftMessage] = []
+    shard: list[ShardMessage] = []
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Bundle)
+
+
+def encode_bundle(bundle: Bundle) -> bytes:
+    """Return the body of a frame."""
+    return _encoder.encode(bundle)
+
+
+def decode_bundle(body: bytes | memoryview) -> Bundle:
+    """Return what a frame's body says; raise ``BadFrame`` if it is nothing this version knows."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadFrame("the frame's body is not of this protocol version") from error
