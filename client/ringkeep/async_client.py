@@ -103,6 +103,11 @@ class AsyncClient:
             await self._transport.close()
             self._transport = None
 
+    @property
+    def routing_version(self) -> int | None:
+        """The version of the map that requests are routed by, or None while there is none."""
+        return None if self._routes.map is None else self._routes.map.version
+
     # -- documents ---------------------------------------------------------------------------------------------
 
     async def put(

@@ -154,7 +154,8 @@ async def run_lanes(
     async def work(lane: int) -> None:
         nonlocal total
         while (chunk := await queues[lane].get()) is not None:
-            total = added(total, await send(lane, chunk))
+            result = await send(lane, chunk)  # awaited first: the other lanes add to the total meanwhile
+            total = added(total, result)
             if on_progress is not None:
                 on_progress(total)
 

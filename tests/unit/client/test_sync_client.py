@@ -1,0 +1,61 @@
+"""The blocking client is the asynchronous one in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ringkeep import Client
+from ringkeep.answers import ImportResult
+from ringkeep.errors import NotFound
+from ringkeep_testing.fake_cluster import FakeCluster
+
+
+@contextmanager
+def _served() -> Iterator[FakeCluster]:
+    """Serve a fake cluster from another thread, since the test itself blocks."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    cluster = FakeCluster()
+    try:
+        asyncio.run_coroutine_threadsafe(cluster.__aenter__(), loop).result()
+        yield cluster
+    finally:
+        asyncio.run_coroutine_threadsafe(cluster.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_every_call_of_the_blocking_client_works() -> None:
+    with _served() as cluster, Client(cluster.urls) as client:
+        written = client.put("ada", "k", b"v")
+        result = client.import_lines([b'{"user":"ada","key":"l","value":1}'])
+
+        assert (written.created, client.get("ada", "k").value, client.head("ada", "k").bytes) == (True, b"v", 1)
+        assert result == ImportResult(lines=1, stored=1)
+        assert [row.key for row in client.list("ada", page_size=1)] == ["k", "l"]
+        assert client.route("ada").user == "ada"
+        assert [member.name for member in client.members()] == ["n1", "n2", "n3"]
+        assert (client.leader().name, client.map().version, client.wanted()) == (
+            "n1",
+            10,
+            {"revision": 1, "members": ["n1", "n2", "n3"]},
+        )
+        client.delete("ada", "k")
+        with pytest.raises(NotFound):
+            client.get("ada", "k")
+
+
+def test_a_closed_client_says_so_and_may_be_closed_again() -> None:
+    client = Client("http://127.0.0.1:1")
+    client.close()
+    client.close()
+
+    with pytest.raises(RuntimeError):
+        client.get("ada", "k")
