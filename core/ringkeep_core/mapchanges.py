@@ -1,138 +1,59 @@
-"""The changes of the shard map, and the rules that decide whether one applies.
+"""The changes of the shard map and the rules that decide whether one applies: the public face of four modules.
 
-A change is the payload of a Raft entry. Each is a compare-and-set: shard changes on the shard's ``revision``, the wanted
-state on ``wanted.revision``; the rules are checked again here when the entry is applied, on every node with the same
-result. A change over many shards succeeds or fails shard by shard.
+    mapentries   the kinds of change and their bytes (the payload of a Raft entry)
+    shardrules   the rules of one shard
+    maprules     ``bootstrap`` and ``apply``: the state machine that Raft drives
+    mapchecks    ``check`` (what always holds) and ``diff`` (what people are told)
 
 Source: replication.md, "The shard map" and rules 0, 3, 4, 5, 8; counterexamples.md S1, S2, S6, S12.
 """
 
-from __future__ import annotations
+from ringkeep_core.mapchecks import EventKind, MapEvent, check, diff
+from ringkeep_core.mapentries import (
+    AddLearner,
+    Boot,
+    Failover,
+    Grow,
+    Leave,
+    MapChange,
+    Move,
+    RemoveCopy,
+    SetWanted,
+    ShardChange,
+    ShardChanges,
+    Shrink,
+    Touch,
+    Unfit,
+    decode_change,
+    encode_change,
+)
+from ringkeep_core.maprules import Applied, apply, bootstrap, reason_of
+from ringkeep_core.shardrules import Refusal
 
-import msgspec
-from msgspec import Struct
-
-from ringkeep_core.shardmap import Wanted
-
-
-class Boot(Struct, frozen=True, array_like=True, tag="boot"):
-    """A started node registers its boot. ``live`` is filled in by the leader: storages it believes alive."""
-
-    name: str
-    storage: str
-    boot: str
-    counter: int
-    url: str
-    peer: str
-    zone: str = ""
-    live: tuple[str, ...] = ()
-
-
-class Shrink(Struct, frozen=True, array_like=True, tag="shrink"):
-    """Remove members from in_sync (never the primary, never the last)."""
-
-    shard: int
-    revision: int
-    storages: tuple[str, ...]
-
-
-class Grow(Struct, frozen=True, array_like=True, tag="grow"):
-    """The primary lets a learner into in_sync. Only the primary in this boot and epoch may say so."""
-
-    shard: int
-    revision: int
-    storage: str
-    boot: str
-    added: int
-    epoch: int
-    primary_boot: str
-
-
-class Failover(Struct, frozen=True, array_like=True, tag="failover"):
-    """Give the shard to ``to``, in a new epoch, because its primary cannot serve. ``live``: who the leader sees alive."""
-
-    shard: int
-    revision: int
-    to: str
-    live: tuple[str, ...]
-
-
-class Move(Struct, frozen=True, array_like=True, tag="move"):
-    """Give the shard to another in-sync member, in a new epoch, sets unchanged."""
-
-    shard: int
-    revision: int
-    to: str
-
-
-class AddLearner(Struct, frozen=True, array_like=True, tag="learner"):
-    """A member starts to hold a copy."""
-
-    shard: int
-    revision: int
-    storage: str
-
-
-class RemoveCopy(Struct, frozen=True, array_like=True, tag="remove"):
-    """A copy outside in_sync and eligible is given up."""
-
-    shard: int
-    revision: int
-    storage: str
-    added: int
-
-
-class Unfit(Struct, frozen=True, array_like=True, tag="unfit"):
-    """A copy is damaged, too short or about to be overwritten: it leaves every set and starts anew as a learner."""
-
-    shard: int
-    revision: int
-    storage: str
-    added: int
-
-
-class Touch(Struct, frozen=True, array_like=True, tag="touch"):
-    """Change nothing but the revision: whatever was proposed on the old one can no longer commit."""
-
-    shard: int
-    revision: int
-
-
-ShardChange = Shrink | Grow | Failover | Move | AddLearner | RemoveCopy | Unfit | Touch
-
-
-class ShardChanges(Struct, frozen=True, array_like=True, tag="shards"):
-    """Changes of many shards in one entry; each stands or falls alone."""
-
-    changes: tuple[ShardChange, ...]
-    reason: str
-
-
-class SetWanted(Struct, frozen=True, array_like=True, tag="wanted"):
-    """Replace the wanted state, if ``wanted.revision`` is one above the present revision."""
-
-    wanted: Wanted
-    reason: str
-
-
-class Leave(Struct, frozen=True, array_like=True, tag="leave"):
-    """A member is gone for good; applied only if its storage id is in no set of any shard."""
-
-    storage: str
-    reason: str
-
-
-MapChange = Boot | ShardChanges | SetWanted | Leave
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(MapChange)
-
-
-def encode_change(change: MapChange) -> bytes:
-    """Return a change as the payload of a Raft entry."""
-    return _encoder.encode(change)
-
-
-def decode_change(payload: bytes) -> MapChange:
-    """Return the change in a Raft entry's payload. Raises ``msgspec.DecodeError`` otherwise."""
-    return _decoder.decode(payload)
+__all__ = [
+    "AddLearner",
+    "Applied",
+    "Boot",
+    "EventKind",
+    "Failover",
+    "Grow",
+    "Leave",
+    "MapChange",
+    "MapEvent",
+    "Move",
+    "Refusal",
+    "RemoveCopy",
+    "SetWanted",
+    "ShardChange",
+    "ShardChanges",
+    "Shrink",
+    "Touch",
+    "Unfit",
+    "apply",
+    "bootstrap",
+    "check",
+    "decode_change",
+    "diff",
+    "encode_change",
+    "reason_of",
+]

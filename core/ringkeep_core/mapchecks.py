@@ -1,7 +1,7 @@
 """What must hold of every shard map, and what changed between two.
 
-``check`` states the invariants that ``ringkeep_core.maprules`` keeps; tests and simulations assert it after every entry.
-``diff`` turns two maps into the events that people read in ``/v1/cluster/events``.
+``check`` states the invariants that ``ringkeep_core.maprules`` keeps; tests and simulations assert it after every
+entry. ``diff`` turns two maps into the events that people read in ``/v1/cluster/events``.
 
 Source: replication.md, "The shard map" and rules 3 to 5; testing.md, god's-eye checks.
 """
@@ -122,14 +122,26 @@ def _member_events(before: ShardMap, after: ShardMap, reason: str) -> Iterator[M
         if old is None:
             yield MapEvent(version, EventKind.MEMBER_REGISTERED, reason, storage=storage, name=member.name)
         elif old.boot != member.boot:
-            yield MapEvent(version, EventKind.MEMBER_RESTARTED, reason, storage=storage, name=member.name,
-                           before=old.boot, after=member.boot)
+            yield MapEvent(
+                version,
+                EventKind.MEMBER_RESTARTED,
+                reason,
+                storage=storage,
+                name=member.name,
+                before=old.boot,
+                after=member.boot,
+            )
     for storage, member in before.members.items():
         if storage not in after.members:
             yield MapEvent(version, EventKind.MEMBER_LEFT, reason, storage=storage, name=member.name)
     if before.wanted.revision != after.wanted.revision:
-        yield MapEvent(version, EventKind.WANTED_CHANGED, reason,
-                       before=str(before.wanted.revision), after=str(after.wanted.revision))
+        yield MapEvent(
+            version,
+            EventKind.WANTED_CHANGED,
+            reason,
+            before=str(before.wanted.revision),
+            after=str(after.wanted.revision),
+        )
 
 
 def _shard_events(before: ShardMap, after: ShardMap, reason: str) -> Iterator[MapEvent]:
@@ -138,13 +150,22 @@ def _shard_events(before: ShardMap, after: ShardMap, reason: str) -> Iterator[Ma
         if old is new or old == new:
             continue
         if old.primary != new.primary:
-            yield MapEvent(after.version, EventKind.PRIMARY_CHANGED, reason, number, new.primary.storage,
-                           names.get(new.primary.storage, ""), old.primary.storage, new.primary.storage)
+            yield MapEvent(
+                after.version,
+                EventKind.PRIMARY_CHANGED,
+                reason,
+                number,
+                new.primary.storage,
+                names.get(new.primary.storage, ""),
+                old.primary.storage,
+                new.primary.storage,
+            )
         for kind, copy in _copy_changes(old, new):
             yield MapEvent(after.version, kind, reason, number, copy.storage, names.get(copy.storage, ""))
         if old.need != new.need:
-            yield MapEvent(after.version, EventKind.NEED_CHANGED, reason, number,
-                           before=str(old.need), after=str(new.need))
+            yield MapEvent(
+                after.version, EventKind.NEED_CHANGED, reason, number, before=str(old.need), after=str(new.need)
+            )
 
 
 def _copy_changes(old: Shard, new: Shard) -> Iterator[tuple[EventKind, Copy]]:

@@ -1,8 +1,8 @@
-"""The changes of the shard map, and the rules that decide whether one applies.
+"""The changes of the shard map: what a Raft entry may ask for, and its bytes.
 
-A change is the payload of a Raft entry. Each is a compare-and-set: shard changes on the shard's ``revision``, the wanted
-state on ``wanted.revision``; the rules are checked again here when the entry is applied, on every node with the same
-result. A change over many shards succeeds or fails shard by shard.
+A change is the payload of a Raft entry. Each is a compare-and-set: shard changes on the shard's ``revision``, the
+wanted state on ``wanted.revision``; the rules (``ringkeep_core.maprules``) are checked again when the entry is applied,
+on every node with the same result. A change over many shards succeeds or fails shard by shard.
 
 Source: replication.md, "The shard map" and rules 0, 3, 4, 5, 8; counterexamples.md S1, S2, S6, S12.
 """
@@ -49,7 +49,7 @@ class Grow(Struct, frozen=True, array_like=True, tag="grow"):
 
 
 class Failover(Struct, frozen=True, array_like=True, tag="failover"):
-    """Give the shard to ``to``, in a new epoch, because its primary cannot serve. ``live``: who the leader sees alive."""
+    """Give the shard to ``to``, in a new epoch: its primary cannot serve. ``live``: who the leader sees alive."""
 
     shard: int
     revision: int

@@ -1,7 +1,7 @@
 """The rules of one shard: may this change be applied, and what is the shard then?
 
 Every rule is judged against the shard as it is when the entry is applied, never as its proposer saw it. A change is a
-compare-and-set on ``revision``, and it yields either the next shard (revision + 1) or a ``Refusal``; nothing in between.
+compare-and-set on ``revision``; it yields either the next shard (revision + 1) or a ``Refusal``, nothing in between.
 
     in_sync --Shrink--> learners (and eligible, while in_sync is short of need) --Grow, by the primary--> in_sync
     in_sync, eligible, learners --Unfit--> learners, as another copy
@@ -55,7 +55,7 @@ def next_shard(
 ) -> Shard:
     """Return the shard after one change: revision + 1, and epoch + 1 if ``leads`` says who leads from now on.
 
-    Here alone ``eligible`` is emptied: as soon as in_sync can commit without the eligible ones they stop being complete.
+    Here alone ``eligible`` is emptied: once in_sync can commit without the eligible copies, they stop being complete.
     """
     need = shard.need if need is None else need
     return Shard(
@@ -90,7 +90,7 @@ def is_leaving(wanted: Wanted, name: str) -> bool:
     return want is None or want.draining
 
 
-def changed_shard(ground: Ground, shard: Shard, change: ShardChange) -> Shard | Refusal:  # noqa: PLR0911 - a table
+def changed_shard(ground: Ground, shard: Shard, change: ShardChange) -> Shard | Refusal:
     """Return ``shard`` after ``change``, or why the change does not apply."""
     if change.revision != shard.revision:
         return Refusal("stale_revision", f"the shard is at revision {shard.revision}, not {change.revision}")
@@ -146,7 +146,7 @@ def _grown(ground: Ground, shard: Shard, change: Grow) -> Shard | Refusal:
         in_sync=in_sync,
         eligible=without(shard.eligible, change.storage),
         learners=without(shard.learners, change.storage),
-        # Need rises for a shard only here, with the copy that meets it: raised for all at once it would stop all writes.
+        # Need rises only here, with the copy that meets it: raised for all shards at once it would stop all writes.
         need=ground.need_wanted if shard.need < ground.need_wanted <= len(in_sync) else shard.need,
     )
 
@@ -164,8 +164,7 @@ def _failed_over(ground: Ground, shard: Shard, change: Failover) -> Shard | Refu
         shard,
         in_sync=in_sync,
         eligible=others,
-        learners=_united(tuple(copy for copy in shard.learners if copy.storage not in change.live
-                               or copy not in in_sync), others),
+        learners=_united(tuple(copy for copy in shard.learners if copy not in in_sync), others),
         leads=Primary(change.to, ground.members[change.to].boot),
     )
 
