@@ -207,8 +207,8 @@ class Leadership:
         assert snapshot is not None
         data = snapshot.data[offset : offset + self._settings.snapshot_chunk_bytes]
         message = InstallSnapshot(
-            self._term, snapshot.index, snapshot.term, snapshot.configuration, len(snapshot.data), peer.digest, offset,
-            data
+            self._term, snapshot.index, snapshot.term, snapshot.configuration,
+            len(snapshot.data), peer.digest, offset, data,
         )
         self._outbox.now(to, message)
 
@@ -326,7 +326,7 @@ class Leadership:
         """Bring ``to`` up to date and let it stand at once (thesis 3.10). ``resign``: step down even if it loses."""
         if to == self._me or to not in self._log.configuration.voters:
             return False
-        if self._transfer is None or self._transfer.to != to:
+        if self._transfer is None or self._transfer.to != to or (resign and not self._transfer.resign):
             self._transfer = _Transfer(to, now + self._settings.election_s_min, resign)
             self._nudge_successor()
         return True

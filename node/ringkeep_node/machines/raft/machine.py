@@ -48,6 +48,7 @@ from ringkeep_node.machines.raft.messages import (
     TimeoutNow,
     VoteAnswer,
     encode_configuration,
+    is_well_formed,
 )
 from ringkeep_node.machines.raft.outbox import Outbox
 from ringkeep_node.machines.raft.reads import ForwardedReads, Read
@@ -482,6 +483,8 @@ class Raft:
 
     def _on_append(self, sender: str, message: AppendEntries, now: float) -> None:
         if not self._follow(sender, message.term, now) or self._log.installing:
+            return
+        if not is_well_formed(message):
             return
         log, previous, entries = self._log, message.previous_index, message.entries
         if previous < log.commit:

@@ -253,6 +253,27 @@ class Refused(Struct, frozen=True):
     reason: str
 
 
+def is_well_formed(message: AppendEntries) -> bool:
+    """Return whether the entries follow each other as a log's do; anything else is a damaged message, to be ignored."""
+    index, term = message.previous_index, message.previous_term
+    for entry in message.entries:
+        index += 1
+        if entry.index != index or not term <= entry.term <= message.term:
+            return False
+        term = entry.term
+        if entry.kind == CONFIGURATION and not _is_configuration(entry.payload):
+            return False
+    return message.previous_index >= 0
+
+
+def _is_configuration(payload: bytes) -> bool:
+    try:
+        decode_configuration(payload)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
 _CONFIGURATION_ENCODER = msgspec.msgpack.Encoder()
 _CONFIGURATION_DECODER = msgspec.msgpack.Decoder(Configuration)
 
