@@ -1,0 +1,337 @@
+"""A cluster on this machine: the plan that Kubernetes would carry out with pods, with processes instead.
+
+    up:  write cluster.json -> start what is down -> every node answers -> bootstrap (once) -> a write is possible
+
+"Possible" is shown and not assumed: a strict read through each primary, which needs its epoch-start record committed on
+enough copies and a confirmation round, as a write does, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from ringkeep.answers import Member, ShardMap
+from ringkeep.async_client import AsyncClient
+from ringkeep.errors import Conflict, NotFound, OutcomeUnknown, RingkeepError
+from ringkeep.launcher.directory import ClusterDirectory, ClusterRecord, LauncherError, NodeRecord
+from ringkeep.launcher.ports import API_PORT_FIRST, HOST, PEER_PORT_FIRST, is_free, next_free
+from ringkeep.launcher.processes import end, send_signal, start_detached, wait_gone
+from ringkeep.retries import Ending, RetryPolicy, ending_of
+from ringkeep_core.hashing import SHARDS_MAX, SHARDS_MIN, is_shard_count, shard_of
+
+T = TypeVar("T")
+
+NODES_MAX = 32
+REPLICATION_FACTOR_MAX = 7
+START_S = 30.0
+READY_S = 60.0
+STOP_GRACE_S = 10.0
+_POLL_S = 0.03
+# A starting node is asked often: the pause between two questions is what `up` takes longer than it must.
+_POLICY = RetryPolicy(pause_max_s=0.05)
+# A key that nobody stores: reading it shows that a shard is served.
+_PROBE_KEY = "ringkeep/is-it-there"
+
+NODE_COMMAND = (sys.executable, "-P", "-m", "ringkeep_node")
+
+Say = Callable[[str], None]
+"""Told in a few words what is being done."""
+
+
+def _quiet(text: str) -> None:
+    del text
+
+
+class LocalCluster:
+    """The cluster of one directory.
+
+    ``node_command`` is what is run for each node, with the node's settings in its environment.
+    """
+
+    def __init__(self, path: Path, *, node_command: Sequence[str] = NODE_COMMAND) -> None:
+        self.directory = ClusterDirectory(path)
+        self._node_command = tuple(node_command)
+
+    # -- orders ------------------------------------------------------------------------------------------------
+
+    async def up(
+        self,
+        nodes: int | None = None,
+        *,
+        shards: int | None = None,
+        replication_factor: int | None = None,
+        min_in_sync: int | None = None,
+        say: Say = _quiet,
+    ) -> ClusterRecord:
+        """Make the cluster, or start what is down of an existing one; return once a first write is possible.
+
+        Settings count only for a new cluster (3 nodes, 256 shards, replication factor 3, two in sync by default). For
+        an existing one they must be left out or be the same.
+        """
+        with self.directory.locked(create=True):
+            wished = {"shards": shards, "replication_factor": replication_factor, "min_in_sync": min_in_sync}
+            record = self._planned(nodes, {name: value for name, value in wished.items() if value is not None})
+            down = [node.name for node in record.nodes if not node.is_running]
+            if down:
+                say(f"starting {', '.join(down)}")
+            record = self._start(record, down)
+            say("waiting for the nodes to answer")
+            members = await self._answering(record)
+            if not record.cluster_id:
+                say("making the cluster")
+                record = await self._bootstrapped(record, members)
+            say("waiting until a first write is possible")
+            await self._serving(record)
+            return record
+
+    async def restart(self, name: str, *, say: Say = _quiet) -> NodeRecord:
+        """Start a node again, ending it first if it runs; return once it is ready."""
+        with self.directory.locked():
+            node = self.directory.existing().node(name)
+            if node.is_running:
+                say(f"stopping {name}")
+                await asyncio.to_thread(self._end, [node])
+            say(f"starting {name}")
+            record = self._start(self.directory.existing(), [name])
+            say(f"waiting until {name} is ready")
+            await self._ready(record.node(name), limit_s=READY_S)
+            return record.node(name)
+
+    def kill(self, name: str) -> NodeRecord:
+        """End a node at once and without a word to it (SIGKILL), as a crash would."""
+        with self.directory.locked():
+            node = self.directory.existing().node(name)
+            if not send_signal(node.process, signal.SIGKILL):
+                raise LauncherError(f"{name} is not running; start it with `ringkeep restart {name}`")
+            wait_gone(node.process, limit_s=STOP_GRACE_S)
+            return node
+
+    def down(self, *, wipe: bool = False, grace_s: float = STOP_GRACE_S) -> list[str]:
+        """End every node, politely at first; return the names of those that ran. ``wipe`` deletes the data as well."""
+        with self.directory.locked():
+            record = self.directory.existing()
+            running = [node for node in record.nodes if node.is_running]
+            self._end(running, grace_s=grace_s)
+            if wipe:
+                self.directory.wipe(record)
+            return [node.name for node in running]
+
+    # -- planning and starting ---------------------------------------------------------------------------------
+
+    def _planned(self, nodes: int | None, wished: dict[str, int]) -> ClusterRecord:
+        record = self.directory.read()
+        if record is None:
+            return self._new_record(3 if nodes is None else nodes, wished)
+        if nodes is not None and nodes != len(record.nodes):
+            raise LauncherError(
+                f"{self.directory.path} holds a cluster of {len(record.nodes)} nodes and this version cannot scale it: "
+                f"leave -n out, or make a new one after `ringkeep down --wipe`"
+            )
+        for name, value in wished.items():
+            if getattr(record, name) != value:
+                raise LauncherError(
+                    f"this cluster was made with {name.replace('_', ' ')} {getattr(record, name)}: leave the option "
+                    f"out, or make a new cluster after `ringkeep down --wipe`"
+                )
+        return record
+
+    def _new_record(self, nodes: int, wished: dict[str, int]) -> ClusterRecord:
+        if not 1 <= nodes <= NODES_MAX:
+            raise LauncherError(f"a local cluster has 1 to {NODES_MAX} nodes, not {nodes}")
+        planned: list[NodeRecord] = []
+        taken: set[int] = set()
+        for number in range(1, nodes + 1):
+            api = next_free(API_PORT_FIRST, taken)
+            peer = next_free(PEER_PORT_FIRST, taken | {api})
+            taken |= {api, peer}
+            planned.append(NodeRecord(f"n{number}", f"http://{HOST}:{api}", f"{HOST}:{peer}"))
+        leftovers = [node.name for node in planned if self.directory.data(node.name).exists()]
+        if leftovers:
+            raise LauncherError(
+                f"{self.directory.path} has data of {', '.join(leftovers)} but no cluster.json: delete the directory "
+                f"or choose another with --dir"
+            )
+        record = msgspec.structs.replace(ClusterRecord(tuple(planned)), **wished)
+        _check_settings(record)
+        self.directory.write(record)
+        return record
+
+    def _start(self, record: ClusterRecord, names: Sequence[str]) -> ClusterRecord:
+        for name in names:
+            node = record.node(name)
+            for port in node.ports:
+                if not is_free(port):
+                    raise LauncherError(
+                        f"port {port} of {name} is used by another program: end it, or use another --dir"
+                    )
+        for name in names:
+            self.directory.data(name).mkdir(parents=True, exist_ok=True)
+            process = start_detached(
+                self._node_command, environment=self._environment(record, name), log=self.directory.log(name)
+            )
+            started = msgspec.structs.replace(record.node(name), pid=process.pid, started=process.started)
+            record = record.with_node(started)
+            # Written after each start: whatever happens next, `down` finds every process.
+            self.directory.write(record)
+        return record
+
+    def _environment(self, record: ClusterRecord, name: str) -> dict[str, str]:
+        node = record.node(name)
+        return {
+            "RINGKEEP_ZONE": "",
+            "RINGKEEP_WEIGHT": "1",
+            **os.environ,
+            "RINGKEEP_NAME": name,
+            "RINGKEEP_DATA": str(self.directory.data(name).resolve()),
+            "RINGKEEP_API": node.api,
+            "RINGKEEP_PEER": node.peer,
+            "RINGKEEP_ADVERTISE": node.peer,
+            "RINGKEEP_SEEDS": ",".join(other.peer for other in record.nodes),
+        }
+
+    def _end(self, nodes: Sequence[NodeRecord], *, grace_s: float = STOP_GRACE_S) -> None:
+        left = end([node.process for node in nodes], grace_s=grace_s)
+        if left:
+            pids = ", ".join(str(process.pid) for process in left)
+            raise LauncherError(f"process {pids} does not end even when killed: its disk may hang")
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    async def _answering(self, record: ClusterRecord) -> list[Member]:
+        """Return what each node says of itself, once every node answers."""
+        return list(await asyncio.gather(*(self._own_member(node) for node in record.nodes)))
+
+    async def _own_member(self, node: NodeRecord) -> Member:
+        async def ask(client: AsyncClient) -> Member | None:
+            members = await client.members(timeout_s=1.0)
+            return next((member for member in members if member.name == node.name and member.storage_id), None)
+
+        return await self._until(node, ask, limit_s=START_S, what="answer")
+
+    async def _bootstrapped(self, record: ClusterRecord, members: Sequence[Member]) -> ClusterRecord:
+        named = [
+            {"name": node.name, "storage_id": member.storage_id, "peer": node.peer}
+            for node, member in zip(record.nodes, members, strict=True)
+        ]
+        async with _client(record.nodes[0]) as client:
+            cluster_id = await _cluster_id(client, record, named)
+        record = msgspec.structs.replace(record, cluster_id=cluster_id)
+        self.directory.write(record)
+        return record
+
+    async def _serving(self, record: ClusterRecord) -> None:
+        await asyncio.gather(*(self._ready(node, limit_s=READY_S) for node in record.nodes))
+        async with _client(*record.nodes) as client:
+            shard_map = await client.map(timeout_s=READY_S)
+            await asyncio.gather(*(_read_nothing(client, user) for user in one_user_of_each_primary(shard_map)))
+
+    async def _ready(self, node: NodeRecord, *, limit_s: float) -> None:
+        async def ask(client: AsyncClient) -> bool | None:
+            await client.read("/readyz", timeout_s=1.0)
+            return True
+
+        await self._until(node, ask, limit_s=limit_s, what="become ready")
+
+    async def _until(
+        self, node: NodeRecord, ask: Callable[[AsyncClient], Awaitable[T | None]], *, limit_s: float, what: str
+    ) -> T:
+        """Ask a node again and again until it gives an answer; raise if its process ends or the time is up."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_s
+        last: RingkeepError | None = None
+        async with _client(node) as client:
+            while loop.time() < deadline:
+                try:
+                    if (answer := await ask(client)) is not None:
+                        return answer
+                except RingkeepError as error:
+                    last = error
+                if not node.is_running:
+                    raise LauncherError(f"{node.name} ended while starting: {self._last_words(node)}")
+                await asyncio.sleep(_POLL_S)
+        raise LauncherError(f"{node.name} did not {what} within {limit_s:.0f} s ({last}): see {self._log_path(node)}")
+
+    def _log_path(self, node: NodeRecord) -> Path:
+        return self.directory.log(node.name)
+
+    def _last_words(self, node: NodeRecord) -> str:
+        return f"{log_tail(self._log_path(node))}\n(all of it is in {self._log_path(node)})"
+
+
+def _check_settings(record: ClusterRecord) -> None:
+    """Refuse before any process is started what every node would refuse afterwards."""
+    if not is_shard_count(record.shards):
+        raise LauncherError(f"--shards is a power of two from {SHARDS_MIN} to {SHARDS_MAX}, not {record.shards}")
+    if not 1 <= record.replication_factor <= REPLICATION_FACTOR_MAX:
+        raise LauncherError(f"--rf is 1 to {REPLICATION_FACTOR_MAX}, not {record.replication_factor}")
+    if not 1 <= record.min_in_sync <= record.replication_factor:
+        raise LauncherError(f"--min-in-sync is 1 to the replication factor, not {record.min_in_sync}")
+
+
+def one_user_of_each_primary(shard_map: ShardMap) -> list[str]:
+    """Return made-up users, one for each node that is primary of anything."""
+    primary_of = {shard.shard: shard.primary.name for shard in shard_map.shards if shard.primary is not None}
+    missing = set(primary_of.values())
+    users: list[str] = []
+    number = 0
+    while missing and number < 64 * len(shard_map.shards):
+        user = f"ringkeep-probe-{number}"
+        name = primary_of.get(shard_of(user, len(shard_map.shards)))
+        if name in missing:
+            missing.discard(name)
+            users.append(user)
+        number += 1
+    return users
+
+
+def log_tail(path: Path, *, lines: int = 3, bytes_max: int = 4096) -> str:
+    """Return the last lines of a node's log, or an empty text."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - bytes_max))
+            text = log.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def _client(*nodes: NodeRecord) -> AsyncClient:
+    token = os.environ.get("RINGKEEP_ADMIN_TOKEN")
+    return AsyncClient([node.url for node in nodes], direct=False, admin_token=token, policy=_POLICY)
+
+
+async def _cluster_id(client: AsyncClient, record: ClusterRecord, members: Sequence[dict[str, str]]) -> str:
+    """Make the cluster and return its id; also if an earlier ``up`` made it and could not write that down."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + START_S
+    while True:
+        try:
+            return await client.bootstrap(
+                members,
+                shards=record.shards,
+                replication_factor=record.replication_factor,
+                min_in_sync=record.min_in_sync,
+                timeout_s=START_S,
+            )
+        except (Conflict, OutcomeUnknown):
+            return (await client.map(timeout_s=START_S)).cluster_id
+        except RingkeepError as error:
+            # Refused for now (the nodes may not have met yet): certainly nothing was made.
+            if ending_of(error) is not Ending.REFUSED or loop.time() >= deadline:
+                raise
+        await asyncio.sleep(_POLL_S)
+
+
+async def _read_nothing(client: AsyncClient, user: str) -> None:
+    try:
+        await client.get(user, _PROBE_KEY, timeout_s=READY_S)
+    except NotFound:
+        return
