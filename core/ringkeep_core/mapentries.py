@@ -125,7 +125,7 @@ class Leave(Struct, frozen=True, array_like=True, tag="leave"):
 MapChange = Boot | ShardChanges | SetWanted | Leave
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(MapChange)
+_decoder: msgspec.msgpack.Decoder[MapChange] = msgspec.msgpack.Decoder(MapChange)
 
 
 def encode_change(change: MapChange) -> bytes:

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from ringkeep_core.ids import is_node_name
 from ringkeep_core.mapentries import Boot, Leave, MapChange, SetWanted, ShardChanges
+from ringkeep_core.placement import Assignment, Candidate, PlacementSettings, initial
 from ringkeep_core.shardmap import (
     GENERATION_STEP,
     Copy,
@@ -76,27 +77,27 @@ def bootstrap(
     )
     empty = ShardMap(cluster_id=cluster_id, version=version, members=registered, wanted=wanted, shards=())
     need = empty.need_wanted()
-    first = tuple(
-        Shard(
-            epoch=1,
-            revision=1,
-            primary=Primary(holders[0], registered[holders[0]].boot),
-            in_sync=tuple(Copy(storage, version) for storage in holders),
-            eligible=(),
-            learners=(),
-            need=need,
-        )
-        for holders in _first_holders(empty, shards)
-    )
-    return _with(empty, version, shards=first)
+    storages = {member.name: member.storage for member in registered.values()}
+    first = []
+    for placed in _first_placement(empty, shards):
+        assert placed.primary is not None, "every member is taken as alive, so somebody leads each shard"
+        primary = storages[placed.primary]
+        in_sync = tuple(Copy(storages[name], version) for name in placed.copies)
+        first.append(Shard(1, 1, Primary(primary, registered[primary].boot), in_sync, (), (), need))
+    return _with(empty, version, shards=tuple(first))
 
 
-def _first_holders(empty: ShardMap, shards: int) -> list[tuple[str, ...]]:
-    """Return who holds each shard at first, its primary first."""
-    wanted = empty.wanted
-    holders = [storage for storage, member in empty.members.items() if wanted.members[member.name].weight > 0]
-    copies = min(wanted.settings.replication_factor, len(holders))
-    return [tuple(holders[(shard + step) % len(holders)] for step in range(copies)) for shard in range(shards)]
+def _first_placement(empty: ShardMap, shards: int) -> tuple[Assignment, ...]:
+    """Place by name, not by storage id: the same cluster on new disks is the same map."""
+    settings = empty.wanted.settings
+    candidates = [
+        Candidate(node=name, zone=want.zone, weight=want.weight) for name, want in empty.wanted.members.items()
+    ]
+    return initial(
+        shards,
+        candidates,
+        PlacementSettings(replication_factor=settings.replication_factor, min_in_sync=settings.min_in_sync),
+    ).shards
 
 
 def apply(shard_map: ShardMap, version: int, change: MapChange, *, voters: Collection[str] = ()) -> Applied:
@@ -259,7 +260,7 @@ class _Heirs:
 
 
 def _wanted_set(shard_map: ShardMap, version: int, change: SetWanted) -> ShardMap | Refusal:
-    """Replace the wanted state. Need falls at once where it must; it rises only with the copy that meets it."""
+    """Replace the wanted state. Need falls at once; where copies are missing it rises with the copy that meets it."""
     wanted = change.wanted
     if wanted.revision != shard_map.wanted.revision + 1:
         return Refusal("stale_wanted", f"the wanted state is at revision {shard_map.wanted.revision}")
@@ -272,7 +273,7 @@ def _wanted_set(shard_map: ShardMap, version: int, change: SetWanted) -> ShardMa
         else member
         for storage, member in shard_map.members.items()
     }
-    return _with_need_lowered(_with(shard_map, version, members=members, wanted=wanted))
+    return _with_need_settled(_with(shard_map, version, members=members, wanted=wanted))
 
 
 def _fault_of(wanted: Wanted) -> str:
@@ -294,11 +295,13 @@ def _fault_of(wanted: Wanted) -> str:
     return ""
 
 
-def _with_need_lowered(shard_map: ShardMap) -> ShardMap:
+def _with_need_settled(shard_map: ShardMap) -> ShardMap:
+    """Lower the need of every shard to what is wanted now; raise it only where in_sync already reaches that."""
     need = shard_map.need_wanted()
-    if all(shard.need <= need for shard in shard_map.shards):
-        return shard_map
-    shards = tuple(with_need(shard, need) if shard.need > need else shard for shard in shard_map.shards)
+    shards = tuple(
+        with_need(shard, need) if need < shard.need or shard.need < need <= len(shard.in_sync) else shard
+        for shard in shard_map.shards
+    )
     return _with(shard_map, shard_map.version, shards=shards)
 
 
@@ -319,7 +322,7 @@ def _left(shard_map: ShardMap, version: int, change: Leave, voters: Collection[s
     members = {storage: other for storage, other in shard_map.members.items() if storage != change.storage}
     left = (*shard_map.left, change.storage)
     after = _with(shard_map, version, members=members, wanted=_wanted_without(shard_map.wanted, member.name), left=left)
-    return _with_need_lowered(after)
+    return _with_need_settled(after)
 
 
 def _wanted_without(wanted: Wanted, name: str) -> Wanted:

@@ -75,7 +75,7 @@ def led_by(shard: Shard, leads: Primary) -> Shard:
 
 
 def with_need(shard: Shard, need: int) -> Shard:
-    """Return the shard with a lower need."""
+    """Return the shard with another need, its sets otherwise unchanged."""
     return next_shard(shard, in_sync=shard.in_sync, eligible=shard.eligible, learners=shard.learners, need=need)
 
 
@@ -146,7 +146,7 @@ def _grown(ground: Ground, shard: Shard, change: Grow) -> Shard | Refusal:
         in_sync=in_sync,
         eligible=without(shard.eligible, change.storage),
         learners=without(shard.learners, change.storage),
-        # Need rises only here, with the copy that meets it: raised for all shards at once it would stop all writes.
+        # Need rises with the copy that meets it: raised for all shards at once it would stop all writes.
         need=ground.need_wanted if shard.need < ground.need_wanted <= len(in_sync) else shard.need,
     )
 
