@@ -108,6 +108,19 @@ class RaftLog:
         """Return the configuration that was in effect at ``index``, which is not older than the snapshot."""
         return next(configuration for at, configuration in reversed(self._configurations) if at <= index)
 
+    def may_stand(self, me: str) -> bool:
+        """Return whether ``me`` is a voter, or was one before changes that are not committed yet.
+
+        A node that its newest configuration leaves out may be the only one that holds it; until that configuration is
+        committed, nobody else may be electable (thesis 4.2.2).
+        """
+        for at, configuration in reversed(self._configurations):
+            if me in configuration.voters:
+                return True
+            if at <= self.commit:
+                return False
+        return False
+
     def term_at(self, index: int) -> int | None:
         """Return the term of the entry at ``index``, or None if the log does not hold it."""
         at = index - self.base_index

@@ -305,7 +305,7 @@ class Raft:
             self._role is not Role.LEADER
             and self._electable
             and not self._log.installing
-            and self._me in self._log.configuration.voters
+            and self._log.may_stand(self._me)
         )
 
     def _on_silence(self, now: float) -> None:
