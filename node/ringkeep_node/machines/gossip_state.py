@@ -1,16 +1,16 @@
 """Keep small values about every member, written by their owner only, and say what another member has not seen yet.
 
-Each owner numbers its writes: one version for all its keys. Whoever holds an owner up to version v has every write up to
-v (a later write of the same key stands in for an earlier one), so ``(counter, version)`` sums up what is held, and the
-difference to somebody else is exactly the entries above the version they name:
+Each owner numbers its writes: one version for all its keys. Whoever holds an owner up to version v has every write up
+to v (a later write of the same key stands in for an earlier one), so ``(counter, version)`` sums up what is held, and
+the difference to somebody else is exactly the entries above the version they name:
 
     set -> Delta(base=v, version=v+1)            to everybody at once
     since(v) -> Delta(base=v, version=last)      to somebody whose digest differs; cut off where a datagram is full
     apply: base <= held: taken; base > held: there is a gap, refused (the digests differ, so it is asked for again)
 
 A higher boot counter of the owner starts anew at version 0 and throws the values of the earlier boot away.
-Nothing here waits, sends or looks at a clock. Source: van Renesse et al., "Efficient Reconciliation and Flow Control for
-Anti-Entropy Protocols" (Scuttlebutt); architecture.md, pattern "Gossip".
+Nothing here waits, sends or looks at a clock. Source: van Renesse et al., "Efficient Reconciliation and Flow Control
+for Anti-Entropy Protocols" (Scuttlebutt); architecture.md, pattern "Gossip".
 """
 
 from __future__ import annotations

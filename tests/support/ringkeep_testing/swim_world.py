@@ -1,7 +1,7 @@
 """A simulated world for the real membership machine: one event heap, one network, everything from one seed.
 
-Nodes have a process that runs, is paused (its datagrams queue up) or is gone (peer connections then break: the others get
-hints, as the runtime would give them). The network delays, loses, duplicates, and is cut between any two nodes one way
+Nodes have a process that runs, is paused (its datagrams queue up) or is gone (peer connections then break: the others
+get hints, as the runtime would give them). The network delays, loses, duplicates, and is cut between any two nodes one way
 or both ways. Every event goes into a hash, so that two runs of one seed can be compared.
 """
 

@@ -4,11 +4,12 @@
     tick                        -> probes, verdicts, calls to lost addresses, gossip
 
 A step returns all it wants sent and everything that changed. Every public method that changes anything may move
-``next_deadline``; the driver asks for it again after each call, and calls ``tick`` then or later. Late ticks are safe: a
-gap of our own loop gives every running wait as much more time (at most 3 s), voids our probes, and makes us refute before
-we judge anybody; what queued up meanwhile is best handed over before ``tick``.
+``next_deadline``; the driver asks for it again after each call, and calls ``tick`` then or later. Late ticks are safe:
+a gap of our own loop gives every running wait as much more time (at most 3 s), voids our probes, and makes us refute
+before we judge anybody; what queued up meanwhile is best handed over before ``tick``.
 
-Sources: Das, Gupta, Motivala, "SWIM"; Dadgar, Phillips, Currey, "Lifeguard"; replication.md, "Members, failure, recovery".
+Sources: Das, Gupta, Motivala, "SWIM"; Dadgar, Phillips, Currey, "Lifeguard"; replication.md, "Members, failure,
+recovery".
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from msgspec.structs import replace
 
 from ringkeep_core.errors import BadFrame
 from ringkeep_node.machines.gossip_state import Delta, GossipState
-from ringkeep_node.machines.swim.dissemination import Outbox, RowCursor, batches, digest_of, sends_max, within
+from ringkeep_node.machines.swim.comparison import Comparison
+from ringkeep_node.machines.swim.mailbox import Mailbox
 from ringkeep_node.machines.swim.members import (
     Address,
     Evidence,
@@ -33,20 +35,15 @@ from ringkeep_node.machines.swim.members import (
     Testimony,
 )
 from ringkeep_node.machines.swim.messages import (
-    LIST_MAX,
-    ROWS_MAX,
     VERSION,
     Kind,
+    Myself,
     OpenSeal,
     Packet,
-    Row,
     Seal,
     Update,
-    Want,
     decode,
-    encode,
     identity_in,
-    size,
     update_about,
 )
 from ringkeep_node.machines.swim.probing import RELAYS_MAX, Calls, Probe, ProbeRing, Relay, shuffled
@@ -63,9 +60,6 @@ NUDGE_INTERVAL_S = 0.2
 VALUES_INTERVAL_S = 0.05
 LEAVE_INTERVAL_S = 0.1
 LEAVE_REPEATS = 3
-SYNC_PACKETS_MAX = 8
-# Room for a packet's list headers, and for what a seal adds (nonce and tag: 28 bytes).
-RESERVED_BYTES = 64
 
 
 class SwimStep(Struct, frozen=True):
@@ -93,44 +87,41 @@ class Swim:
         now: float,
         seal: Seal | None = None,
     ) -> None:
+        seal = OpenSeal() if seal is None else seal
         self._cluster = cluster_id
         self._settings = settings
         self._draw = draw
-        self._seal: Seal = OpenSeal() if seal is None else seal
-        self._seeds = tuple(seeds)
-        self._permanent: tuple[Address, ...] = ()
-        self._storage, self._name, self._boot, self._counter = me.storage, me.name, me.boot, me.counter
-        self._address = me.address
-        self._incarnation = me.incarnation
-        self._leaving = False
-        self._leaves_left = 0
-        self._leave_at = now
-        self._started_at = now
+        self._seal = seal
+        self._me = Myself(me)
         self._roster = Roster(me, settings)
         self._values = GossipState(owner=me.storage, counter=me.counter)
-        self._values_sent = 0
-        self._values_at = now
-        self._outbox = Outbox()
+        self._mailbox = Mailbox(
+            cluster_id=cluster_id, me=self._me, roster=self._roster, settings=settings, seal=seal, draw=draw
+        )
+        self._comparison = Comparison(
+            me=self._me, roster=self._roster, values=self._values, mailbox=self._mailbox, settings=settings
+        )
         self._health = LocalHealth(settings.health_max)
         self._ring = ProbeRing(draw)
         self._turn = False
         self._probes: dict[int, Probe] = {}
         self._relays: dict[int, Relay] = {}
         self._number = 0
+        self._seeds = tuple(seeds)
+        self._permanent: tuple[Address, ...] = ()
+        self._calls = Calls(settings, draw)
+        self._calls_stale = False
+        self._values_sent = 0
+        self._values_at = now
+        self._leaves_left = 0
+        self._leave_at = now
+        self._started_at = now
         self._probe_at = now + settings.probe_interval_s * draw()
         self._gossip_at = now
         self._forget_at = now + settings.forget_s
-        self._calls = Calls(settings, draw)
-        self._calls_stale = False
-        self._cursor = RowCursor(ROWS_MAX)
-        self._digest: int | None = None
-        self._lag_s = 0.0
         self._lag_at: float | None = None
         self._resumed = False
-        self._send: list[tuple[Address, bytes]] = []
-        self._spread: list[Update] = []
         self._state_changed: list[tuple[str, str, bytes]] = []
-        self._room = self._room_for_parts()
         self._calls.want(self._lost_addresses(), now)
         self.refutes = 0
         """How often we had to contradict an accusation."""
@@ -139,7 +130,7 @@ class Swim:
         )
         """Datagrams and updates that were not taken, by reason."""
         self.probes_failed = 0
-        self.syncs = 0
+        """Probes that got no answer, neither directly nor through helpers."""
         self.superseded = False
         """Another process speaks for our storage id with a higher boot counter: this one should end."""
 
@@ -148,14 +139,12 @@ class Swim:
     @property
     def identity(self) -> MemberIdentity:
         """Who we are now, with the present incarnation."""
-        return MemberIdentity(
-            storage=self._storage,
-            name=self._name,
-            boot=self._boot,
-            counter=self._counter,
-            address=self._address,
-            incarnation=self._incarnation,
-        )
+        return self._me.identity
+
+    @property
+    def syncs(self) -> int:
+        """How often we began a comparison with somebody."""
+        return self._comparison.started
 
     @property
     def health_score(self) -> int:
@@ -164,10 +153,8 @@ class Swim:
 
     def members_at(self, now: float) -> Mapping[str, MemberView]:
         """Return everybody by storage id, ourselves first; death times are those of the hour before ``now``."""
-        mine = Member(
-            self.identity, state=MemberState.LEFT if self._leaving else MemberState.ALIVE, now=self._started_at
-        )
-        mine.lag_s = self._lag_s
+        mine = Member(self._me.identity, state=self._me.state, now=self._started_at)
+        mine.lag_s = self._me.lag_s
         remember_s = self._settings.forget_s
         return {one.storage: one.view(now, remember_s=remember_s) for one in (mine, *self._roster.members.values())}
 
@@ -183,7 +170,7 @@ class Swim:
     def dead_reports(self, storage: str) -> tuple[str, ...]:
         """Return who holds ``storage`` to be dead: the storage ids of live members, sorted, ours among them."""
         needle = storage.encode()
-        live = [self._storage] + [m.storage for m in self._roster.members.values() if m.state <= MemberState.SUSPECT]
+        live = [self._me.storage] + [m.storage for m in self._roster.members.values() if m.state <= MemberState.SUSPECT]
         return tuple(sorted(one for one in live if needle in self._values.values(one).get(DEAD_KEY, b"").split(b",")))
 
     def next_deadline(self) -> float:
@@ -194,7 +181,7 @@ class Swim:
         due.extend(probe.due_at for probe in self._probes.values())
         due.extend(relay.due_at for relay in self._relays.values())
         due.extend(at for at in map(self._verdict_at, self._roster.suspects.values()))
-        if self._outbox and not self._tells_everybody():
+        if self._mailbox.outbox and not self._mailbox.tells_everybody():
             due.append(self._gossip_at)
         if self._values_pending():
             due.append(self._values_at)
@@ -219,7 +206,8 @@ class Swim:
             self._hear_values(delta)
         if sender is not None:
             self._answer(packet, sender, source, now)
-            self._compare_digest(packet, sender, now)
+            if packet.kind in (Kind.PING, Kind.ACK) and sender.state is not MemberState.LEFT and not self._me.leaving:
+                self._comparison.meet(sender, packet.digest, now)
             if packet.kind is not Kind.PING:
                 self._nudge(sender, now)
         return self._finish(now)
@@ -231,7 +219,7 @@ class Swim:
         kernel of a stopped process accepts connections too) is a sign of life.
         """
         member = self._roster.members.get(storage)
-        if member is None or self._leaving:
+        if member is None or self._me.leaving:
             return self._finish(now)
         if evidence is Evidence.CONNECTED:
             self._hear_connected(member, now)
@@ -242,7 +230,7 @@ class Swim:
 
     def lagged(self, lag_s: float, *, now: float) -> None:
         """Take one measurement of our own loop's lag. Call it before ``tick``."""
-        self._lag_s, self._lag_at = max(0.0, lag_s), now
+        self._me.lag_s, self._lag_at = max(0.0, lag_s), now
         if lag_s <= self._settings.lag_s:
             return
         slack_s = min(lag_s, self._settings.slack_max_s)
@@ -264,27 +252,28 @@ class Swim:
     def registered(self, members: Sequence[RegisteredMember], *, now: float) -> SwimStep:
         """Take what the committed shard map says about all its members, those who left included."""
         for member in self._roster.register(members, now):
-            self._digest = None
+            self._comparison.outdate()
             self._restart_values(member)
             self._ring.add(member.storage)
-        self._digest, self._calls_stale = None, True
+        self._comparison.outdate()
+        self._calls_stale = True
         return self._finish(now)
 
     def set_state(self, key: str, value: bytes, *, now: float) -> None:
         """Write one of our own gossip values; it leaves with the next step (``next_deadline`` moves)."""
         del now
         if self._values.set(key, value):
-            self._digest = None
+            self._comparison.outdate()
 
     def leave(self, *, now: float) -> SwimStep:
         """Say that we leave, a few times; from then on we accuse nobody."""
-        if not self._leaving:
-            self._leaving = True
-            self._incarnation += 1
-            self._digest = None
+        if not self._me.leaving:
+            self._me.leaving = True
+            self._me.incarnation += 1
+            self._comparison.outdate()
             self._probes.clear()
             self._leaves_left, self._leave_at = LEAVE_REPEATS, now + LEAVE_INTERVAL_S
-            self._tell(self._about_me(MemberState.LEFT, Evidence.LEAVING), spread=True)
+            self._mailbox.tell(self._me.update(Evidence.LEAVING), spread=True)
         return self._finish(now)
 
     def tick(self, *, now: float) -> SwimStep:
@@ -294,7 +283,7 @@ class Swim:
             self._resumed = False
             self._refute()
         self._judge_relays(now)
-        if not self._leaving:
+        if not self._me.leaving:
             self._judge_probes(now)
             self._judge_suspects(now)
             self._probe_next(now)
@@ -324,10 +313,10 @@ class Swim:
         if packet.cluster != self._cluster:
             self.refused["cluster"] += 1
             return False
-        if packet.storage == self._storage:
-            if packet.boot != self._boot:
+        if packet.storage == self._me.storage:
+            if packet.boot != self._me.boot:
                 self.refused["self"] += 1
-                self.superseded = self.superseded or packet.counter > self._counter
+                self.superseded = self.superseded or packet.counter > self._me.counter
             return False
         return self._accepts(identity_in(packet))
 
@@ -350,7 +339,7 @@ class Swim:
         return member
 
     def _hear_news(self, update: Update, *, soft: bool, now: float) -> None:
-        if update.storage == self._storage:
+        if update.storage == self._me.storage:
             self._hear_about_me(update)
         elif self._accepts(identity_in(update)):
             self._learn(update, soft=soft, spread=soft, now=now)
@@ -365,25 +354,26 @@ class Swim:
         if lesson is Lesson.DOUBTED:
             self._send_gossip(member, (update,))
             return
-        self._digest, self._calls_stale = None, True
-        self._tell(update, spread=spread)
+        self._comparison.outdate()
+        self._calls_stale = True
+        self._mailbox.tell(update, spread=spread)
         if counter != member.counter:
             self._restart_values(member)
         if counter is None:
             self._ring.add(member.storage)
-            self._tell(self._about_me(MemberState.ALIVE, Evidence.JOINED), spread=not self._leaving)
-        if member.state is MemberState.SUSPECT and self._tells_everybody():
+            self._mailbox.tell(self._me.update(Evidence.JOINED), spread=True)
+        if member.state is MemberState.SUSPECT and self._mailbox.tells_everybody():
             self._probe(member, now)
         if member.state is MemberState.DEAD or (before is not None and update.state is MemberState.ALIVE):
             self._list_dead()
 
     def _hear_about_me(self, update: Update) -> None:
-        if update.counter > self._counter:
+        if update.counter > self._me.counter:
             self.superseded = True
-        if update.counter != self._counter or update.boot != self._boot or self._leaving:
+        if update.counter != self._me.counter or update.boot != self._me.boot or self._me.leaving:
             return
-        if update.state is not MemberState.ALIVE and update.incarnation >= self._incarnation:
-            self._incarnation = update.incarnation
+        if update.state is not MemberState.ALIVE and update.incarnation >= self._me.incarnation:
+            self._me.incarnation = update.incarnation
             self.refutes += 1
             self._health.change(1)
             self._refute()
@@ -393,22 +383,28 @@ class Swim:
         if member is None or member.state is MemberState.LEFT or delta.counter != member.counter:
             return
         changed = self._values.apply(delta)
-        self._digest = None
+        self._comparison.outdate()
         self._state_changed.extend((delta.owner, key, value) for key, value in changed)
 
     def _hear_connected(self, member: Member, now: float) -> None:
         member.connected_at = now
         if member.suspicion is not None:
-            member.suspicion.withdraw(self._storage, members=self._roster.alive_count, now=now)
-            member.witness(Testimony(by=self._storage, at=now, why=Evidence.CONNECTED))
+            member.suspicion.withdraw(self._me.storage, members=self._roster.alive_count, now=now)
+            member.witness(Testimony(by=self._me.storage, at=now, why=Evidence.CONNECTED))
             self._probe(member, now)
         elif member.state is MemberState.DEAD:
-            self._send_gossip(member, self._doubts(member))
+            self._send_gossip(member, self._roster.doubts(member))
 
     def _answer(self, packet: Packet, sender: Member, source: Address, now: float) -> None:
         match packet.kind:
             case Kind.PING:
-                self._post(source, Kind.ACK, self._doubts(sender), number=packet.number)
+                self._mailbox.post(
+                    source,
+                    Kind.ACK,
+                    self._roster.doubts(sender),
+                    number=packet.number,
+                    digest=self._comparison.digest(),
+                )
             case Kind.ACK:
                 self._hear_ack(packet)
             case Kind.NACK:
@@ -418,9 +414,9 @@ class Swim:
             case Kind.PING_REQUEST:
                 self._relay(packet, source, now)
             case Kind.SYNC:
-                self._answer_rows(packet, source)
+                self._comparison.answer_rows(packet, source)
             case Kind.ANSWER:
-                self._answer_wants(packet.wants, source)
+                self._comparison.answer_wants(packet.wants, source)
             case Kind.GOSSIP:
                 pass
 
@@ -433,7 +429,8 @@ class Swim:
         relay = self._relays.get(packet.number)
         if relay is not None and relay.target == packet.storage:
             del self._relays[packet.number]
-            self._post(relay.asker, Kind.ACK, number=relay.number, target=relay.target)
+            digest = self._comparison.digest()
+            self._mailbox.post(relay.asker, Kind.ACK, number=relay.number, digest=digest, target=relay.target)
 
     # Probing
 
@@ -459,7 +456,7 @@ class Swim:
 
     def _probe(self, member: Member, now: float) -> None:
         """Ask a member, unless it is asked already. A suspect is told of the suspicion (Lifeguard's buddy rule)."""
-        if self._leaving or any(probe.target == member.storage for probe in self._probes.values()):
+        if self._me.leaving or any(probe.target == member.storage for probe in self._probes.values()):
             return
         slack_s = self._slack_s(now)
         probe = Probe(
@@ -470,7 +467,10 @@ class Swim:
             fails_at=now + self._interval_s() + slack_s,
         )
         self._probes[probe.number] = probe
-        self._post(member.address, Kind.PING, self._doubts(member), number=probe.number, target=member.storage)
+        self._ping(member.address, self._roster.doubts(member), number=probe.number, target=member.storage)
+
+    def _ping(self, to: Address, doubts: tuple[Update, ...], *, number: int, target: str = "") -> None:
+        self._mailbox.post(to, Kind.PING, doubts, number=number, digest=self._comparison.digest(), target=target)
 
     def _judge_probes(self, now: float) -> None:
         for probe in [probe for probe in self._probes.values() if now >= probe.due_at]:
@@ -493,7 +493,7 @@ class Swim:
         helpers = shuffled(others, self._draw)[: self._settings.helpers]
         probe.asked = len(helpers)
         for helper in helpers:
-            self._post(
+            self._mailbox.post(
                 self._roster.members[helper].address,
                 Kind.PING_REQUEST,
                 number=probe.number,
@@ -509,7 +509,7 @@ class Swim:
             self._accuse(member, Evidence.SILENT, now)
 
     def _relay(self, packet: Packet, source: Address, now: float) -> None:
-        if len(self._relays) >= RELAYS_MAX or self._leaving or not packet.target_host:
+        if len(self._relays) >= RELAYS_MAX or self._me.leaving or not packet.target_host:
             return
         number = self._next_number()
         self._relays[number] = Relay(
@@ -520,9 +520,9 @@ class Swim:
             ends_at=now + self._settings.heard_s,
         )
         member = self._roster.members.get(packet.target)
-        doubts = () if member is None else self._doubts(member)
+        doubts = () if member is None else self._roster.doubts(member)
         address = (packet.target_host, packet.target_port) if member is None else member.address
-        self._post(address, Kind.PING, doubts, number=number, target=packet.target)
+        self._ping(address, doubts, number=number, target=packet.target)
 
     def _judge_relays(self, now: float) -> None:
         for number, relay in [(number, relay) for number, relay in self._relays.items() if now >= relay.due_at]:
@@ -530,7 +530,7 @@ class Swim:
                 del self._relays[number]
             else:
                 relay.nack_at = None
-                self._post(relay.asker, Kind.NACK, number=relay.number, target=relay.target)
+                self._mailbox.post(relay.asker, Kind.NACK, number=relay.number, target=relay.target)
 
     def _call(self, now: float) -> None:
         """Ping the addresses that must not be given up and that nobody alive has."""
@@ -540,30 +540,31 @@ class Swim:
         for address in self._calls.due(now):
             members = self._roster.members.values()
             dead = next((one for one in members if one.state is MemberState.DEAD and one.address == address), None)
-            doubts = () if dead is None else self._doubts(dead)
-            self._post(address, Kind.PING, doubts, number=self._next_number())
+            doubts = () if dead is None else self._roster.doubts(dead)
+            self._ping(address, doubts, number=self._next_number())
 
     def _lost_addresses(self) -> list[Address]:
-        lost = dict.fromkeys((*self._seeds, *self._permanent))
-        lost.update(dict.fromkeys(row.address for row in self._roster.registered()))
+        lost = dict.fromkeys((*self._seeds, *self._permanent, *self._roster.lost_addresses()))
         members = self._roster.members.values()
-        lost.update(dict.fromkeys(one.address for one in members if one.state is MemberState.DEAD))
-        found = {one.address for one in members if one.state <= MemberState.SUSPECT} | {self._address}
+        found = {one.address for one in members if one.state <= MemberState.SUSPECT} | {self._me.address}
         return [address for address in lost if address not in found]
 
     # Judging
 
     def _accuse(self, member: Member, why: Evidence, now: float) -> None:
-        told = Testimony(by=self._storage, at=now, why=why)
+        told = Testimony(by=self._me.storage, at=now, why=why)
         if self._roster.accuse(member, told, slack_s=self._slack_s(now), now=now):
-            self._digest = None
-            self._tell(self._about(member, MemberState.SUSPECT, why), spread=True)
+            self._comparison.outdate()
+            self._mailbox.tell(
+                update_about(member, state=MemberState.SUSPECT, by=self._me.storage, why=why), spread=True
+            )
 
     def _judge_suspects(self, now: float) -> None:
         for member in [one for one in self._roster.suspects.values() if now >= self._verdict_at(one)]:
-            self._roster.kill(member, Testimony(by=self._storage, at=now, why=Evidence.EXPIRED), now)
-            self._digest, self._calls_stale = None, True
-            self._tell(self._about(member, MemberState.DEAD, Evidence.EXPIRED), spread=True)
+            self._roster.kill(member, Testimony(by=self._me.storage, at=now, why=Evidence.EXPIRED), now)
+            self._comparison.outdate()
+            self._calls_stale = True
+            self._mailbox.tell(self._roster.as_seen(member), spread=True)
             self._list_dead()
 
     def _verdict_at(self, member: Member) -> float:
@@ -577,19 +578,14 @@ class Swim:
             self.lagged(late_s, now=now)
 
     def _refute(self) -> None:
-        if not self._leaving:
-            self._incarnation += 1
-            self._digest = None
-            self._tell(self._about_me(MemberState.ALIVE, Evidence.REFUTED), spread=True)
+        if not self._me.leaving:
+            self._me.incarnation += 1
+            self._comparison.outdate()
+            self._mailbox.tell(self._me.update(Evidence.REFUTED), spread=True)
 
     def _list_dead(self) -> None:
-        dead = sorted(
-            (not self._roster.is_registered(one.storage), one.storage)
-            for one in self._roster.members.values()
-            if one.state is MemberState.DEAD
-        )
-        if self._values.set(DEAD_KEY, ",".join(storage for _, storage in dead[:DEAD_LISTED_MAX]).encode()):
-            self._digest = None
+        if self._values.set(DEAD_KEY, ",".join(self._roster.dead()[:DEAD_LISTED_MAX]).encode()):
+            self._comparison.outdate()
             self._values_at = 0.0
 
     def _interval_s(self) -> float:
@@ -597,43 +593,15 @@ class Swim:
 
     def _slack_s(self, now: float) -> float:
         """Return what our own lag adds to a wait that begins now."""
-        if self._lag_at is None or self._lag_s <= self._settings.lag_s or now >= self._lag_at + LAG_VALID_S:
+        if self._lag_at is None or self._me.lag_s <= self._settings.lag_s or now >= self._lag_at + LAG_VALID_S:
             return 0.0
-        return min(self._lag_s, self._settings.slack_max_s)
+        return min(self._me.lag_s, self._settings.slack_max_s)
 
     # Telling
 
-    def _tells_everybody(self) -> bool:
-        return self._roster.known_count() <= self._settings.everybody_max
-
-    def _tell(self, update: Update, *, spread: bool) -> None:
-        if update.incarnation < 0:
-            # Known from the map only: everybody judges for itself until it has spoken once.
-            return
-        self._outbox.put(update)
-        if spread:
-            self._spread.append(update)
-
-    def _about(self, member: Member, state: MemberState, why: Evidence) -> Update:
-        return update_about(member, state=state, by=self._storage, why=why)
-
-    def _about_me(self, state: MemberState, why: Evidence) -> Update:
-        return update_about(self.identity, state=state, by=self._storage, why=why)
-
-    def _as_we_see(self, member: Member) -> Update:
-        why = member.testimony[-1].why if member.testimony else Evidence.TOLD
-        accusers = member.suspicion.accusers if member.suspicion is not None else {}
-        by = self._storage if not accusers or self._storage in accusers else min(accusers)
-        return update_about(member, state=member.state, by=by, why=why)
-
-    def _doubts(self, member: Member) -> tuple[Update, ...]:
-        """Return what a member must be told to refute; nothing if it is alive, has left, or never spoke."""
-        doubted = member.state in (MemberState.SUSPECT, MemberState.DEAD) and member.incarnation >= 0
-        return (self._as_we_see(member),) if doubted else ()
-
     def _nudge(self, member: Member, now: float) -> None:
         """Tell a member that speaks to us what we believe, if that is not that it is alive: it will refute."""
-        doubts = self._doubts(member)
+        doubts = self._roster.doubts(member)
         if not doubts:
             return
         if member.nudged_at is None or now >= member.nudged_at + NUDGE_INTERVAL_S:
@@ -641,26 +609,20 @@ class Swim:
             self._send_gossip(member, doubts)
 
     def _send_gossip(self, member: Member, updates: tuple[Update, ...]) -> None:
-        self._post(member.address, Kind.GOSSIP, updates)
+        self._mailbox.post(member.address, Kind.GOSSIP, updates)
 
     def _gossip(self, now: float) -> None:
         """In large clusters: tell a few random members what is new, again and again until it was told often enough."""
-        if not self._outbox or self._tells_everybody() or now < self._gossip_at:
+        if not self._mailbox.outbox or self._mailbox.tells_everybody() or now < self._gossip_at:
             return
         self._gossip_at = now + self._settings.gossip_interval_s
-        for address in self._some_addresses():
-            self._post(address, Kind.GOSSIP)
-
-    def _some_addresses(self) -> list[Address]:
-        live = [one.storage for one in self._roster.members.values() if one.state is not MemberState.LEFT]
-        chosen = shuffled(live, self._draw)[: self._settings.gossip_fanout]
-        return [self._roster.members[storage].address for storage in chosen]
+        self._mailbox.gossip()
 
     def _repeat_leave(self, now: float) -> None:
         if self._leaves_left and now >= self._leave_at:
             self._leaves_left -= 1
             self._leave_at = now + LEAVE_INTERVAL_S
-            self._spread.append(self._about_me(MemberState.LEFT, Evidence.LEAVING))
+            self._mailbox.spread(self._me.update(Evidence.LEAVING))
 
     def _forget(self, now: float) -> None:
         if now < self._forget_at:
@@ -668,13 +630,13 @@ class Swim:
         self._forget_at = now + self._settings.forget_s / 60
         for storage in self._roster.forget(now):
             self._values.forget(storage)
-            self._outbox.forget(storage)
+            self._mailbox.outbox.forget(storage)
             self._calls_stale = True
 
     # Values
 
     def _values_pending(self) -> bool:
-        return self._values.held(self._storage)[1] > self._values_sent
+        return self._values.held(self._me.storage)[1] > self._values_sent
 
     def _restart_values(self, member: Member) -> None:
         gone = self._values.restart(member.storage, member.counter)
@@ -684,219 +646,24 @@ class Swim:
         """Return our writes that nobody was told of yet, at most every ``VALUES_INTERVAL_S``."""
         if not self._values_pending() or now < self._values_at:
             return None
-        delta = self._values.since(self._storage, self._counter, self._values_sent, bytes_max=self._room)
+        delta = self._values.since(self._me.storage, self._me.counter, self._values_sent, bytes_max=self._mailbox.room)
         if delta is not None:
             self._values_sent = delta.version
             self._values_at = now + VALUES_INTERVAL_S
         return delta
 
-    # Comparing
-
-    def _compare_digest(self, packet: Packet, sender: Member, now: float) -> None:
-        if packet.kind not in (Kind.PING, Kind.ACK) or sender.state is MemberState.LEFT or self._leaving:
-            return
-        if packet.digest == self._own_digest():
-            sender.mismatch_at = None
-            return
-        if sender.mismatch_at is None:
-            sender.mismatch_at = now
-        first = sender.synced_at is None
-        ripe = first or now >= max(
-            sender.mismatch_at + self._settings.sync_after_s, (sender.synced_at or 0.0) + self._settings.sync_interval_s
-        )
-        if ripe:
-            sender.synced_at = now
-            self.syncs += 1
-            low, high, storages = self._cursor.next(sorted([self._storage, *self._roster.members]))
-            rows = tuple(row for row in map(self._row, storages) if row is not None)
-            self._dispatch(sender.address, self._packet(Kind.SYNC, rows=rows, low=low, high=high))
-
-    def _own_digest(self) -> int:
-        if self._digest is None:
-            rows = (self._row(storage) for storage in sorted([self._storage, *self._roster.members]))
-            self._digest = digest_of(row for row in rows if row is not None and row.state <= MemberState.SUSPECT)
-        return self._digest
-
-    def _row(self, storage: str) -> Row | None:
-        counter, version = self._values.held(storage)
-        if storage == self._storage:
-            state = MemberState.LEFT if self._leaving else MemberState.ALIVE
-            return Row(storage, self._counter, self._incarnation, state, counter, version)
-        member = self._roster.members[storage]
-        if member.incarnation < 0:
-            return None
-        return Row(storage, member.counter, member.incarnation, member.state, counter, version)
-
-    def _answer_rows(self, packet: Packet, source: Address) -> None:
-        """Tell the sender of a comparison what we know better, and ask for what it knows better."""
-        theirs = {row.storage: row for row in packet.rows}
-        ours = [
-            storage for storage in (self._storage, *self._roster.members) if within(storage, packet.low, packet.high)
-        ]
-        updates: list[Update] = []
-        deltas: list[Delta] = []
-        wants: list[Want] = []
-        for storage in sorted({**dict.fromkeys(ours), **dict.fromkeys(theirs)}):
-            self._compare_row(storage, theirs.get(storage), updates, deltas, wants)
-        self._post_parts(source, updates, deltas, wants)
-
-    def _compare_row(
-        self, storage: str, theirs: Row | None, updates: list[Update], deltas: list[Delta], wants: list[Want]
-    ) -> None:
-        known = storage == self._storage or storage in self._roster.members
-        ours = self._row(storage) if known else None
-        held = self._values.held(storage)
-        their_values = (0, 0) if theirs is None else (theirs.values_counter, theirs.values_version)
-        if ours is not None and (theirs is not None or ours.state <= MemberState.SUSPECT):
-            if theirs is None or _rank(ours) > _rank(theirs):
-                updates.append(self._news_about(storage))
-            delta = self._values.since(storage, *their_values, bytes_max=self._room)
-            if delta is not None:
-                deltas.append(delta)
-        wanted = theirs is not None and (ours is None or _rank(theirs) > _rank(ours) or their_values > held)
-        if wanted and len(wants) < ROWS_MAX:
-            wants.append(Want(storage, *held))
-
-    def _answer_wants(self, wants: Iterable[Want], source: Address) -> None:
-        updates: list[Update] = []
-        deltas: list[Delta] = []
-        for want in wants:
-            if want.storage != self._storage and want.storage not in self._roster.members:
-                continue
-            if self._row(want.storage) is None:
-                continue
-            updates.append(self._news_about(want.storage))
-            delta = self._values.since(want.storage, want.counter, want.version, bytes_max=self._room)
-            if delta is not None:
-                deltas.append(delta)
-        self._post_parts(source, updates, deltas, [])
-
-    def _news_about(self, storage: str) -> Update:
-        if storage != self._storage:
-            return self._as_we_see(self._roster.members[storage])
-        if self._leaving:
-            return self._about_me(MemberState.LEFT, Evidence.LEAVING)
-        return self._about_me(MemberState.ALIVE, Evidence.JOINED)
-
-    def _post_parts(self, to: Address, updates: list[Update], deltas: list[Delta], wants: list[Want]) -> None:
-        packets = [self._packet(Kind.ANSWER, updates=group) for group in self._batches(updates)]
-        packets.extend(self._packet(Kind.ANSWER, deltas=(delta,)) for delta in deltas)
-        if wants:
-            packets.insert(0, self._packet(Kind.ANSWER, wants=tuple(wants)))
-        for packet in packets[:SYNC_PACKETS_MAX]:
-            self._dispatch(to, packet)
-
-    # Sending
-
     def _next_number(self) -> int:
         self._number += 1
         return self._number
 
-    def _packet(
-        self,
-        kind: Kind,
-        *,
-        number: int = 0,
-        target: str = "",
-        target_address: Address = ("", 0),
-        updates: tuple[Update, ...] = (),
-        deltas: tuple[Delta, ...] = (),
-        rows: tuple[Row, ...] = (),
-        wants: tuple[Want, ...] = (),
-        low: str = "",
-        high: str = "",
-    ) -> Packet:
-        return Packet(
-            cluster=self._cluster,
-            storage=self._storage,
-            name=self._name,
-            boot=self._boot,
-            counter=self._counter,
-            incarnation=self._incarnation,
-            host=self._address[0],
-            port=self._address[1],
-            lag_ms=int(self._lag_s * 1000),
-            digest=self._own_digest() if kind in (Kind.PING, Kind.ACK) else 0,
-            kind=kind,
-            number=number,
-            target=target,
-            target_host=target_address[0],
-            target_port=target_address[1],
-            updates=updates,
-            deltas=deltas,
-            rows=rows,
-            wants=wants,
-            low=low,
-            high=high,
-        )
-
-    def _post(
-        self,
-        to: Address,
-        kind: Kind,
-        updates: tuple[Update, ...] = (),
-        *,
-        number: int = 0,
-        target: str = "",
-        target_address: Address = ("", 0),
-    ) -> None:
-        """Send one small packet, filled up with news that still travel."""
-        room = self._room - sum(map(size, updates)) - len(target_address[0])
-        limit = sends_max(self._roster.alive_count, self._settings.retransmit)
-        news = self._outbox.take(room, count_max=LIST_MAX - len(updates), sends_max=limit)
-        packet = self._packet(kind, number=number, target=target, target_address=target_address, updates=updates + news)
-        self._dispatch(to, packet)
-
-    def _dispatch(self, to: Address, packet: Packet) -> None:
-        self._send.append((to, encode(packet, self._seal)))
-
-    def _batches(self, updates: Sequence[Update]) -> list[tuple[Update, ...]]:
-        return list(batches(updates, self._room, count_max=LIST_MAX))
-
-    def _room_for_parts(self) -> int:
-        """Return how many bytes of lists fit into a packet of ours, whatever its numbers are."""
-        largest = (1 << 53) - 1
-        packet = replace(
-            self._packet(
-                Kind.PING_REQUEST, number=largest, target=self._storage, low=self._storage, high=self._storage
-            ),
-            counter=largest,
-            incarnation=largest,
-            lag_ms=largest,
-            digest=(1 << 64) - 1,
-        )
-        return self._settings.datagram_bytes_max - len(encode(packet, OpenSeal())) - RESERVED_BYTES
-
     def _finish(self, now: float) -> SwimStep:
-        delta = self._own_delta(now)
-        if self._spread or delta is not None:
-            self._send_to_all(delta)
+        send = self._mailbox.drain(self._own_delta(now))
         changes = self._roster.changes()
-        if not (self._send or changes or self._state_changed):
+        if not (send or changes or self._state_changed):
             return NOTHING
-        step = SwimStep(send=tuple(self._send), changes=changes, state_changed=tuple(self._state_changed))
-        self._send.clear()
+        step = SwimStep(send=send, changes=changes, state_changed=tuple(self._state_changed))
         self._state_changed.clear()
         return step
-
-    def _send_to_all(self, delta: Delta | None) -> None:
-        """Send news of this step to everybody, or in large clusters to a few; digests find whom they did not reach."""
-        news = list({(one.storage, one.by): one for one in self._spread}.values())
-        self._spread.clear()
-        packets = [self._packet(Kind.GOSSIP, updates=group) for group in self._batches(news)]
-        if delta is not None:
-            packets.append(self._packet(Kind.GOSSIP, deltas=(delta,)))
-        datagrams = [encode(packet, self._seal) for packet in packets]
-        if self._tells_everybody():
-            members = self._roster.members.values()
-            addresses = [one.address for one in members if one.state is not MemberState.LEFT]
-        else:
-            addresses = self._some_addresses()
-        self._send.extend((address, data) for address in addresses for data in datagrams)
-
-
-def _rank(row: Row) -> tuple[int, int, int]:
-    return row.counter, row.incarnation, row.state
 
 
 def _why_alive(member: Member | None, packet: Packet) -> Evidence:

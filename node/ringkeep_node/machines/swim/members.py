@@ -4,8 +4,8 @@
     SUSPECT, DEAD --the member itself, with a higher incarnation or boot counter--> ALIVE
     any --the member says so, or the committed map does--> LEFT
 
-News are ordered by (boot counter, incarnation, state): only the member raises its incarnation and only a start raises the
-counter, so nobody but the member can take an accusation back, and an old boot can never overrule a new one.
+News are ordered by (boot counter, incarnation, state): only the member raises its incarnation and only a start raises
+the counter, so nobody but the member can take an accusation back, and an old boot can never overrule a new one.
 Source: Das, Gupta, Motivala, "SWIM", section 4.2; replication.md, rule 8 and "Members, failure, recovery".
 """
 

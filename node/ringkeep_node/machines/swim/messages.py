@@ -173,6 +173,40 @@ def update_about(member: Member | MemberIdentity, *, state: MemberState, by: str
     )
 
 
+class Myself:
+    """The node that speaks: the one record that only itself changes."""
+
+    __slots__ = ("address", "boot", "counter", "incarnation", "lag_s", "leaving", "name", "storage")
+
+    def __init__(self, me: MemberIdentity) -> None:
+        self.storage, self.name, self.boot, self.counter = me.storage, me.name, me.boot, me.counter
+        self.address = me.address
+        self.incarnation = me.incarnation
+        self.leaving = False
+        self.lag_s = 0.0
+
+    @property
+    def state(self) -> MemberState:
+        """What we say about ourselves."""
+        return MemberState.LEFT if self.leaving else MemberState.ALIVE
+
+    @property
+    def identity(self) -> MemberIdentity:
+        """Who we are now."""
+        return MemberIdentity(
+            storage=self.storage,
+            name=self.name,
+            boot=self.boot,
+            counter=self.counter,
+            address=self.address,
+            incarnation=self.incarnation,
+        )
+
+    def update(self, why: Evidence) -> Update:
+        """Return news about ourselves."""
+        return update_about(self.identity, state=self.state, by=self.storage, why=why)
+
+
 def identity_in(news: Update | Packet) -> MemberIdentity:
     """Return whom an update is about, or who sent a packet."""
     return MemberIdentity(

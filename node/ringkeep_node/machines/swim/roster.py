@@ -16,6 +16,7 @@ from enum import Enum
 from ringkeep_core.ids import is_identity, is_node_name
 from ringkeep_node.machines.swim.members import (
     HARD,
+    Address,
     Evidence,
     Member,
     MemberChanged,
@@ -24,7 +25,7 @@ from ringkeep_node.machines.swim.members import (
     RegisteredMember,
     Testimony,
 )
-from ringkeep_node.machines.swim.messages import Update, identity_in
+from ringkeep_node.machines.swim.messages import Update, identity_in, update_about
 from ringkeep_node.machines.swim.suspicion import Suspicion
 from ringkeep_node.machines.swim.timing import SwimSettings
 
@@ -64,14 +65,6 @@ class Roster:
     def known_count(self) -> int:
         """Return how many members there are that have not left, ourselves included."""
         return 1 + sum(member.state is not MemberState.LEFT for member in self.members.values())
-
-    def is_registered(self, storage: str) -> bool:
-        """Return whether the committed map names this member."""
-        return storage in self._registered
-
-    def registered(self) -> Sequence[RegisteredMember]:
-        """Return what the committed map says, in its order."""
-        return tuple(self._registered.values())
 
     def refusal(self, identity: MemberIdentity) -> str | None:
         """Return why nothing is taken from or about this identity; None if it may be a member."""
@@ -126,16 +119,44 @@ class Roster:
         member.witness(told)
         self._move(member, MemberState.DEAD, now)
 
+    def as_seen(self, member: Member) -> Update:
+        """Return what we believe of a member, with a witness of it."""
+        accusers = {} if member.suspicion is None else member.suspicion.accusers
+        by = self._me.storage if not accusers or self._me.storage in accusers else min(accusers)
+        why = member.testimony[-1].why if member.testimony else Evidence.TOLD
+        return update_about(member, state=member.state, by=by, why=why)
+
+    def doubts(self, member: Member) -> tuple[Update, ...]:
+        """Return what a member must be told to refute; nothing if it is alive, has left, or never spoke."""
+        doubted = member.state in (MemberState.SUSPECT, MemberState.DEAD) and member.incarnation >= 0
+        return (self.as_seen(member),) if doubted else ()
+
     def register(self, rows: Sequence[RegisteredMember], now: float) -> list[Member]:
         """Take what the committed map says; return the members it brought or renewed."""
         self._ban(rows)
         self._registered = {row.storage: row for row in rows if not row.left}
         self._names = {row.name: row.storage for row in rows if not row.left}
-        for member in self.members.values():
-            if member.storage in self._banned or self._names.get(member.name, member.storage) != member.storage:
+        for member in list(self.members.values()):
+            banned = member.storage in self._banned
+            if banned or self._names.get(member.name, member.storage) != member.storage:
                 self._retire(member, now)
+            if not banned and member.state is MemberState.LEFT and member.storage not in self._registered:
+                # It only had a name that is somebody else's: the map may yet give it one.
+                del self.members[member.storage]
         brought = (self._bring(row, now) for row in self._registered.values() if row.storage != self._me.storage)
         return [member for member in brought if member is not None]
+
+    def lost_addresses(self) -> list[Address]:
+        """Return where somebody should be, by the map or by memory, and nobody alive is."""
+        members = self.members.values()
+        lost = dict.fromkeys(row.address for row in self._registered.values())
+        lost.update(dict.fromkeys(one.address for one in members if one.state is MemberState.DEAD))
+        return list(lost)
+
+    def dead(self) -> list[str]:
+        """Return the storage ids of the dead, those that the map names first."""
+        dead = (one.storage for one in self.members.values() if one.state is MemberState.DEAD)
+        return sorted(dead, key=lambda storage: (storage not in self._registered, storage))
 
     def forget(self, now: float) -> list[str]:
         """Drop the dead and left that the map does not name and that nobody asked about for long; return who."""
