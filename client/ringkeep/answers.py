@@ -113,15 +113,6 @@ class Shard(msgspec.Struct, frozen=True):
     learners: tuple[Copy, ...] = ()
     need: int = 1
 
-    @property
-    def state(self) -> str:
-        """``ok``, ``moving`` (a copy is being built), ``degraded`` (below ``need``) or ``unavailable``."""
-        if self.primary is None:
-            return "unavailable"
-        if len(self.in_sync) < self.need:
-            return "degraded"
-        return "moving" if self.learners else "ok"
-
 
 class MapMember(msgspec.Struct, frozen=True):
     """A member as the map names it."""

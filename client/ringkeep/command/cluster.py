@@ -1,0 +1,163 @@
+"""``status``, ``members``, ``shards`` and ``route``: what the cluster says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.markup import escape
+
+from ringkeep.answers import Leader, Member, Members, Route, ShardMap
+from ringkeep.command.endpoint import client_for
+from ringkeep.command.options import DirOption, Output, OutputOption, TimeoutOption, UrlOption, UserArgument
+from ringkeep.command.screen import console, table, write_json
+from ringkeep.health import ShardState, shard_states
+from ringkeep.transport import route_path
+
+_COLOURS = {
+    "alive": "green",
+    "joining": "cyan",
+    "suspect": "yellow",
+    "dead": "red",
+    ShardState.OK: "green",
+    ShardState.MOVING: "cyan",
+    ShardState.UNDER_REPLICATED: "yellow",
+    ShardState.UNAVAILABLE: "red",
+}
+
+
+def status(
+    timeout: TimeoutOption = 5.0,
+    url: UrlOption = None,
+    directory: DirOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show in a few lines how the cluster is."""
+    if output is Output.JSON:
+        write_json(_read(url, directory, timeout, "/v1/cluster")[0])
+        return
+    told = _read(url, directory, timeout, "/v1/cluster/map", "/v1/cluster/members", "/v1/cluster/leader")
+    shard_map = msgspec.json.decode(told[0], type=ShardMap)
+    members = msgspec.json.decode(told[1], type=Members).members
+    leader = msgspec.json.decode(told[2], type=Leader)
+    rows = table("", "")
+    rows.show_header = False
+    rows.add_row("cluster", f"{escape(shard_map.cluster_id)}, map version {shard_map.version}")
+    rows.add_row("leader", f"{escape(leader.name)} in term {leader.term}" if leader.name else "[red]none[/red]")
+    rows.add_row("members", _counts(Counter(member.state for member in members)))
+    rows.add_row("shards", _counts(Counter(shard_states(shard_map, members).values())))
+    rows.add_row("open", escape(next((member.url for member in members if member.state == "alive"), "-")))
+    console().print(rows)
+
+
+def members(
+    timeout: TimeoutOption = 5.0,
+    url: UrlOption = None,
+    directory: DirOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List the members and what is believed about them."""
+    (body,) = _read(url, directory, timeout, "/v1/cluster/members")
+    if output is Output.JSON:
+        write_json(body)
+        return
+    rows = table("NAME", "STATE", "URL", "ZONE", ">WEIGHT", ">COPIES", ">PRIMARIES", "EVIDENCE")
+    for member in msgspec.json.decode(body, type=Members).members:
+        rows.add_row(*_member_cells(member))
+    console().print(rows)
+
+
+def shards(
+    moving: Annotated[bool, typer.Option("--moving", help="Only shards of which a copy is being built.")] = False,
+    degraded: Annotated[bool, typer.Option("--degraded", help="Only shards with too few copies or none.")] = False,
+    timeout: TimeoutOption = 5.0,
+    url: UrlOption = None,
+    directory: DirOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List the shards: who orders their writes, who holds copies."""
+    map_body, members_body = _read(url, directory, timeout, "/v1/cluster/map", "/v1/cluster/members")
+    shard_map = msgspec.json.decode(map_body, type=ShardMap)
+    states = shard_states(shard_map, msgspec.json.decode(members_body, type=Members).members)
+    bad = (ShardState.UNDER_REPLICATED, ShardState.UNAVAILABLE)
+    chosen = [
+        shard
+        for shard in shard_map.shards
+        if not (moving or degraded) or (moving and shard.learners) or (degraded and states[shard.shard] in bad)
+    ]
+    if output is Output.JSON:
+        write_json(map_body if not (moving or degraded) else _only_shards(map_body, {s.shard for s in chosen}))
+        return
+    rows = table(">SHARD", "STATE", ">EPOCH", "PRIMARY", "IN SYNC", "ELIGIBLE", "LEARNERS", ">NEED")
+    for shard in chosen:
+        copies = [" ".join(copy.name for copy in kind) for kind in (shard.in_sync, shard.eligible, shard.learners)]
+        primary = shard.primary.name if shard.primary is not None else "-"
+        cells = [escape(cell) for cell in (primary, *copies)]
+        rows.add_row(str(shard.shard), _coloured(states[shard.shard]), str(shard.epoch), *cells, str(shard.need))
+    console().print(rows)
+    console().print(f"{len(chosen)} of {len(shard_map.shards)} shards, map version {shard_map.version}", markup=False)
+
+
+def route(
+    user: UserArgument,
+    timeout: TimeoutOption = 5.0,
+    url: UrlOption = None,
+    directory: DirOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show where a user lives."""
+    (body,) = _read(url, directory, timeout, route_path(user))
+    if output is Output.JSON:
+        write_json(body)
+        return
+    found = msgspec.json.decode(body, type=Route)
+    rows = table("", "")
+    rows.show_header = False
+    rows.add_row("user", escape(found.user))
+    rows.add_row("shard", f"{found.shard} in epoch {found.epoch}, map version {found.version}")
+    primary = found.primary
+    rows.add_row("primary", escape(f"{primary.name} {primary.url}") if primary is not None else "[red]none[/red]")
+    rows.add_row("in sync", escape(", ".join(copy.name for copy in found.in_sync)))
+    console().print(rows)
+
+
+def _read(url: str | None, directory: Any, timeout_s: float, *paths: str) -> list[bytes]:
+    async def run() -> list[bytes]:
+        async with client_for(url, directory, timeout_s=timeout_s) as client:
+            return [await client.read(path) for path in paths]
+
+    return asyncio.run(run())
+
+
+def _only_shards(map_body: bytes, chosen: set[int]) -> bytes:
+    decoded = msgspec.json.decode(map_body)
+    decoded["shards"] = [shard for shard in decoded["shards"] if shard["shard"] in chosen]
+    return msgspec.json.encode(decoded)
+
+
+def _member_cells(member: Member) -> list[str]:
+    state = _coloured(member.state) + (" (draining)" if member.draining else "")
+    numbers = [f"{member.weight:g}", str(member.copies), str(member.primaries)]
+    return [escape(member.name), state, escape(member.url), escape(member.zone or ""), *numbers, _evidence(member)]
+
+
+def _evidence(member: Member) -> str:
+    """Return in a few words why a member is not called alive."""
+    if member.state == "alive" or not member.evidence:
+        return ""
+    told = member.evidence if isinstance(member.evidence, list) else [member.evidence]
+    words = [f"{e.get('by', '?')}: {e.get('why', '?')}" if isinstance(e, dict) else str(e) for e in told]
+    return escape("; ".join(words))
+
+
+def _counts(counts: Counter[Any]) -> str:
+    total = sum(counts.values())
+    return f"{total}: " + ", ".join(f"{count} {_coloured(state)}" for state, count in sorted(counts.items()))
+
+
+def _coloured(state: str) -> str:
+    colour = _COLOURS.get(state)
+    return f"[{colour}]{escape(state)}[/{colour}]" if colour else escape(state)

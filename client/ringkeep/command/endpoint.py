@@ -1,0 +1,54 @@
+"""Which cluster a command talks to: ``--url`` or ``RINGKEEP_URL``, else the local cluster of ``--dir``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import typer
+
+from ringkeep.async_client import AsyncClient
+from ringkeep.errors import Unavailable
+from ringkeep.launcher import DEFAULT, ClusterDirectory
+
+
+def directory_of(given: Path | None) -> Path:
+    """Return the directory of the local cluster."""
+    return Path(DEFAULT) if given is None else given
+
+
+def client_for(url: str | None, directory: Path | None, *, timeout_s: float = 10.0) -> AsyncClient:
+    """Return a client of the cluster that was meant.
+
+    It sends to the nodes' own addresses only for the local cluster: behind an address that was given there may be a
+    port-forward or a load balancer.
+
+    Raises:
+        typer.BadParameter: the address is not one.
+        Unavailable: no address was given and no local cluster runs.
+    """
+    token = os.environ.get("RINGKEEP_ADMIN_TOKEN")
+    if url:
+        urls = [checked_url(part.strip()) for part in url.split(",") if part.strip()]
+        return AsyncClient(urls, direct=False, timeout_s=timeout_s, admin_token=token)
+    path = directory_of(directory)
+    record = ClusterDirectory(path).read()
+    if record is None:
+        raise Unavailable(f"no cluster was named and there is no local one in {path}")
+    running = [node.url for node in record.nodes if node.is_running]
+    if not running:
+        raise Unavailable(f"no node of the local cluster in {path} is running")
+    return AsyncClient(running, timeout_s=timeout_s, admin_token=token)
+
+
+def checked_url(url: str) -> str:
+    """Return the address of a node if it is one; raise ``typer.BadParameter`` otherwise."""
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fine = False
+    if not fine or parts.query or parts.fragment:
+        raise typer.BadParameter(f"{url!r} is not an address like http://127.0.0.1:8081", param_hint="--url")
+    return url.rstrip("/")
