@@ -115,6 +115,8 @@ class Draft:
                 continue
             while len(self.members[shard]) > self.wanted[shard]:
                 loose = [node for node in self.members[shard] if not self.pinned[node]]
+                if not loose:
+                    break
                 self._release(shard, min(loose, key=lambda node: self._release_key(shard, node)))
 
     def _release_key(self, shard: int, node: int) -> tuple[bool, bool, int, int, int]:
@@ -139,7 +141,12 @@ class Draft:
             if excess <= 0 or self.pinned[node]:
                 continue
             order = sorted(
-                (self.primary[shard] == node, len(self.members[shard]) < self.wanted[shard], pair_hash(name, shard), shard)
+                (
+                    self.primary[shard] == node,
+                    len(self.members[shard]) < self.wanted[shard],
+                    pair_hash(name, shard),
+                    shard,
+                )
                 for shard in self.kept[node]
             )
             for *_, shard in order[:excess]:
@@ -150,9 +157,9 @@ class Draft:
     def _fill(self) -> None:
         short = self._short()
         if any(self.count[node] < self.quota[node] for nodes in self.gone.values() for node in nodes):
-            short = self._fill_by_chains(short, cost_max=0)
+            short = self._fill_by_chains(short, cost=0, cost_max=0)
         short = self._fill_directly(short)
-        for shard in self._fill_by_chains(short, cost_max=None):
+        for shard in self._fill_by_chains(short, cost=1, cost_max=None):
             self._fill_beyond_rules(shard)
 
     def _short(self) -> list[int]:
@@ -190,10 +197,9 @@ class Draft:
     def _turn(self, node: int, turn: int, lack: int) -> tuple[float, int, int, int]:
         return ((turn + pair_hash(self.names[node], turn) / HASH_SPAN) / lack, node, turn, lack)
 
-    def _fill_by_chains(self, short: Sequence[int], cost_max: int | None) -> list[int]:
-        """Fill by cheapest chains of at most ``cost_max`` and return the shards that no chain serves."""
+    def _fill_by_chains(self, short: Sequence[int], *, cost: int, cost_max: int | None) -> list[int]:
+        """Fill by cheapest chains of ``cost`` to ``cost_max`` and return the shards that no chain serves."""
         waiting = list(short)
-        cost = 0
         while waiting:
             chain = cheapest_chain(self, waiting, cost)
             if chain is None or (cost_max is not None and chain.cost > cost_max):
@@ -240,5 +246,6 @@ class Draft:
             return
         self.degraded[shard] = QUOTA if allowed else ZONE_RULE
         self.place(
-            shard, min(nodes, key=lambda node: (self.count[node] - self.quota[node], pair_hash(self.names[node], shard)))
+            shard,
+            min(nodes, key=lambda node: (self.count[node] - self.quota[node], pair_hash(self.names[node], shard))),
         )
