@@ -30,16 +30,17 @@ class DemoError(RingkeepError):
 
 
 class Flight(msgspec.Struct, frozen=True):
-    """One flight as a document."""
+    """One flight as a document. ``row`` is as it stands in the file."""
 
     aircraft: str
     key: str
-    row: dict[str, int | str | None]
+    row: dict[str, str]
 
     def line(self) -> bytes:
         """Return the flight as a line of an import."""
+        value = {name: _value(name, text) for name, text in self.row.items()}
         return msgspec.json.encode(
-            {"user": self.aircraft, "key": self.key, "value": self.row, "content_type": "application/json"}
+            {"user": self.aircraft, "key": self.key, "value": value, "content_type": "application/json"}
         )
 
 
@@ -65,7 +66,7 @@ def read_flights(path: Path) -> Iterator[Flight]:
 def flight_of(row: dict[str, str]) -> Flight:
     """Return a row of the file as a document."""
     key = f"{row['month']}-{row['day']}/{row['sched_dep_time']}-{row['carrier']}{row['flight']}"
-    return Flight(row["tailnum"], key, {name: _value(name, text) for name, text in row.items()})
+    return Flight(row["tailnum"], key, row)
 
 
 def keys_by_aircraft(path: Path) -> dict[str, tuple[str, ...]]:

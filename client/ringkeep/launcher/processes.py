@@ -17,8 +17,9 @@ from pathlib import Path
 
 import msgspec
 
-# Fields of /proc/<pid>/stat after the command's name: the state is the first, the start time the twentieth (proc(5)).
+# Fields of /proc/<pid>/stat after the command's name: the state is the first (proc(5)).
 _STATE_FIELD = 0
+_THREADS_FIELD = 17
 _STARTED_FIELD = 19
 _POLL_S = 0.02
 
@@ -123,7 +124,10 @@ def _start_time_linux(pid: int) -> str | None:
         return None
     # The command's name may hold spaces and parentheses, so fields are counted after the last one.
     fields = text.rpartition(")")[2].split()
-    if len(fields) <= _STARTED_FIELD or fields[_STATE_FIELD] in ("Z", "X"):
+    if len(fields) <= _STARTED_FIELD or fields[_STATE_FIELD] == "X":
+        return None
+    # A zombie with more than one thread is still dying: its other threads hold the ports and the lock of the data.
+    if fields[_STATE_FIELD] == "Z" and int(fields[_THREADS_FIELD]) <= 1:
         return None
     # Start times count from the boot of the machine, so the boot's id belongs to them.
     return f"{boot[:8]}-{fields[_STARTED_FIELD]}"

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
@@ -407,6 +409,22 @@ class FakeCluster:
             "primary": {"name": primary.name, "url": primary.url},
             "in_sync": [{"name": node.name, "url": node.url} for node in self.nodes.values()],
         }
+
+
+@contextmanager
+def served(cluster: FakeCluster) -> Iterator[FakeCluster]:
+    """Serve a fake cluster from a thread of its own, for tests that block."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="fake-cluster")
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(cluster.__aenter__(), loop).result()
+        yield cluster
+    finally:
+        asyncio.run_coroutine_threadsafe(cluster.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def _dropped(request: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
-"""A process that looks like a node from outside, for tests of the launcher: with only the standard library.
+"""A process that looks like a node from outside, for tests of the launcher (standard library only).
 
-The nodes of one cluster share a file beside their data directories. FAKE_NODE_MODE changes the behaviour: ``crash`` ends
-with a sentence, ``deaf`` ignores SIGTERM.
+The nodes of one cluster share a file beside their data directories. FAKE_NODE_MODE changes the behaviour: ``crash``
+ends with a sentence, ``deaf`` ignores SIGTERM.
 """
 
 from __future__ import annotations

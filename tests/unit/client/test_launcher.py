@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from ringkeep.answers import Primary, Shard, ShardMap
-from ringkeep.launcher import ClusterRecord, LauncherError, LocalCluster
+from ringkeep.launcher import ClusterRecord, LauncherError, LocalCluster, local
 from ringkeep.launcher.local import one_user_of_each_primary
 from ringkeep.launcher.ports import is_free, next_free
 from ringkeep.launcher.processes import Process, end, is_running, send_signal, start_detached, start_time, wait_gone
@@ -28,7 +28,10 @@ SLEEPER = (sys.executable, "-S", "-c", "import time; time.sleep(60)")
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
+    # Ports of our own: tests that run beside this one must not take a killed node's port.
+    monkeypatch.setattr(local, "API_PORT_FIRST", 10_000 + os.getpid() % 5_000 * 2)
+    monkeypatch.setattr(local, "PEER_PORT_FIRST", 20_000 + os.getpid() % 5_000 * 2)
     made = LocalCluster(tmp_path / "d", node_command=FAKE_NODE)
     yield made
     with suppress(LauncherError):

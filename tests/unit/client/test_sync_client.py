@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from ringkeep import Client
 from ringkeep.answers import ImportResult
 from ringkeep.errors import NotFound
-from ringkeep_testing.fake_cluster import FakeCluster
-
-
-@contextmanager
-def _served() -> Iterator[FakeCluster]:
-    """Serve a fake cluster from another thread, since the test itself blocks."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    cluster = FakeCluster()
-    try:
-        asyncio.run_coroutine_threadsafe(cluster.__aenter__(), loop).result()
-        yield cluster
-    finally:
-        asyncio.run_coroutine_threadsafe(cluster.__aexit__(None, None, None), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+from ringkeep_testing.fake_cluster import FakeCluster, served
 
 
 def test_every_call_of_the_blocking_client_works() -> None:
-    with _served() as cluster, Client(cluster.urls) as client:
+    with served(FakeCluster()) as cluster, Client(cluster.urls) as client:
         written = client.put("ada", "k", b"v")
         result = client.import_lines([b'{"user":"ada","key":"l","value":1}'])
 
