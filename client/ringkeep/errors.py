@@ -51,6 +51,7 @@ __all__ = [
     "NoPrimary",
     "NotEnoughCopies",
     "NotFound",
+    "NotReady",
     "OutcomeUnknown",
     "Overloaded",
     "ProblemAnswer",
@@ -70,6 +71,13 @@ class Unavailable(RingkeepError):
     """No node of the cluster answered before the deadline. Certainly nothing was changed."""
 
     code = "unavailable"
+    retryable = True
+
+
+class NotReady(RingkeepError):
+    """The node should not be sent requests now; another one may take them. Certainly nothing was changed."""
+
+    code = "not_ready"
     retryable = True
 
 
@@ -110,6 +118,7 @@ CLASS_OF_CODE: dict[str, type[RingkeepError]] = {
         TooLarge,
         TooManyRequests,
         NotEnoughCopies,
+        NotReady,
         KeyReused,
         NoPrimary,
         Overloaded,
@@ -133,7 +142,7 @@ _CODE_OF_STATUS = {
     429: "too_many_requests",
     431: "headers_too_large",
     500: "internal",
-    503: "no_primary",
+    503: "not_ready",
     504: "outcome_unknown",
     507: "disk_full",
 }
@@ -142,12 +151,15 @@ _CODE_OF_STATUS = {
 def error_of_answer(*, status: int, body: bytes, node: str = "", request_id: str = "") -> RingkeepError:
     """Return the error that an answer with ``status`` >= 400 stands for, its ``ProblemAnswer`` chained as cause.
 
-    An answer without Ringkeep's code is believed only where the status says enough (HEAD has no body) and a node's
-    name came with it; anything else did not come from Ringkeep.
+    An answer without a known code is judged by its status if a node's name or any code came with it (HEAD has no body);
+    anything else did not come from Ringkeep.
     """
     problem = _problem(body)
-    code = problem.get("code") or (_CODE_OF_STATUS.get(status) if node else None)
+    code = problem.get("code")
     kind = CLASS_OF_CODE.get(code) if isinstance(code, str) else None
+    if kind is None and (node or isinstance(code, str)):
+        # No body, or a code of a newer version: the status says what to make of it.
+        kind = CLASS_OF_CODE.get(_CODE_OF_STATUS.get(status, ""))
     error: RingkeepError
     if kind is None:
         error = UnexpectedAnswer(f"HTTP {status} without a Ringkeep problem document")

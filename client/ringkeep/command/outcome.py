@@ -13,12 +13,13 @@ from ringkeep.errors import ProblemAnswer, RingkeepError
 
 OK, FAILED, USAGE, UNAVAILABLE = 0, 1, 2, 3
 
-_UNAVAILABLE_CODES = frozenset({"unavailable", "no_primary", "not_enough_copies", "overloaded"})
+_UNAVAILABLE_CODES = frozenset({"unavailable", "no_primary", "not_enough_copies", "not_ready", "overloaded"})
 
 _NEXT = {
     "unavailable": "Start a cluster with `ringkeep up`, or name one with --url or RINGKEEP_URL.",
     "no_primary": "Nothing was changed. `ringkeep status` shows which nodes are missing; try again in a few seconds.",
     "not_enough_copies": "Nothing was changed. Bring nodes back (`ringkeep up`), then try again.",
+    "not_ready": "The node is starting or catching up: try again in a few seconds.",
     "overloaded": "Nothing was changed. Try again in a few seconds.",
     "too_many_requests": "Nothing was changed. Send less at once.",
     "disk_full": "Nothing was changed. Make room on the node's disk.",

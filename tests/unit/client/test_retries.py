@@ -110,3 +110,9 @@ def test_every_code_of_the_contract_has_a_class_of_its_own() -> None:
 def test_a_head_without_a_body_is_understood_by_its_status_if_a_node_answered() -> None:
     assert error_of_answer(status=404, body=b"", node="n1").code == "not_found"
     assert isinstance(error_of_answer(status=404, body=b"", node=""), UnexpectedAnswer)
+
+
+def test_a_code_of_a_newer_version_is_judged_by_its_status() -> None:
+    error = _answer(503, "brand_new")
+
+    assert (error.code, str(error), ending_of(error)) == ("not_ready", "because", Ending.REFUSED)
