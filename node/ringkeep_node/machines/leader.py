@@ -1,0 +1,400 @@
+"""What the Raft leader decides: who takes over from the dead, and where primaries belong.
+
+    facts (map, Raft role, everybody's views) --> verdicts --> tick --> changes to propose, or to whom leadership goes
+
+    1. the leader itself is slow or its disk hangs   hand leadership over
+    2. dead or stalled members                       failovers and shrinks of all their shards in one entry
+    3. a shard below need whose others reach it      the odd one out loses the primary
+    4. all quiet                                     primaries move back to balance, a few an entry
+
+Every change is a compare-and-set that the map's rules judge again, so a decision made on an old map is harmless and a
+lost one is made again. Each purpose has one entry under way. A new leader knows nothing but the map and what it sees:
+it inherits no plan, no timer and no proposal.
+
+Source: replication.md rules 3 and 5, "The leader alone plans", "Members, failure, recovery"; counterexamples.md
+L1-L3, L9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ringkeep_core.mapchanges import Boot, MapChange, ShardChange, ShardChanges
+from ringkeep_core.shardmap import ShardMap
+from ringkeep_node.machines.failovers import (
+    Chooser,
+    Standing,
+    balancing_moves,
+    below_need,
+    is_quiet,
+    needed_changes,
+    others_reach_need,
+    without_the_odd_one,
+)
+from ringkeep_node.machines.flapping import FlappingGuard
+from ringkeep_node.machines.verdicts import MemberFacts, Verdict, judge
+
+LAG_HOLDS_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderSettings:
+    """Times in seconds and bounds of the leader's decisions; the defaults are the design's."""
+
+    odd_one_out_s: float = 2.0
+    """How long a shard is below need, while its others would reach it, before its primary moves to one of them."""
+    lag_s: float = 0.2
+    """Own loop lag above this, for ``lag_for_s``, makes the leader hand over."""
+    lag_for_s: float = 2.0
+    guard_s: float = 30.0
+    """How long a member lives after a death before it gets primaries back; doubled by each death in ``window_s``."""
+    guard_max_s: float = 600.0
+    window_s: float = 3600.0
+    retry_s: float = 0.5
+    """Until an entry that did not show in the map is proposed again; doubled up to ``retry_max_s``."""
+    retry_max_s: float = 4.0
+    failover_shards_max: int = 2048
+    """Shards in one failover entry: about 300 KB."""
+    balance_shards_max: int = 16
+    """Shards in one entry that moves primaries back: more would stop their new primary's loop for too long (L6)."""
+    balance_pause_s: float = 0.1
+    """Between two such entries."""
+
+
+class TransferLeadership(Struct, frozen=True):
+    """Hand Raft leadership to the voter ``to``."""
+
+    to: str
+    reason: str
+
+
+class StepDown(Struct, frozen=True):
+    """Give Raft leadership up: this node cannot do its work, and nobody to name can take it over."""
+
+    reason: str
+
+
+LeaderOrder = MapChange | TransferLeadership | StepDown
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """Why things are as they are, for status: as this node sees it, whether it leads or not.
+
+    ``unavailable`` are shards that nobody alive can lead, ``below_need`` those that take no writes, ``guarded`` members
+    and until when they get no primaries, ``under_way`` what was proposed and has not shown in the map.
+    """
+
+    leads: bool
+    verdicts: tuple[Verdict, ...] = ()
+    stalled: tuple[str, ...] = ()
+    unavailable: tuple[int, ...] = ()
+    below_need: tuple[int, ...] = ()
+    guarded: tuple[tuple[str, float], ...] = ()
+    under_way: tuple[str, ...] = ()
+
+
+class _Purpose:
+    """One kind of entry, at most one under way; proposed again with back-off until the map shows it."""
+
+    def __init__(self, name: str, *, retry_s: float, retry_max_s: float) -> None:
+        self.name = name
+        self._retry_s, self._retry_max_s = retry_s, retry_max_s
+        self._tries = 0
+        self.revisions: dict[int, int] = {}
+        self.due = 0.0
+
+    def forget(self) -> None:
+        self.revisions = {}
+        self._tries = 0
+
+    def is_under_way(self, shard_map: ShardMap, now: float) -> bool:
+        """Return whether to wait; a shard counts as settled when its revision moved, whoever moved it."""
+        if all(shard_map.shards[number].revision > revision for number, revision in self.revisions.items()):
+            self.forget()
+            return False
+        return now < self.due
+
+    def propose(self, changes: Sequence[ShardChange], reason: str, now: float) -> ShardChanges:
+        self.revisions = {change.shard: change.revision for change in changes}
+        self.due = now + min(self._retry_max_s, self._retry_s * 2**self._tries)
+        self._tries = min(self._tries + 1, 16)
+        return ShardChanges(tuple(changes), reason)
+
+
+class Leader:
+    """The leader's decisions on one node; silent while the node does not lead."""
+
+    def __init__(self, *, me: str, settings: LeaderSettings, now: float) -> None:
+        self._me, self._settings = me, settings
+        self._map: ShardMap | None = None
+        self._leads = False
+        self._voters: tuple[str, ...] = ()
+        self._facts: dict[str, MemberFacts] = {}
+        self._verdicts: dict[str, Verdict] = {}
+        self._guard = FlappingGuard(
+            guard_s=settings.guard_s, guard_max_s=settings.guard_max_s, window_s=settings.window_s
+        )
+        self._failover = self._purpose("failover")
+        self._odd_one = self._purpose("odd one out")
+        self._balance = self._purpose("balance")
+        self._odd_from: dict[int, float] = {}
+        self._balanced: tuple[int, Standing] | None = None
+        self._balance_due = now
+        self._lag_due: float | None = None
+        self._lag_ends = now
+        self._hand_over_due = now
+        self._hand_overs = 0
+        self._unavailable: tuple[int, ...] = ()
+        self._due: float | None = None
+
+    def _purpose(self, name: str) -> _Purpose:
+        return _Purpose(name, retry_s=self._settings.retry_s, retry_max_s=self._settings.retry_max_s)
+
+    # --- inputs --------------------------------------------------------------------------------------------------
+
+    def facts(
+        self,
+        *,
+        shard_map: ShardMap,
+        leads: bool,
+        voters: Sequence[str],
+        members: Iterable[MemberFacts],
+        now: float,
+    ) -> None:
+        """Take everything known now, in full; ``tick`` afterwards. Feed every node, whether it leads or not.
+
+        Args:
+            shard_map: the applied map of the leader, the held one elsewhere.
+            leads: whether Raft says that this node leads and has committed in its own term.
+            voters: storage ids of the Raft voters.
+            members: one item for each member, this node too.
+        """
+        facts = {fact.storage: fact for fact in members}
+        same_role = (leads, tuple(voters)) == (self._leads, self._voters)
+        if shard_map is self._map and same_role and facts == self._facts:
+            return
+        if leads and not self._leads:
+            self._start_afresh(now)
+        self._map, self._leads, self._voters, self._facts = shard_map, leads, tuple(voters), facts
+        self._guard.watch(facts.values(), now=now)
+        registered = {storage: member.boot_counter for storage, member in shard_map.members.items()}
+        self._verdicts = judge(self._me, registered=registered, voters=self._voters, facts=facts)
+        self._due = now
+
+    def lagged(self, lag_s: float, *, now: float) -> None:
+        """Take one measurement of this node's own loop lag; it holds for a second."""
+        if lag_s <= self._settings.lag_s:
+            self._lag_due = None
+            return
+        if self._lag_due is None or now >= self._lag_ends:
+            self._lag_due = now + self._settings.lag_for_s
+        self._lag_ends = now + LAG_HOLDS_S
+        if self._leads:
+            self._wake(self._lag_due)
+
+    def _start_afresh(self, now: float) -> None:
+        for purpose in (self._failover, self._odd_one, self._balance):
+            purpose.forget()
+        self._odd_from = {}
+        self._balanced = None
+        self._balance_due = self._hand_over_due = now
+        self._hand_overs = 0
+
+    # --- outputs -------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When ``tick`` has something to do; None while this node does not lead."""
+        return self._due if self._leads else None
+
+    def tick(self, *, now: float) -> tuple[LeaderOrder, ...]:
+        """Return what to propose or to do now."""
+        shard_map = self._map
+        if shard_map is None or not self._leads or self._due is None or now < self._due:
+            return ()
+        self._due = None
+        standing = self._standing(shard_map, now)
+        hand_over = self._hand_over(standing, now)
+        if hand_over is not None:
+            return (hand_over,)
+        proposals = [*self._fail_over(shard_map, standing, now), *self._depose_odd_ones(shard_map, standing, now)]
+        if not proposals:
+            proposals += self._balance_primaries(shard_map, standing, now)
+        return tuple(proposals)
+
+    def complete_boot(self, boot: Boot) -> Boot:
+        """Return the boot with ``live`` filled in: who may take over what the booting node led."""
+        if self._map is None:
+            return boot
+        dead = {storage for storage, verdict in self._verdicts.items() if verdict.dead}
+        live = tuple(
+            storage
+            for storage in sorted(self._map.members)
+            if storage in (*self._facts, self._me)
+            and storage not in dead
+            and storage != boot.storage
+            and not self._is_out(storage)
+        )
+        return replace(boot, live=live)
+
+    def _is_out(self, storage: str) -> bool:
+        fact = self._facts.get(storage)
+        return fact is not None and (fact.stalled or (fact.dead and storage != self._me))
+
+    def explain(self, *, now: float) -> Explanation:
+        """Return why things are as they are."""
+        shard_map = self._map
+        if shard_map is None:
+            return Explanation(leads=False)
+        guarded = ((storage, self._guard.guarded_until(storage, now=now)) for storage in sorted(self._facts))
+        return Explanation(
+            leads=self._leads,
+            verdicts=tuple(self._verdicts[storage] for storage in sorted(self._verdicts)),
+            stalled=tuple(sorted(storage for storage, fact in self._facts.items() if fact.stalled)),
+            unavailable=self._unavailable if self._leads else (),
+            below_need=tuple(below_need(shard_map)),
+            guarded=tuple((storage, until) for storage, until in guarded if until is not None),
+            under_way=tuple(
+                f"{purpose.name} of {len(purpose.revisions)} shards"
+                for purpose in (self._failover, self._odd_one, self._balance)
+                if self._leads and purpose.revisions
+            ),
+        )
+
+    # --- decisions -----------------------------------------------------------------------------------------------
+
+    def _wake(self, at: float) -> None:
+        if self._due is None or at < self._due:
+            self._due = at
+
+    def _standing(self, shard_map: ShardMap, now: float) -> Standing:
+        dead = {storage for storage, verdict in self._verdicts.items() if verdict.dead}
+        guarded = set()
+        for storage in shard_map.members:
+            until = self._guard.guarded_until(storage, now=now)
+            if until is not None:
+                guarded.add(storage)
+                self._wake(until)
+        return Standing(
+            known=frozenset(self._facts) | {self._me},
+            dead=frozenset(dead),
+            stalled=frozenset(storage for storage, fact in self._facts.items() if fact.stalled),
+            doubtful=frozenset(
+                storage
+                for storage, fact in self._facts.items()
+                if storage != self._me and (fact.dead or fact.suspect or storage in self._verdicts)
+            ),
+            guarded=frozenset(guarded),
+        )
+
+    def _hand_over(self, standing: Standing, now: float) -> TransferLeadership | StepDown | None:
+        """A leader that cannot sync, or whose loop is late all the time, is the one who should go (L2, L3)."""
+        stalled = self._me in standing.stalled
+        if not stalled and not self._is_slow(now):
+            self._hand_overs = 0
+            return None
+        reason = "the leader's disk hangs" if stalled else "the leader's event loop is slow"
+        if now < self._hand_over_due:
+            self._wake(self._hand_over_due)
+            return None
+        self._hand_over_due = now + self._settings.retry_max_s / 4
+        self._wake(self._hand_over_due)
+        to = self._successor(standing, self._hand_overs)
+        self._hand_overs += 1
+        if to is not None:
+            return TransferLeadership(to, reason)
+        return StepDown(reason) if stalled and len(self._voters) > 1 else None
+
+    def _is_slow(self, now: float) -> bool:
+        if self._lag_due is None or now >= self._lag_ends:
+            return False
+        if now < self._lag_due:
+            self._wake(self._lag_due)
+            return False
+        return True
+
+    def _successor(self, standing: Standing, tries: int) -> str | None:
+        """Return a healthy voter, another one at each try; None if there is none."""
+        healthy = [
+            voter
+            for voter in sorted(self._voters)
+            if voter != self._me
+            and standing.can_lead(voter)
+            and voter not in standing.doubtful
+            and self._facts[voter].lag_s <= self._settings.lag_s
+        ]
+        return healthy[tries % len(healthy)] if healthy else None
+
+    def _fail_over(self, shard_map: ShardMap, standing: Standing, now: float) -> list[ShardChanges]:
+        """All shards of everybody dead or stalled, in one entry."""
+        if self._failover.is_under_way(shard_map, now):
+            self._wake(self._failover.due)
+            return []
+        needed = list(needed_changes(shard_map, standing))
+        self._unavailable = tuple(it for it in needed if isinstance(it, int))
+        changes = [it for it in needed if not isinstance(it, int)][: self._settings.failover_shards_max]
+        if not changes:
+            return []
+        entry = self._failover.propose(changes, self._why(shard_map, standing), now)
+        self._wake(self._failover.due)
+        return [entry]
+
+    def _why(self, shard_map: ShardMap, standing: Standing) -> str:
+        """Return in words who is out and why, for the events that people read."""
+        names = {storage: member.name for storage, member in shard_map.members.items()}
+        dead = [
+            f"{names[storage]} is dead, say {', '.join(names.get(by, by) for by in self._verdicts[storage].accusers)}"
+            for storage in sorted(standing.dead)
+            if storage in names
+        ]
+        hang = [f"the disk of {names[storage]} hangs" for storage in sorted(standing.stalled) if storage in names]
+        return "; ".join([*dead, *hang])
+
+    def _depose_odd_ones(self, shard_map: ShardMap, standing: Standing, now: float) -> list[ShardChanges]:
+        """A primary that cannot reach the others, who reach each other, is replaced by one of them (L1)."""
+        out = standing.dead | standing.stalled
+        short = [
+            number
+            for number in below_need(shard_map)
+            if shard_map.shards[number].primary.storage not in out
+            and others_reach_need(shard_map.shards[number], standing)
+        ]
+        ends = now + self._settings.odd_one_out_s
+        self._odd_from = {number: self._odd_from.get(number, ends) for number in short}
+        due = [number for number in short if now >= self._odd_from[number]]
+        for number in short:
+            if number not in due:
+                self._wake(self._odd_from[number])
+        if not due:
+            return []
+        if not self._odd_one.is_under_way(shard_map, now):
+            due = due[: self._settings.failover_shards_max]
+            changes = without_the_odd_one(shard_map, due, standing, Chooser(shard_map, standing))
+            entry = self._odd_one.propose(changes, "the primary cannot reach the others, who reach each other", now)
+            self._wake(self._odd_one.due)
+            return [entry]
+        self._wake(self._odd_one.due)
+        return []
+
+    def _balance_primaries(self, shard_map: ShardMap, standing: Standing, now: float) -> list[ShardChanges]:
+        """Primaries move back, a few an entry, and only while every shard is quiet."""
+        if self._balance.is_under_way(shard_map, now):
+            self._wake(self._balance.due)
+            return []
+        busy = self._failover.is_under_way(shard_map, now) or self._odd_from or not is_quiet(shard_map, standing)
+        if busy or self._balanced == (shard_map.version, standing):
+            return []
+        if now < self._balance_due:
+            self._wake(self._balance_due)
+            return []
+        moves = balancing_moves(shard_map, standing, shards_max=self._settings.balance_shards_max)
+        if not moves:
+            self._balanced = (shard_map.version, standing)
+            return []
+        self._balance_due = now + self._settings.balance_pause_s
+        entry = self._balance.propose(moves, "primaries move back to balance", now)
+        self._wake(self._balance.due)
+        return [entry]
