@@ -104,7 +104,7 @@ class Transport:
     def __init__(self, *, connections_max: int, headers: Mapping[str, str]) -> None:
         connector = aiohttp.TCPConnector(limit=connections_max, limit_per_host=0, keepalive_timeout=30)
         self._session = aiohttp.ClientSession(
-            connector=connector, headers=dict(headers), auto_decompress=True, trust_env=False
+            connector=connector, headers=dict(headers), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
         )
 
     async def close(self) -> None:

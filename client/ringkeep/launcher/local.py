@@ -263,7 +263,7 @@ class LocalCluster:
         return self.directory.log(node.name)
 
     def _last_words(self, node: NodeRecord) -> str:
-        return f"{log_tail(self._log_path(node))}\n(all of it is in {self._log_path(node)})"
+        return f"{last_words(log_tail(self._log_path(node)))} (its log is {self._log_path(node)})"
 
 
 def _check_settings(record: ClusterRecord) -> None:
@@ -301,6 +301,19 @@ def log_tail(path: Path, *, lines: int = 3, bytes_max: int = 4096) -> str:
     except OSError:
         return ""
     return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def last_words(tail: str) -> str:
+    """Return what the end of a log says to people: the detail of its last JSON line, else its last line as it is."""
+    lines = tail.splitlines()
+    for line in reversed(lines):
+        try:
+            told = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeError):
+            continue
+        if isinstance(told, dict) and (words := told.get("detail") or told.get("error") or told.get("event")):
+            return str(words)
+    return lines[-1] if lines else "it said nothing"
 
 
 def _client(*nodes: NodeRecord) -> AsyncClient:

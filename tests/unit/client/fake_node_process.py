@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -46,7 +47,9 @@ class Handler(BaseHTTPRequestHandler):
             self._problem(404, "not_found", "no such document")
 
     def do_POST(self) -> None:
-        """Take the bootstrap, once."""
+        """Take the bootstrap, once; an import is never answered."""
+        if self.path == "/v1/import":
+            threading.Event().wait()
         wish = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if SHARED.exists():
             self._problem(409, "conflict", "this node already belongs to a cluster")
@@ -88,7 +91,9 @@ def main() -> None:
     )
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "deaf" else lambda *_: os._exit(0))
     print(json.dumps({"event": "started", "node": NAME}), flush=True)
-    ThreadingHTTPServer((HOST, int(PORT)), Handler).serve_forever()
+    server = ThreadingHTTPServer((HOST, int(PORT)), Handler)
+    server.daemon_threads = True
+    server.serve_forever()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import pytest
 
 from ringkeep.answers import Primary, Shard, ShardMap
 from ringkeep.launcher import ClusterRecord, LauncherError, LocalCluster, local
-from ringkeep.launcher.local import one_user_of_each_primary
+from ringkeep.launcher.local import last_words, one_user_of_each_primary
 from ringkeep.launcher.ports import is_free, next_free
 from ringkeep.launcher.processes import Process, end, is_running, send_signal, start_detached, start_time, wait_gone
 from ringkeep_core.hashing import shard_of
@@ -131,6 +131,20 @@ def test_a_node_that_ends_while_starting_is_told_with_its_last_words(
 
     with pytest.raises(LauncherError, match="this directory belongs to another node"):
         _up(cluster, 1)
+
+
+@pytest.mark.parametrize(
+    ("tail", "words"),
+    [
+        ("", "it said nothing"),
+        ("Traceback\nOops: x", "Oops: x"),
+        ('{"event": "started"}\n{"event": "refused", "detail": "the port is in use"}\n', "the port is in use"),
+        ('{"event": "refused", "detail": "the port is in use"}\nsomething else', "the port is in use"),
+        ('{"event": "ended"}', "ended"),
+    ],
+)
+def test_the_last_words_of_a_log_are_a_sentence(tail: str, words: str) -> None:
+    assert last_words(tail) == words
 
 
 def test_an_interrupted_up_is_finished_by_the_next_one(cluster: LocalCluster) -> None:
