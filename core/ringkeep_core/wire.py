@@ -4,9 +4,9 @@ A connection starts with one ``Hello`` each way, then carries frames one way, fr
 
     frame = version (1 byte) | sequence (4 bytes) | checksum (8 bytes) | body
 
-The checksum is XXH3-64 of the body, seeded with the cluster id, so every frame carries the cluster it belongs to: bytes of
-another cluster, a damaged, truncated, repeated or dropped frame are all refused by the same test, and the connection is
-closed. Integers are little-endian. The body is a msgpack array of messages; ``ringkeep_node`` knows which.
+The checksum is XXH3-64 of the body, seeded with the cluster id, so every frame carries the cluster it belongs to: bytes
+of another cluster, a damaged, truncated, repeated or dropped frame are all refused by the same test, and the connection
+is closed. Integers are little-endian. The body is a msgpack array of messages; ``ringkeep_node`` knows which.
 """
 
 from __future__ import annotations

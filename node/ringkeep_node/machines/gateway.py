@@ -2,13 +2,13 @@
 
     waiting --primary known--> sent --answer--> done
        ^                        |
-       +-- moved, link lost, ---+          deadline --> no_primary (never sent), or outcome_unknown (a change that was)
+       +-- moved, link lost, ---+          deadline --> no_primary, or outcome_unknown for a change that may be applied
            not enough copies
 
-A failover is latency here, not an error: a request that found the wrong node, or nobody, or too few copies, waits for a
-newer map or a short back-off and goes out again. A change always goes out under the same operation id, so however often it
-arrives it is applied once. Ids count per (gateway boot, shard), and each names the lowest one still open, which lets the
-shard forget all results below.
+A failover is latency here, not an error: a request that found the wrong node, or nobody, or too few copies, waits for
+a newer map or a short back-off and goes out again. A change always goes out under the same operation id, so however
+often it arrives it is applied once. Ids count per (gateway boot, shard), and each names the lowest one still open, which
+lets the shard forget all results below.
 
 Source: replication.md rule 9 and rule 7; interface.md on deadlines and on what a 503 promises.
 """
@@ -16,7 +16,6 @@ Source: replication.md rule 9 and rule 7; interface.md on deadlines and on what 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
@@ -28,7 +27,6 @@ from ringkeep_node.machines.shard.effects import Moved, NotApplied, ReadRequest,
 RETRY_FIRST_S = 0.005
 RETRY_MOST_S = 0.1
 RETRIED_CODES = frozenset({"no_primary", "not_enough_copies"})
-HOPS_MAX = 2
 
 
 class GatewaySettings(Struct, frozen=True):
@@ -64,9 +62,10 @@ class _Open(Struct):
     deadline: float
     size: int
     is_write: bool
+    attempts: list[int] = []
     attempt: int = 0
     sent_to: str | None = None
-    may_be_applied: bool = False
+    uncertain: bool = False
     retries: int = 0
     last_failure: Result | None = None
 
@@ -117,12 +116,17 @@ class Gateway:
         self, token: int, shard: int, request: WriteRequest | ReadRequest, *, deadline: float, size: int, now: float
     ) -> None:
         """Take a request. It is answered exactly once, at the latest at ``deadline``."""
-        if len(self._open) >= self._settings.open_requests_max or self.open_bytes + size > self._settings.open_bytes_max:
+        if (
+            len(self._open) >= self._settings.open_requests_max
+            or self.open_bytes + size > self._settings.open_bytes_max
+        ):
             self.shed += 1
-            self._orders.append(Answered(token, NotApplied("overloaded", "this node has as many requests as it may hold")))
+            self._orders.append(
+                Answered(token, NotApplied("overloaded", "this node has as many requests as it may hold"))
+            )
             return
-        is_write = type(request) is WriteRequest
-        if is_write:
+        is_write = isinstance(request, WriteRequest)
+        if isinstance(request, WriteRequest):
             request = self._numbered(shard, request)
         entry = _Open(token, shard, request, deadline, size, is_write)
         self._open[token] = entry
@@ -145,6 +149,7 @@ class Gateway:
         if current:
             entry.sent_to = None
         if type(result) is Moved:
+            entry.uncertain = True
             if current:
                 self._retry(entry, now)
         elif type(result) is NotApplied and result.code in RETRIED_CODES:
@@ -152,7 +157,7 @@ class Gateway:
             if current:
                 self._retry(entry, now)
         elif type(result) is Unknown and now < entry.deadline:
-            entry.may_be_applied = True
+            entry.uncertain = True
             if current:
                 self._retry(entry, now)
         else:
@@ -217,13 +222,13 @@ class Gateway:
         self._waiting.pop(entry.token, None)
         self._attempts += 1
         entry.attempt, entry.sent_to = self._attempts, storage
-        entry.may_be_applied = entry.may_be_applied or entry.is_write
+        entry.attempts.append(entry.attempt)
         self._by_attempt[entry.attempt] = entry
         self.forwards += storage != self._me
         self._orders.append(Attempt(entry.attempt, storage, entry.shard, entry.request, entry.deadline))
 
     def _lost(self, entry: _Open, now: float) -> None:
-        entry.sent_to = None
+        entry.sent_to, entry.uncertain = None, True
         self._send(entry, now)
 
     def _retry(self, entry: _Open, now: float) -> None:
@@ -237,8 +242,8 @@ class Gateway:
         heapq.heappush(self._timers, (now + pause_s, entry.token, entry.retries))
 
     def _expire(self, entry: _Open) -> None:
-        if entry.is_write and entry.may_be_applied and entry.attempt_open(self._by_attempt):
-            self._finish(entry, Unknown("the deadline passed before the change was acknowledged"))
+        if entry.is_write and (entry.uncertain or entry.sent_to is not None):
+            self._finish(entry, Unknown())
         else:
             self._finish(
                 entry, entry.last_failure or NotApplied("no_primary", "no primary could be reached before the deadline")
@@ -252,9 +257,9 @@ class Gateway:
         del self._open[entry.token]
         self._waiting.pop(entry.token, None)
         self.open_bytes -= entry.size
-        for attempt in [attempt for attempt, other in self._by_attempt.items() if other is entry]:
-            del self._by_attempt[attempt]
-        if entry.is_write:
+        for attempt in entry.attempts:
+            self._by_attempt.pop(attempt, None)
+        if isinstance(entry.request, WriteRequest):
             operation = entry.request.operation
             assert operation is not None
             self._numbers[entry.shard].open.pop(operation.number, None)

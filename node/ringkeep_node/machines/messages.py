@@ -1,4 +1,4 @@
-"""What nodes say to each other beside Raft and shard replication: the map for those who do not vote, proposals, forwards.
+"""What nodes say to each other beside Raft and replication: the map for those who do not vote, proposals, forwards.
 
 All messages of one loop turn for one peer and channel travel as one ``Bundle``, map entries first: an answer to a
 confirmation ping that names a newer map thus never arrives before the entries that make it.
@@ -76,15 +76,7 @@ class IndexAnswer(Struct, frozen=True, array_like=True, tag=7):
     index: int | None
 
 
-class ViewReport(Struct, frozen=True, array_like=True, tag=8):
-    """What a voter believes of the others, for the leader: storage ids it calls dead, and its own health."""
-
-    dead: tuple[str, ...]
-    lag_s: float
-    stalled: bool
-
-
-class ForwardWrite(Struct, frozen=True, array_like=True, tag=9):
+class ForwardWrite(Struct, frozen=True, array_like=True, tag=8):
     """A change on its way from the gateway to the primary. ``remaining_s`` is what is left of its deadline."""
 
     token: int
@@ -94,7 +86,7 @@ class ForwardWrite(Struct, frozen=True, array_like=True, tag=9):
     hops: int
 
 
-class ForwardRead(Struct, frozen=True, array_like=True, tag=10):
+class ForwardRead(Struct, frozen=True, array_like=True, tag=9):
     """A read on its way from the gateway to a copy."""
 
     token: int
@@ -104,7 +96,7 @@ class ForwardRead(Struct, frozen=True, array_like=True, tag=10):
     hops: int
 
 
-class ForwardAnswer(Struct, frozen=True, array_like=True, tag=11):
+class ForwardAnswer(Struct, frozen=True, array_like=True, tag=10):
     """The answer to a forwarded request."""
 
     token: int
@@ -119,7 +111,6 @@ NodeMessage = (
     | ProposeOutcome
     | IndexAsk
     | IndexAnswer
-    | ViewReport
     | ForwardWrite
     | ForwardRead
     | ForwardAnswer

@@ -6,8 +6,8 @@ answers, then writes one frame per loop turn, however many messages that turn br
 
     down --dial--> greeting --right node, same cluster--> up --end of connection--> down (dials again at once)
 
-A link that cannot be written keeps at most ``outbox_bytes_max``; beyond that it is broken off and the protocols, which all
-resend, start over. How a dial fails is evidence for the failure detector: refused, reset, unreachable.
+A link that cannot be written keeps at most ``OUTBOX_BYTES_MAX``; beyond that it is broken off and the protocols, which
+all resend, start over. How a dial fails is evidence for the failure detector: refused, reset, unreachable.
 """
 
 from __future__ import annotations
@@ -183,9 +183,9 @@ class PeerLinks:
         self._closing: set[asyncio.Future[bool]] = set()
 
     def set_peers(self, addresses: Mapping[str, str]) -> list[Awaitable[None]]:
-        """Keep links to exactly these peers (storage id -> host:port). Returns the closing of those no longer wanted."""
+        """Keep links to exactly these peers (storage id -> host:port). Returns the closing of the others."""
         closing: list[Awaitable[None]] = []
-        for (storage, channel), link in list(self._links.items()):
+        for storage, channel in list(self._links):
             if storage not in addresses:
                 closing.append(self._links.pop((storage, channel)).close())
         for storage, address in addresses.items():

@@ -1,0 +1,398 @@
+"""The control plane of one node: its part in Raft, the map it holds, and what it asks of the leader.
+
+    Raft entry durable here and committed --> map held --> replication, gateway, gossip hear of it
+    pulled entry (who does not vote) -----> synced ----^
+    proposal --> leader's Raft --> applied --> outcome to the origin
+
+Every node has a Raft object; one that is in no configuration stays silent in it and pulls the map instead. Proposals
+and ReadIndex requests may start anywhere: they go to the leader, or to whom gossip names as leader. A proposal is a
+compare-and-set, so sending it again is harmless; its outcome is known when the entry has been applied.
+
+Source: replication.md, "The shard map", "Raft group" and rule 2; counterexamples.md L11.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Struct
+
+from ringkeep_core.mapchanges import Boot, MapChange, decode_change, encode_change
+from ringkeep_core.maprules import Applied
+from ringkeep_core.shardmap import ShardMap, encode_map
+from ringkeep_node.machines.held_map import HeldMap
+from ringkeep_node.machines.messages import (
+    IndexAnswer,
+    IndexAsk,
+    MapEntries,
+    MapPull,
+    MapWhole,
+    NodeMessage,
+    Propose,
+    ProposeOutcome,
+)
+from ringkeep_node.machines.raft.machine import Raft
+from ringkeep_node.machines.raft.messages import (
+    NORMAL,
+    Configuration,
+    Entry,
+    HardState,
+    Proposed,
+    RaftMessage,
+    RaftStep,
+    Recovered,
+    Snapshot,
+)
+from ringkeep_node.machines.records import NO_SHARD, Kind, Record
+
+COMPACT_AFTER_ENTRIES = 4096
+PROPOSAL_RETRY_S = 0.3
+INDEX_RETRY_S = 0.2
+PULL_RETRY_S = 0.2
+HOPS_MAX = 2
+WAITING_PROPOSALS_MAX = 1024
+
+_snapshot_encoder = msgspec.msgpack.Encoder()
+_snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """Return a Raft snapshot as the payload of a log record."""
+    return _snapshot_encoder.encode(snapshot)
+
+
+def first_snapshot(shard_map: ShardMap, voters: tuple[str, ...]) -> Snapshot:
+    """Return the snapshot a bootstrap begins with: the first map, at index 1 of term 1."""
+    return Snapshot(shard_map.index, 1, Configuration(voters), encode_map(shard_map))
+
+
+def recovered_raft(
+    term: int, vote: str | None, snapshot: bytes | None, entries: list[Record]
+) -> tuple[Recovered, HeldMap]:
+    """Return what Raft starts from and the map its snapshot holds, from what the log gave back."""
+    decoded = _snapshot_decoder.decode(snapshot) if snapshot is not None else None
+    raft_entries = tuple(Entry(record.epoch, record.sn, record.payload[0], record.payload[1:]) for record in entries)
+    held = HeldMap()
+    if decoded is not None:
+        held.installed(decoded.data, decoded.index)
+    return Recovered(HardState(term, vote), decoded, raft_entries), held
+
+
+class _Tracked(Struct):
+    """A proposal of this node whose outcome somebody waits for."""
+
+    change: MapChange
+    deadline: float
+    next_try: float
+
+
+class _Asked(Struct):
+    """A ReadIndex of this node that is under way through another one."""
+
+    deadline: float
+
+
+class _Unsynced(Struct, frozen=True):
+    """What Raft is to be told, and what may leave, once the records of ``step`` are durable."""
+
+    step: int
+    raft_step: RaftStep
+
+
+class Control:
+    """Raft, the held map and proposals of one node. Outputs gather in the public lists until the node takes them."""
+
+    def __init__(
+        self,
+        *,
+        me: str,
+        raft: Raft,
+        held: HeldMap,
+        leader_hint: Callable[[], str | None],
+        complete_boot: Callable[[Boot], Boot],
+    ) -> None:
+        self.raft, self.held = raft, held
+        self.records: list[Record] = []
+        self.sends: list[tuple[str, NodeMessage | RaftMessage]] = []
+        self.changes: list[tuple[MapChange, Applied]] = []
+        self.map_moved = held.map is not None
+        self.outcomes: list[tuple[int, ProposeOutcome]] = []
+        self.indexes: list[tuple[int, int | None]] = []
+        self.role_changed = False
+        self._me = me
+        self._leader_hint = leader_hint
+        self._complete_boot = complete_boot
+        self._unsynced: deque[_Unsynced] = deque()
+        self._tracked: dict[int, _Tracked] = {}
+        self._numbers = 0
+        self._awaited: dict[int, tuple[int, str, int]] = {}
+        self._asked: dict[int, _Asked] = {}
+        self._raft_tokens: dict[int, tuple[str | None, int]] = {}
+        self._raft_token = 0
+        self._pulled_at = -PULL_RETRY_S
+        self._compacted = raft.applied
+        self._compactions: deque[tuple[int, Snapshot]] = deque()
+
+    # --- who leads -----------------------------------------------------------------------------------------------
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node is the Raft leader and has committed an entry of its own term."""
+        return self.raft.leader == self._me and self.raft.leader_ready
+
+    @property
+    def snapshot_index(self) -> int:
+        """Raft index of the newest durable snapshot: the log needs no Raft entries before it."""
+        snapshot = self.raft.snapshot
+        return snapshot.index if snapshot is not None else 0
+
+    @property
+    def votes(self) -> bool:
+        """Whether Raft brings this node the map; everybody else pulls it."""
+        return self._me in self.raft.configuration.members()
+
+    def leader(self) -> str | None:
+        """The storage id of the leader, as far as this node knows."""
+        return self.raft.leader or self._leader_hint()
+
+    # --- messages ------------------------------------------------------------------------------------------------
+
+    def raft_message(self, sender: str, message: RaftMessage, *, now: float) -> None:
+        """Take a Raft message of a peer of this cluster."""
+        self.raft.receive(sender, message, now=now)
+
+    def node_message(self, sender: str, message: NodeMessage, step: int, *, now: float) -> bool:
+        """Take a control message; ``step`` is the step in which records made now will be. False: not one of ours."""
+        if isinstance(message, MapPull):
+            answer = self.held.answer(message.after)
+            if answer is not None:
+                self.sends.append((sender, answer))
+        elif isinstance(message, MapEntries | MapWhole):
+            if not self.votes:
+                self.records += self.held.pulled(message, step)
+        elif isinstance(message, Propose):
+            self._proposed_by(sender, message, now)
+        elif isinstance(message, ProposeOutcome):
+            self._settle(message)
+        elif isinstance(message, IndexAsk):
+            self._raft_read(sender, message.token, now)
+        elif isinstance(message, IndexAnswer):
+            if message.token in self._asked and message.index is not None:
+                del self._asked[message.token]
+                self.indexes.append((message.token, message.index))
+        else:
+            return False
+        return True
+
+    def bring_up_to_date(self, peer: str, version_index: int) -> None:
+        """Send a peer that pinged with an older map what it lacks; voters get it from Raft."""
+        if peer not in self.raft.configuration.members():
+            answer = self.held.answer(version_index)
+            if answer is not None:
+                self.sends.append((peer, answer))
+
+    def heard_of_newer(self, sender: str, version_index: int, *, now: float) -> None:
+        """A peer or gossip names a newer map: pull it, at most one pull under way."""
+        if version_index <= self.held.through or self.votes or now < self._pulled_at + PULL_RETRY_S:
+            return
+        self._pulled_at = now
+        self.sends.append((sender, MapPull(self.held.through)))
+
+    # --- proposals -----------------------------------------------------------------------------------------------
+
+    def propose(self, change: MapChange, *, now: float) -> None:
+        """Hand a change to the leader and forget it: the map shows whether it was applied."""
+        self._submit(change, 0, now)
+
+    def propose_tracked(self, change: MapChange, *, deadline: float, now: float) -> int:
+        """Hand a change to the leader until its outcome is known; returns the number ``outcomes`` will name."""
+        self._numbers += 1
+        self._tracked[self._numbers] = _Tracked(change, deadline, now + PROPOSAL_RETRY_S)
+        self._submit(change, self._numbers, now)
+        return self._numbers
+
+    def _submit(self, change: MapChange, number: int, now: float) -> None:
+        leader = self.raft.leader
+        if leader == self._me:
+            self._append(change, self._me, number, now)
+            return
+        target = leader or self._leader_hint()
+        if target is not None and target != self._me:
+            self.sends.append((target, Propose(number, encode_change(change), 1)))
+
+    def _proposed_by(self, sender: str, message: Propose, now: float) -> None:
+        try:
+            change = decode_change(message.change)
+        except msgspec.DecodeError:
+            self.sends.append((sender, ProposeOutcome(message.number, 0, "bad_request", "not a map change")))
+            return
+        if self.raft.leader == self._me:
+            self._append(change, sender, message.number, now)
+        elif message.hops < HOPS_MAX and message.number == 0:
+            leader = self.raft.leader
+            if leader is not None and leader != sender:
+                self.sends.append((leader, Propose(0, message.change, message.hops + 1)))
+
+    def _append(self, change: MapChange, origin: str, number: int, now: float) -> None:
+        if isinstance(change, Boot):
+            change = self._complete_boot(change)
+        result = self.raft.propose(encode_change(change), now=now)
+        if number and isinstance(result, Proposed):
+            while len(self._awaited) >= WAITING_PROPOSALS_MAX:
+                del self._awaited[next(iter(self._awaited))]
+            self._awaited[result.index] = (result.term, origin, number)
+
+    def _settle(self, outcome: ProposeOutcome) -> None:
+        if self._tracked.pop(outcome.number, None) is not None:
+            self.outcomes.append((outcome.number, outcome))
+
+    # --- ReadIndex -----------------------------------------------------------------------------------------------
+
+    def ask_index(self, token: int, *, deadline: float, now: float) -> None:
+        """Ask for a ReadIndex; ``indexes`` will name the token, with None if it failed."""
+        if self.votes:
+            self._raft_read(None, token, now)
+            return
+        leader = self._leader_hint()
+        if leader is None:
+            self.indexes.append((token, None))
+            return
+        self._asked[token] = _Asked(min(deadline, now + INDEX_RETRY_S))
+        self.sends.append((leader, IndexAsk(token)))
+
+    def _raft_read(self, origin: str | None, token: int, now: float) -> None:
+        self._raft_token += 1
+        self._raft_tokens[self._raft_token] = (origin, token)
+        self.raft.read_index(self._raft_token, now=now)
+
+    def _read_done(self, raft_token: int, index: int | None) -> None:
+        origin, token = self._raft_tokens.pop(raft_token)
+        if origin is None:
+            self.indexes.append((token, index))
+        else:
+            self.sends.append((origin, IndexAnswer(token, index)))
+
+    # --- time and disk -------------------------------------------------------------------------------------------
+
+    def tick(self, *, now: float) -> None:
+        """Fire Raft's timers, resend proposals, give up on answers that never came."""
+        if now >= self.raft.next_deadline():
+            self.raft.tick(now=now)
+        for number, tracked in list(self._tracked.items()):
+            if now >= tracked.deadline:
+                self._settle(ProposeOutcome(number, 0, "no_primary", "no leader took the proposal before the deadline"))
+            elif now >= tracked.next_try:
+                tracked.next_try = now + PROPOSAL_RETRY_S
+                self._submit(tracked.change, number, now)
+        for token in [token for token, asked in self._asked.items() if now >= asked.deadline]:
+            del self._asked[token]
+            self.indexes.append((token, None))
+
+    def next_deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        due = self.raft.next_deadline()
+        for tracked in self._tracked.values():
+            due = min(due, tracked.next_try, tracked.deadline)
+        for asked in self._asked.values():
+            due = min(due, asked.deadline)
+        return due
+
+    def synced(self, step: int, *, now: float) -> None:
+        """All records of steps up to ``step`` are durable."""
+        while self._unsynced and self._unsynced[0].step <= step:
+            self._report(self._unsynced.popleft().raft_step, now)
+        while self._compactions and self._compactions[0][0] <= step:
+            self.raft.compact(self._compactions.popleft()[1])
+        before = self.held.map
+        self.changes += self.held.synced(step)
+        self.map_moved = self.map_moved or self.held.map is not before
+
+    def _report(self, done: RaftStep, now: float) -> None:
+        if done.hard_state is not None:
+            self.raft.hard_state_synced(done.hard_state, now=now)
+        if done.install is not None:
+            self.raft.snapshot_installed(done.install.index, now=now)
+            if self.held.installed(done.install.data, done.install.index):
+                self.map_moved = True
+        if done.append:
+            last = done.append[-1]
+            self.raft.synced(last.term, last.index, now=now)
+        self.sends += [(send.to, send.message) for send in done.send_synced]
+
+    def collect(self, step: int, *, now: float) -> None:
+        """Take over what Raft has to say; its records become part of ``step``."""
+        while taken := self.raft.take_step():
+            self._take(taken, step, now)
+        if self.raft.applied - self._compacted >= COMPACT_AFTER_ENTRIES:
+            self._compact(step)
+
+    def _take(self, taken: RaftStep, step: int, now: float) -> None:
+        self.sends += [(send.to, send.message) for send in taken.send]
+        if taken.must_persist:
+            self._persist(taken)
+            self._unsynced.append(_Unsynced(step, taken))
+        elif taken.send_synced:
+            if self._unsynced:
+                self._unsynced.append(_Unsynced(self._unsynced[-1].step, taken))
+            else:
+                self.sends += [(send.to, send.message) for send in taken.send_synced]
+        for entry in taken.committed:
+            self._commit(entry)
+        for read in taken.reads:
+            self._read_done(read.token, read.index)
+        for token in taken.reads_failed:
+            self._read_done(token, None)
+        if taken.changed:
+            self.role_changed = True
+
+    def _persist(self, taken: RaftStep) -> None:
+        state = taken.hard_state
+        if state is not None:
+            vote = (state.vote or "").encode()
+            self.records.append(Record(Kind.RAFT_STATE, NO_SHARD, 0, state.term, 0, vote))
+        if taken.install is not None:
+            snapshot = taken.install
+            payload = encode_snapshot(snapshot)
+            self.records.append(Record(Kind.RAFT_RESET, NO_SHARD, 0, snapshot.term, snapshot.index, payload))
+        if taken.cut_after is not None:
+            self.records.append(Record(Kind.RAFT_CUT, NO_SHARD, 0, 0, taken.cut_after))
+        for entry in taken.append:
+            payload = bytes((entry.kind,)) + entry.payload
+            self.records.append(Record(Kind.RAFT_ENTRY, NO_SHARD, 0, entry.term, entry.index, payload))
+
+    def _commit(self, entry: Entry) -> None:
+        before = self.held.map
+        done = self.held.committed(entry.index, entry.payload) if entry.kind == NORMAL else None
+        self.held.passed(entry.index)
+        if done is not None:
+            self.changes.append(done)
+            self.map_moved = self.map_moved or self.held.map is not before
+        awaited = self._awaited.pop(entry.index, None)
+        if awaited is not None:
+            self._tell_outcome(awaited, entry, done)
+
+    def _tell_outcome(
+        self, awaited: tuple[int, str, int], entry: Entry, done: tuple[MapChange, Applied] | None
+    ) -> None:
+        term, origin, number = awaited
+        if entry.term != term or done is None:
+            return  # Another leader's entry stands there; the origin proposes again.
+        refusal = next((outcome for outcome in done[1].outcomes if outcome is not None), None)
+        version = done[1].map.version
+        outcome = ProposeOutcome(number, version, refusal.code if refusal else "", refusal.detail if refusal else "")
+        if origin == self._me:
+            self._settle(outcome)
+        else:
+            self.sends.append((origin, outcome))
+
+    def _compact(self, step: int) -> None:
+        index = self.raft.applied
+        if self.held.map is None or self.held.through != index:
+            return  # The map runs ahead of this node's Raft: the next committed entry brings them together.
+        snapshot = self.raft.make_snapshot(index, encode_map(self.held.map))
+        self._compacted = index
+        self._compactions.append((step, snapshot))
+        payload = encode_snapshot(snapshot)
+        self.records.append(Record(Kind.RAFT_SNAPSHOT, NO_SHARD, 0, snapshot.term, index, payload))

@@ -1,0 +1,647 @@
+"""One whole node as a pure machine: everything that happens goes in, everything to be done comes out.
+
+    request --> gateway --> replication (here) or a forward (another node) --> answer
+    peers   --> Raft, replication, map pulls, forwards
+    gossip  --> SWIM --> verdicts --> leader (if this node leads) --> map changes --> Raft
+    Raft    --> map held --> replication, gateway, gossip
+    disk    --> synced, applied
+
+The code around it (``runtime.driver``, or the simulator) persists a step's records, reports ``synced`` when that is
+done, and carries out the rest of the step at once: what must wait for the disk is kept in here until then.
+
+Source: architecture.md, "Decide, then do"; replication.md, rules 0 and 2 and "Members".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from ringkeep_core.mapchanges import Boot, MapChange, ShardChanges
+from ringkeep_core.maprules import Applied
+from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
+from ringkeep_node.machines.control import Control, recovered_raft
+from ringkeep_node.machines.gateway import Answered, Attempt, Gateway, GatewaySettings
+from ringkeep_node.machines.held_map import HeldMap, recovered_map
+from ringkeep_node.machines.leader import Leader, LeaderSettings, StepDown, TransferLeadership
+from ringkeep_node.machines.messages import (
+    Bundle,
+    Channel,
+    ForwardAnswer,
+    ForwardRead,
+    ForwardWrite,
+    MapPull,
+    NodeMessage,
+    ProposeOutcome,
+)
+from ringkeep_node.machines.raft.machine import Raft
+from ringkeep_node.machines.raft.messages import RaftMessage
+from ringkeep_node.machines.raft.settings import RaftSettings
+from ringkeep_node.machines.records import Record
+from ringkeep_node.machines.recovery import RecoveredLog
+from ringkeep_node.machines.shard.effects import (
+    DataRead,
+    LogEntry,
+    ReadRequest,
+    Result,
+    ShardStep,
+    StoredCopyLike,
+    StoreOrder,
+    StoreView,
+    WriteRequest,
+)
+from ringkeep_node.machines.shard.messages import BULK_MESSAGES, CONTROL_MESSAGES, Ping, Pong, ShardMessage
+from ringkeep_node.machines.shard.replication import Replication
+from ringkeep_node.machines.shard.settings import ReplicationSettings
+from ringkeep_node.machines.swim.machine import Swim, SwimStep
+from ringkeep_node.machines.swim.members import (
+    Address,
+    Evidence,
+    MemberChanged,
+    MemberIdentity,
+    MemberState,
+    MemberView,
+    RegisteredMember,
+)
+from ringkeep_node.machines.swim.timing import SwimSettings
+from ringkeep_node.machines.verdicts import MemberFacts, decode_reports, encode_reports
+
+BOOT_TIMEOUT_S = 10.0
+HOUSEKEEPING_S = 0.2
+STALLED_AFTER_S = 2.0
+LEADS_KEY = "leads"
+MAP_KEY = "map"
+STALLED_KEY = "stalled"
+DEATHS_KEY = "deaths"
+
+Peer = tuple[str, Channel]
+NODE_MESSAGES = NodeMessage.__args__
+
+
+class NodeIdentity(Struct, frozen=True):
+    """Who this node is in this boot. ``peer`` is host:port of its peer links and gossip, ``url`` its REST base."""
+
+    name: str
+    storage: str
+    boot: str
+    counter: int
+    url: str
+    peer: str
+    zone: str = ""
+
+
+class NodeSettings(Struct, frozen=True):
+    """Settings of all machines of a node."""
+
+    raft: RaftSettings = field(default_factory=RaftSettings)
+    replication: ReplicationSettings = field(default_factory=ReplicationSettings)
+    swim: SwimSettings = field(default_factory=SwimSettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    leader: LeaderSettings = field(default_factory=LeaderSettings)
+
+
+class NodeStep(Struct):
+    """What one turn produced. Persist ``records`` (then report ``synced(number)``), do everything else at once."""
+
+    number: int
+    records: list[Record] = field(default_factory=list)
+    urgent: bool = False
+    bundles: dict[Peer, Bundle] = field(default_factory=dict)
+    datagrams: list[tuple[Address, bytes]] = field(default_factory=list)
+    orders: list[StoreOrder] = field(default_factory=list)
+    apply: list[tuple[int, int, list[LogEntry]]] = field(default_factory=list)
+    reads: list[DataRead] = field(default_factory=list)
+    answers: list[Answered] = field(default_factory=list)
+    outcomes: list[tuple[int, ProposeOutcome]] = field(default_factory=list)
+    map_changes: list[tuple[MapChange, ShardMap, Applied]] = field(default_factory=list)
+    member_changes: list[MemberChanged] = field(default_factory=list)
+    peers: dict[str, str] | None = None
+    fatal: str = ""
+
+
+def registered_members(shard_map: ShardMap) -> list[RegisteredMember]:
+    """Return what gossip must know of the map: who is registered in which boot, and who left for good."""
+    rows = [
+        RegisteredMember(
+            storage=member.storage,
+            name=member.name,
+            boot=member.boot,
+            counter=member.boot_counter,
+            address=split_address(member.peer),
+        )
+        for member in shard_map.members.values()
+    ]
+    rows += [
+        RegisteredMember(storage=storage, name="", boot="", counter=0, address=("", 0), left=True)
+        for storage in shard_map.left
+    ]
+    return rows
+
+
+def split_address(text: str) -> Address:
+    """Return (host, port) of "host:port"."""
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+class Node:
+    """All machines of one node, in one boot, in one cluster. Call ``take_step`` after every batch of inputs."""
+
+    def __init__(
+        self,
+        *,
+        identity: NodeIdentity,
+        cluster_id: str,
+        settings: NodeSettings,
+        recovered: RecoveredLog,
+        stored: Sequence[StoredCopyLike],
+        store: StoreView,
+        seeds: Sequence[Address],
+        draw: Callable[[], float],
+        now: float,
+    ) -> None:
+        self.identity, self.cluster_id = identity, cluster_id
+        raft_log, held = recovered_raft(recovered.term, recovered.vote, recovered.raft_snapshot, recovered.raft_entries)
+        pulled = recovered_map(recovered.map_snapshot, recovered.map_through, recovered.map_entries)
+        self.raft = Raft(me=identity.storage, recovered=raft_log, settings=settings.raft, draw=draw, now=now)
+        self.leader = Leader(me=identity.storage, settings=settings.leader, now=now)
+        self.control = Control(
+            me=identity.storage,
+            raft=self.raft,
+            held=pulled if pulled.through > held.through else held,
+            leader_hint=self._leader_hint,
+            complete_boot=self.leader.complete_boot,
+        )
+        self.shards = Replication(
+            me=identity.storage,
+            boot=identity.boot,
+            settings=settings.replication,
+            store=store,
+            stored=stored,
+            recovered=recovered.copies,
+            now=now,
+        )
+        self.gateway = Gateway(me=identity.storage, boot=identity.boot, settings=settings.gateway)
+        self.swim = Swim(
+            me=MemberIdentity(
+                storage=identity.storage,
+                name=identity.name,
+                boot=identity.boot,
+                counter=identity.counter,
+                address=split_address(identity.peer),
+            ),
+            cluster_id=cluster_id,
+            settings=settings.swim,
+            seeds=seeds,
+            draw=draw,
+            now=now,
+        )
+        self.fatal = ""
+        self._step = NodeStep(1)
+        self._unsynced_shards: deque[tuple[int, ShardStep]] = deque()
+        self._served: dict[int, tuple[str, int]] = {}
+        self._tokens = 0
+        self._boot_number: int | None = None
+        self._housekeeping_due = now
+        self._through_told = -1
+        self._greeted: dict[str, str] = {}
+        self._leads = False
+        self._last_records = 0
+        self._stalled = False
+        self._through_wanted = 0
+        self._facts_stale = True
+
+    # --- what can be read at any time ----------------------------------------------------------------------------
+
+    @property
+    def held(self) -> HeldMap:
+        """The map this node holds."""
+        return self.control.held
+
+    @property
+    def registered(self) -> bool:
+        """Whether the held map names this boot: before that the node serves nobody."""
+        held = self.held.map
+        return held is not None and held.is_registered(self.identity.storage, self.identity.boot)
+
+    def next_deadline(self) -> float:
+        """When ``tick`` has something to do."""
+        due = min(self.control.next_deadline(), self.swim.next_deadline(), self._housekeeping_due)
+        for other in (self.shards.next_deadline(), self.gateway.next_deadline(), self.leader.next_deadline()):
+            if other is not None and other < due:
+                due = other
+        return due
+
+    # --- inputs --------------------------------------------------------------------------------------------------
+
+    def receive(self, sender: str, boot: str, bundle: Bundle, *, now: float) -> None:
+        """Take everything a greeted peer of this cluster said in one frame."""
+        for message in bundle.node:
+            self._node_message(sender, message, now)
+        for raft_message in bundle.raft:
+            self.control.raft_message(sender, raft_message, now=now)
+        for shard_message in bundle.shard:
+            kind = type(shard_message)
+            if kind is Ping or kind is Pong:
+                self._compare_maps(sender, shard_message, now)
+            self.shards.receive(sender, boot, shard_message, now=now)
+
+    def datagram(self, data: bytes, source: Address, *, now: float) -> None:
+        """Take a gossip datagram; the bytes are anybody's."""
+        self._gossip(self.swim.datagram(data, source, now=now), now)
+
+    def greeted(self, storage: str, address: str) -> None:
+        """A node of this cluster dialled us; it may not be in our map yet, but can be answered."""
+        if storage != self.identity.storage and self._greeted.get(storage) != address:
+            self._greeted[storage] = address
+            self._step.peers = self._addresses()
+
+    def link_up(self, storage: str, boot: str, channel: Channel, *, now: float) -> None:
+        """A link to a peer can be written."""
+        if channel is Channel.CONTROL:
+            self._gossip(self.swim.hint(storage, Evidence.CONNECTED, now=now), now)
+            if self.held.map is None:
+                self._send(storage, MapPull(0))
+        elif channel is Channel.DATA:
+            self.shards.peer_up(storage, boot, now=now)
+            self.gateway.peer_up(storage, now=now)
+
+    def link_down(self, storage: str, channel: Channel, evidence: Evidence | None, *, now: float) -> None:
+        """A link was lost or could not be made; ``evidence`` is what that says about the peer, if anything."""
+        if evidence is not None:
+            self._gossip(self.swim.hint(storage, evidence, now=now), now)
+        if channel is Channel.DATA:
+            self.shards.peer_down(storage, now=now)
+            self.gateway.peer_down(storage, now=now)
+
+    def submit(self, token: int, shard: int, request: WriteRequest | ReadRequest, *, size: int, now: float) -> None:
+        """Take a client's request; ``answers`` will name ``token`` exactly once, at the latest at its deadline."""
+        if type(request) is ReadRequest and request.local and self._has_copy(shard):
+            self.shards.read(self._serve("", -token), shard, request, now=now)
+            return
+        self.gateway.submit(token, shard, request, deadline=request.deadline, size=size, now=now)
+
+    def propose(self, change: MapChange, *, deadline: float, now: float) -> int:
+        """Take an administrative change; ``outcomes`` will name the returned number."""
+        return self.control.propose_tracked(change, deadline=deadline, now=now)
+
+    def synced(self, step: int, *, now: float) -> None:
+        """The records of all steps up to ``step`` are durable."""
+        self.control.synced(step, now=now)
+        while self._unsynced_shards and self._unsynced_shards[0][0] <= step:
+            _, done = self._unsynced_shards.popleft()
+            self._send_shard(done.send_synced)
+            self.shards.synced(done.number, now=now)
+
+    def lagged(self, lag_s: float, *, now: float) -> None:
+        """The loop was late by so much: distrust own clocks before judging others."""
+        self.swim.lagged(lag_s, now=now)
+        self.raft.lagged(lag_s)
+        self.leader.lagged(lag_s, now=now)
+
+    def stalled(self, sync_age_s: float, *, now: float) -> None:
+        """Say how long the log's present sync has been running: a disk that hangs must not lead, and says so itself."""
+        stalled = sync_age_s >= STALLED_AFTER_S
+        if stalled == self._stalled:
+            return
+        self._stalled = stalled
+        self._facts_stale = True
+        self.swim.set_state(STALLED_KEY, b"1" if stalled else b"", now=now)
+        self.shards.stalled(stalled, now=now)
+        self.raft.set_electable(not stalled)
+        if stalled:
+            self.raft.step_down(now=now)
+
+    def tick(self, *, now: float) -> None:
+        """Fire every timer that is due. Feed what has arrived first."""
+        if now >= self.control.next_deadline():
+            self.control.tick(now=now)
+        if now >= self.swim.next_deadline():
+            self._gossip(self.swim.tick(now=now), now)
+        due = self.shards.next_deadline()
+        if due is not None and now >= due:
+            self.shards.tick(now=now)
+        due = self.gateway.next_deadline()
+        if due is not None and now >= due:
+            self.gateway.tick(now=now)
+        self._housekeep(now)
+
+    # --- the step ------------------------------------------------------------------------------------------------
+
+    def take_step(self, *, now: float) -> NodeStep:
+        """Return everything that came out since the last call."""
+        while self._turn(now):
+            pass
+        step, self._step = self._step, NodeStep(self._step.number + 1)
+        step.fatal = self.fatal
+        return step
+
+    def _turn(self, now: float) -> bool:
+        """Move outputs of one machine to the next. Returns whether there may be more."""
+        if self._facts_stale or self.control.leads is not self._leads:
+            self._feed_leader(now)
+        self._lead(now)
+        self.control.collect(self._step.number, now=now)
+        more = self._from_control(now)
+        more = self._from_shards(now) or more
+        return self._from_gateway(now) or more
+
+    def _from_control(self, now: float) -> bool:
+        control, step = self.control, self._step
+        if control.records:
+            step.records += control.records
+            step.urgent = True
+            control.records = []
+        sends, control.sends = control.sends, []
+        for to, message in sends:
+            self._send(to, message)
+        step.outcomes += self._without_boot(control.outcomes)
+        control.outcomes = []
+        indexes, control.indexes = control.indexes, []
+        for token, index in indexes:
+            self._through_wanted = max(self._through_wanted, index or 0)
+            self.shards.read_index_answered(token, index, now=now)
+        changes, control.changes = control.changes, []
+        if changes:
+            self._note_changes(changes)
+        if control.role_changed:
+            control.role_changed = False
+            self._facts_stale = True
+            self._tell_leadership(now)
+        moved = self._map_moved(now)
+        return bool(sends or indexes or changes or moved)
+
+    def _from_shards(self, now: float) -> bool:
+        done = self.shards.take_step()
+        if done.is_empty():
+            return False
+        step = self._step
+        if done.records:
+            step.records += done.records
+        if done.records or done.send_synced:
+            # A step without records still waits for the earlier ones, whose number is not above this one.
+            self._unsynced_shards.append((self._waits_for(bool(done.records)), done))
+        self._send_shard(done.send)
+        step.orders += done.orders
+        step.apply += done.apply
+        step.reads += done.reads
+        for token, result in done.answers:
+            self._served_by_us(token, result, now)
+        if done.proposals:
+            self.control.propose(ShardChanges(tuple(done.proposals), "replication"), now=now)
+        for token in done.read_index:
+            self.control.ask_index(token, deadline=now + 1.0, now=now)
+        return True
+
+    def _waits_for(self, has_records: bool) -> int:
+        if has_records:
+            self._last_records = self._step.number
+        return self._last_records
+
+    def _from_gateway(self, now: float) -> bool:
+        orders = self.gateway.take_orders()
+        for order in orders:
+            if type(order) is Answered:
+                self._step.answers.append(order)
+            elif order.storage == self.identity.storage:
+                self._serve_here("", order.token, order.shard, order.request, now)
+            else:
+                self._forward(order, now)
+        return bool(orders)
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    def _forward(self, order: Attempt, now: float) -> None:
+        remaining_s = order.deadline - now
+        message: NodeMessage
+        if type(order.request) is WriteRequest:
+            message = ForwardWrite(order.token, order.shard, order.request, remaining_s, 1)
+        else:
+            assert isinstance(order.request, ReadRequest)
+            message = ForwardRead(order.token, order.shard, order.request, remaining_s, 1)
+        self._send(order.storage, message, Channel.DATA)
+
+    def _serve(self, origin: str, token: int) -> int:
+        self._tokens += 1
+        self._served[self._tokens] = (origin, token)
+        return self._tokens
+
+    def _serve_here(self, origin: str, token: int, shard: int, request: WriteRequest | ReadRequest, now: float) -> None:
+        own = self._serve(origin, token)
+        if type(request) is WriteRequest:
+            self.shards.write(own, shard, request, now=now)
+        else:
+            assert isinstance(request, ReadRequest)
+            self.shards.read(own, shard, request, now=now)
+
+    def _served_by_us(self, own: int, result: Result, now: float) -> None:
+        origin, token = self._served.pop(own)
+        if origin:
+            self._send(origin, ForwardAnswer(token, result), Channel.DATA)
+        elif token < 0:
+            self._step.answers.append(Answered(-token, result))
+        else:
+            self.gateway.answered(token, result, now=now)
+
+    def _has_copy(self, shard: int) -> bool:
+        held = self.held.map
+        return held is not None and held.shards[shard].is_complete(self.identity.storage)
+
+    # --- messages ------------------------------------------------------------------------------------------------
+
+    def _node_message(self, sender: str, message: NodeMessage, now: float) -> None:
+        kind = type(message)
+        if kind is ForwardWrite or kind is ForwardRead:
+            assert isinstance(message, ForwardWrite | ForwardRead)
+            request = replace(message.request, deadline=now + message.remaining_s)
+            held = self.held.map
+            if held is not None and 0 <= message.shard < len(held.shards):
+                self._serve_here(sender, message.token, message.shard, request, now)
+        elif kind is ForwardAnswer:
+            assert isinstance(message, ForwardAnswer)
+            self.gateway.answered(message.token, message.result, now=now)
+        else:
+            self.control.node_message(sender, message, self._step.number, now=now)
+
+    def _compare_maps(self, sender: str, message: Ping | Pong, now: float) -> None:
+        held = self.held.map
+        version = 0 if held is None else held.version
+        if message.version < version and type(message) is Ping:
+            self.control.bring_up_to_date(sender, message.version % GENERATION_STEP)
+        elif message.version > version:
+            self.control.heard_of_newer(sender, message.version % GENERATION_STEP, now=now)
+
+    def _bundle(self, peer: str, channel: Channel) -> Bundle:
+        key = (peer, channel)
+        bundle = self._step.bundles.get(key)
+        if bundle is None:
+            bundle = self._step.bundles[key] = Bundle()
+        return bundle
+
+    def _send(self, to: str, message: NodeMessage | RaftMessage, channel: Channel = Channel.CONTROL) -> None:
+        bundle = self._bundle(to, channel)
+        if isinstance(message, NODE_MESSAGES):
+            bundle.node.append(message)
+        else:
+            bundle.raft.append(message)
+
+    def _send_shard(self, sends: Sequence[tuple[str, ShardMessage]]) -> None:
+        for to, message in sends:
+            if isinstance(message, CONTROL_MESSAGES):
+                channel = Channel.CONTROL
+            elif isinstance(message, BULK_MESSAGES):
+                channel = Channel.BULK
+            else:
+                channel = Channel.DATA
+            self._bundle(to, channel).shard.append(message)
+
+    # --- the map -------------------------------------------------------------------------------------------------
+
+    def _map_moved(self, now: float) -> bool:
+        held, control = self.held, self.control
+        if held.map is None or (held.through == self._through_told and not control.map_moved):
+            return False
+        self._through_told = held.through
+        self.shards.map_held(held.map, through=held.through, now=now)
+        if not control.map_moved:
+            return True
+        control.map_moved = False
+        self._facts_stale = True
+        self.swim.set_state(MAP_KEY, str(held.map.version).encode(), now=now)
+        self.gateway.map_held(held.map, now=now)
+        self._gossip(self.swim.registered(registered_members(held.map), now=now), now)
+        self._step.peers = self._addresses()
+        return True
+
+    def _note_changes(self, changes: Sequence[tuple[MapChange, Applied]]) -> None:
+        for change, applied in changes:
+            self._step.map_changes.append((change, applied.map, applied))
+
+    def _addresses(self) -> dict[str, str]:
+        """Where to dial whom: everybody in the map, and who dialled us and is not in it yet."""
+        held = self.held.map
+        addresses = dict(self._greeted)
+        if held is not None:
+            for storage in held.left:
+                addresses.pop(storage, None)
+            addresses.update((member.storage, member.peer) for member in held.members.values())
+        addresses.pop(self.identity.storage, None)
+        return addresses
+
+    # --- gossip and leadership -----------------------------------------------------------------------------------
+
+    def _gossip(self, done: SwimStep, now: float) -> None:
+        self._step.datagrams += done.send
+        self._step.member_changes += done.changes
+        if done.changes:
+            self._tell_deaths(now)
+        for storage, key, value in done.state_changed:
+            if key in (STALLED_KEY, DEATHS_KEY):
+                self._facts_stale = True
+            elif key == MAP_KEY and value.isdigit():
+                self.control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)
+
+    def _tell_deaths(self, now: float) -> None:
+        self._facts_stale = True
+        dead = [
+            (view.storage, view.counter)
+            for view in self.swim.members_at(now).values()
+            if view.state is MemberState.DEAD
+        ]
+        self.swim.set_state(DEATHS_KEY, encode_reports(dead), now=now)
+
+    def _feed_leader(self, now: float) -> None:
+        """Give the leader everything known now; on a node that does not lead it only keeps count of deaths."""
+        held = self.held.map
+        if held is None:
+            return
+        self._facts_stale = False
+        self._leads = self.control.leads
+        self.leader.facts(
+            shard_map=held,
+            leads=self._leads,
+            voters=self.raft.configuration.voters,
+            members=[self._facts_of(view) for view in self.swim.members_at(now).values()],
+            now=now,
+        )
+
+    def _facts_of(self, view: MemberView) -> MemberFacts:
+        values = self.swim.values(view.storage)
+        return MemberFacts(
+            storage=view.storage,
+            counter=view.counter,
+            dead=view.state >= MemberState.DEAD,
+            suspect=view.state is MemberState.SUSPECT,
+            stalled=bool(values.get(STALLED_KEY)),
+            lag_s=view.lag_s,
+            reports=decode_reports(values.get(DEATHS_KEY, b"")),
+            evidence=tuple(str(testimony) for testimony in view.evidence),
+        )
+
+    def _lead(self, now: float) -> None:
+        due = self.leader.next_deadline()
+        if due is None or now < due:
+            return
+        for order in self.leader.tick(now=now):
+            if isinstance(order, TransferLeadership):
+                self.raft.transfer_leadership(order.to, now=now)
+            elif isinstance(order, StepDown):
+                self.raft.step_down(now=now)
+            else:
+                self.control.propose(order, now=now)
+
+    def _leader_hint(self) -> str | None:
+        """Who says that it leads, in the highest term: for nodes that Raft does not tell."""
+        best: tuple[int, str] | None = None
+        for storage in self.swim.members:
+            value = self.swim.values(storage).get(LEADS_KEY, b"")
+            if value.isdigit() and (best is None or int(value) > best[0]):
+                best = (int(value), storage)
+        return best[1] if best is not None else None
+
+    def _without_boot(self, outcomes: Sequence[tuple[int, ProposeOutcome]]) -> list[tuple[int, ProposeOutcome]]:
+        others = []
+        for number, outcome in outcomes:
+            if number != self._boot_number:
+                others.append((number, outcome))
+                continue
+            self._boot_number = None
+            if outcome.code and outcome.code != "no_primary":
+                self.fatal = f"this node was refused by the cluster: {outcome.detail}"
+        return others
+
+    def _tell_leadership(self, now: float) -> None:
+        value = str(self.raft.term).encode() if self.raft.leader == self.identity.storage else b""
+        self.swim.set_state(LEADS_KEY, value, now=now)
+
+    def _housekeep(self, now: float) -> None:
+        """Register this boot until the map names it, pull the map if we do not vote, and lead if we lead."""
+        if now < self._housekeeping_due:
+            return
+        self._housekeeping_due = now + HOUSEKEEPING_S
+        self._facts_stale = self._facts_stale or self.control.leads
+        if self.held.map is not None and not self.registered and self._boot_number is None:
+            self._boot_number = self.control.propose_tracked(self._boot(), deadline=now + BOOT_TIMEOUT_S, now=now)
+        if not self.control.votes:
+            self._pull(now)
+
+    def _boot(self) -> Boot:
+        own = self.identity
+        return Boot(own.name, own.storage, own.boot, own.counter, own.url, own.peer, own.zone)
+
+    def _pull(self, now: float) -> None:
+        """Ask whoever names a newer map, or the leader, for what this node lacks."""
+        if self.held.map is None:
+            for storage in self._greeted:
+                self._send(storage, MapPull(0))
+            return
+        leader = self._leader_hint()
+        if leader is not None and self._through_wanted > self.held.through:
+            self.control.heard_of_newer(leader, self._through_wanted, now=now)
+        for storage in self.swim.members:
+            value = self.swim.values(storage).get(MAP_KEY, b"")
+            if value.isdigit():
+                self.control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)

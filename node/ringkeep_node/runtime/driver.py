@@ -1,0 +1,387 @@
+"""The loop around the pure node: what happens goes in, then the step is persisted, sent and carried out, in that order.
+
+    anything happens --> node.<input> --> (end of this loop turn) take_step --> log, links, sockets, store, futures
+    log thread: synced ------^                 store thread: applied -----^
+
+One flush per loop turn, however many inputs it had, so that messages to a peer share a frame and records share a batch.
+Exactly one timer is armed, for ``node.next_deadline()``; how late it fires is the loop's lag, which the node is told
+before its own timers may judge anybody. Nothing here decides anything.
+
+Source: architecture.md idea 3; reliability.md section 6 for the pitfalls this avoids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol
+
+from msgspec import Struct
+
+from ringkeep_core.errors import BadFrame, NoPrimary
+from ringkeep_core.mapchanges import MapChange
+from ringkeep_core.shardmap import ShardMap
+from ringkeep_core.wire import Hello
+from ringkeep_node.machines.messages import Channel, ProposeOutcome, decode_bundle, encode_bundle
+from ringkeep_node.machines.node import Node, NodeStep
+from ringkeep_node.machines.shard.effects import (
+    CreateCopy,
+    DataRead,
+    DropCopy,
+    InstallAbort,
+    InstallBegin,
+    InstallFinish,
+    InstallRows,
+    ReadLog,
+    ReadPage,
+    ReadRequest,
+    ReadRows,
+    Result,
+    StoreOrder,
+    WriteRequest,
+)
+from ringkeep_node.machines.swim.members import Address, Evidence
+from ringkeep_node.runtime.peers import LinkEvents, PeerLinks
+from ringkeep_node.runtime.store.store import Store
+from ringkeep_node.runtime.wal.log import Log
+
+CHECKPOINT_EVERY_S: Final = 10.0
+LAG_NOTICED_S: Final = 0.02
+READERS: Final = 2
+
+EVIDENCE: Final = {
+    "refused": Evidence.REFUSED,
+    "reset": Evidence.RESET,
+    "unreachable": Evidence.UNREACHABLE,
+}
+
+
+class Observer(Protocol):
+    """Who hears of what happened, for logs, metrics and the history of events."""
+
+    def stepped(self, step: NodeStep) -> None:
+        """A step was carried out."""
+
+    def stranger(self, address: str, reason: str) -> None:
+        """Somebody or something was refused."""
+
+    def fatal(self, reason: str) -> None:
+        """The node must end."""
+
+
+class LoopHealth(Struct):
+    """How late the loop was: the last value, the worst since the last look, and when it last turned."""
+
+    last_lag_s: float = 0.0
+    worst_lag_s: float = 0.0
+    turned_at: float = 0.0
+
+
+class Driver(LinkEvents, asyncio.DatagramProtocol):
+    """Runs one ``Node`` on the running event loop."""
+
+    def __init__(self, node: Node, log: Log, store: Store, links: PeerLinks, observer: Observer) -> None:
+        self.node, self.log, self.store, self.links = node, log, store, links
+        self.health = LoopHealth()
+        self._observer = observer
+        self._loop = asyncio.get_running_loop()
+        self._now: Callable[[], float] = self._loop.time
+        self._flush_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
+        self._tickets: deque[tuple[int, int]] = deque()
+        self._requests: dict[int, asyncio.Future[Result]] = {}
+        self._proposals: dict[int, asyncio.Future[ProposeOutcome]] = {}
+        self._token = 0
+        self._map_waiters: set[asyncio.Future[None]] = set()
+        self._udp: asyncio.DatagramTransport | None = None
+        self._readers = ThreadPoolExecutor(READERS, "reader")
+        self._checkpointer = ThreadPoolExecutor(1, "checkpoint")
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def start(self, udp: asyncio.DatagramTransport) -> None:
+        """Begin to run; log and store have been opened, links exist."""
+        self._udp = udp
+        self.log.on_synced = self._on_synced
+        self.store.on_applied = self._on_applied
+        self._spawn(self._checkpoint_forever())
+        self._wake()
+
+    async def close(self) -> None:
+        """Stop everything that this driver started; requests still open get a ``NoPrimary``."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for waiting in (*self._requests.values(), *self._proposals.values()):
+            if not waiting.done():
+                waiting.set_exception(NoPrimary("this node is stopping"))
+        self._readers.shutdown(wait=True)
+        self._checkpointer.shutdown(wait=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._observer.fatal(f"a task of the node failed: {task.exception()!r}")
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    @property
+    def shard_map(self) -> ShardMap | None:
+        """The held map."""
+        return self.node.held.map
+
+    def submit(self, shard: int, request: WriteRequest | ReadRequest, *, size: int) -> asyncio.Future[Result]:
+        """Start a request whose ``deadline`` is in loop time. The future is done at the latest then.
+
+        Cancelling it gives up a read; a change goes on, because it may be on other disks already.
+        """
+        self._token += 1
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._requests[self._token] = future
+        self.node.submit(self._token, shard, request, size=size, now=self._now())
+        self._schedule()
+        return future
+
+    async def propose(self, change: MapChange, *, timeout_s: float) -> ProposeOutcome:
+        """Propose a change of the map and wait for its outcome; ``code`` is "no_primary" when nobody took it in time."""
+        now = self._now()
+        number = self.node.propose(change, deadline=now + timeout_s, now=now)
+        future: asyncio.Future[ProposeOutcome] = self._loop.create_future()
+        self._proposals[number] = future
+        self._schedule()
+        return await future
+
+    async def wait_newer_than(self, version: int, *, timeout_s: float) -> None:
+        """Return when the held map is newer than ``version``, or when the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while (held := self.shard_map) is None or held.version <= version:
+                    waiter: asyncio.Future[None] = self._loop.create_future()
+                    self._map_waiters.add(waiter)
+                    try:
+                        await waiter
+                    finally:
+                        self._map_waiters.discard(waiter)
+
+    # --- what happens --------------------------------------------------------------------------------------------
+
+    def frame(self, hello: Hello, channel: Channel, body: memoryview) -> None:
+        """A peer's frame: everything in it goes in before any timer fires. Raises ``BadFrame``."""
+        bundle = decode_bundle(body)
+        self.node.greeted(hello.storage, hello.peer)
+        self.node.receive(hello.storage, hello.boot, bundle, now=self._now())
+        self._schedule()
+
+    def up(self, storage: str, boot: str, channel: Channel) -> None:
+        """A link to a peer can be written."""
+        self.node.link_up(storage, boot, channel, now=self._now())
+        self._schedule()
+
+    def down(self, storage: str, channel: Channel, evidence: str) -> None:
+        """A link was lost."""
+        self.node.link_down(storage, channel, EVIDENCE.get(evidence), now=self._now())
+        self._schedule()
+
+    def stranger(self, address: str, reason: str) -> None:
+        """Somebody was refused."""
+        self._observer.stranger(address, reason)
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        """Gossip from anybody."""
+        self.node.datagram(data, (addr[0], addr[1]), now=self._now())
+        self._schedule()
+
+    def error_received(self, exc: Exception) -> None:
+        """A datagram could not be delivered; probes notice by themselves."""
+
+    def _on_synced(self, ticket: int) -> None:
+        step = 0
+        while self._tickets and self._tickets[0][0] <= ticket:
+            step = self._tickets.popleft()[1]
+        if step:
+            self.node.synced(step, now=self._now())
+            self._schedule()
+
+    def _on_applied(self, what: list[tuple[int, int, int]]) -> None:
+        self.node.shards.applied(what, now=self._now())
+        self._schedule()
+
+    # --- the turn ------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._flush_scheduled and not self._closed:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        if self._closed:
+            return
+        now = self._now()
+        self._carry_out(self.node.take_step(now=now))
+        self.health.turned_at = now
+        self._arm()
+
+    def _arm(self) -> None:
+        due = self.node.next_deadline()
+        if self._timer is not None:
+            if due >= self._timer_due and not self._timer.cancelled():
+                return  # It fires early and arms itself again: cheaper than one cancelled timer for each message.
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = self._loop.call_at(due, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        now = self._now()
+        self._measure_lag(now)
+        # What arrived during a gap is handled first: the tick runs one loop turn later than the timer.
+        self._loop.call_soon(self._tick)
+
+    def _measure_lag(self, now: float) -> None:
+        lag_s = max(0.0, now - self._timer_due) if self._timer_due else 0.0
+        self.health.last_lag_s = lag_s
+        self.health.worst_lag_s = max(self.health.worst_lag_s, lag_s)
+        if lag_s > LAG_NOTICED_S:
+            self.node.lagged(lag_s, now=now)
+
+    def _tick(self) -> None:
+        if self._closed:
+            return
+        now = self._now()
+        self.node.stalled(self.log.sync_age_s(time.monotonic()), now=now)
+        # The loop may wake a clock tick early; a deadline that fired has passed.
+        self.node.tick(now=max(now, self._timer_due))
+        self._flush()
+
+    def _carry_out(self, step: NodeStep) -> None:
+        if step.records:
+            self._tickets.append((self.log.append(step.records, urgent=step.urgent), step.number))
+        for (peer, channel), bundle in step.bundles.items():
+            self.links.send(peer, channel, encode_bundle(bundle))
+        if self._udp is not None:
+            for address, data in step.datagrams:
+                self._udp.sendto(data, address)
+        for order in step.orders:
+            self._order(order)
+        for shard, copy, entries in step.apply:
+            self.store.apply(shard, copy, entries)
+        for read in step.reads:
+            self._spawn(self._read(read))
+        for answer in step.answers:
+            future = self._requests.pop(answer.token, None)
+            if future is not None and not future.done():
+                future.set_result(answer.result)
+        for number, outcome in step.outcomes:
+            waiting = self._proposals.pop(number, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(outcome)
+        if step.peers is not None:
+            for closing in self.links.set_peers(step.peers):
+                self._spawn(_finish(closing))
+        if step.map_changes or step.member_changes or step.peers is not None:
+            self._wake_map_waiters()
+        self._observer.stepped(step)
+        if step.fatal:
+            self._observer.fatal(step.fatal)
+
+    def _wake_map_waiters(self) -> None:
+        for waiter in self._map_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _order(self, order: StoreOrder) -> None:
+        store = self.store
+        if isinstance(order, CreateCopy):
+            store.create(order.shard, order.copy)
+        elif isinstance(order, DropCopy):
+            store.drop(order.shard, order.copy)
+        elif isinstance(order, InstallBegin):
+            store.install_begin(order.shard, order.copy)
+        elif isinstance(order, InstallRows):
+            store.install_rows(order.shard, order.copy, order.rows, order.remembered)
+        elif isinstance(order, InstallAbort):
+            store.install_abort(order.shard, order.copy)
+        else:
+            assert isinstance(order, InstallFinish)
+            self._install_finish(order)
+
+    def _install_finish(self, order: InstallFinish) -> None:
+        def done() -> None:
+            self.node.shards.installed(order.shard, order.copy, now=self._now())
+            self._schedule()
+
+        self.store.install_finish(
+            order.shard,
+            order.copy,
+            epoch=order.epoch,
+            sn=order.sn,
+            state=order.state,
+            epochs=order.epochs,
+            done=done,
+        )
+
+    async def _read(self, read: DataRead) -> None:
+        store, shards = self.store, self.node.shards
+        run = self._loop.run_in_executor
+        if isinstance(read, ReadLog):
+            entries = await run(self._readers, self.log.read, read.shard, read.copy, read.after_sn, read.bytes_max)
+            shards.log_read(read.token, entries, now=self._now())
+        elif isinstance(read, ReadRows):
+            reader: Callable[..., tuple[list[Any], bool]] = (
+                store.remembered_after if read.of_remembered else store.rows_after
+            )
+            rows, more = await run(self._readers, reader, read.shard, read.copy, read.cursor, read.bytes_max)
+            shards.rows_read(read.token, rows, more, now=self._now())
+        else:
+            assert isinstance(read, ReadPage)
+            page = await run(self._readers, self._page, read)
+            shards.page_read(read.token, page.applied_sn, page.rows, page.more, now=self._now())
+        self._schedule()
+
+    def _page(self, read: ReadPage) -> Any:
+        return self.store.page(
+            read.shard,
+            read.copy,
+            read.user,
+            prefix=read.prefix,
+            after=read.after,
+            limit=read.limit,
+            bytes_max=read.bytes_max,
+        )
+
+    async def _checkpoint_forever(self) -> None:
+        while True:
+            await asyncio.sleep(CHECKPOINT_EVERY_S)
+            covered = await self._loop.run_in_executor(self._checkpointer, self.store.checkpoint)
+            self.log.release(covered, raft_index=self.node.control.snapshot_index)
+
+
+async def _finish(closing: Any) -> None:
+    await closing
+
+
+def seeds_of(addresses: Sequence[str]) -> list[Address]:
+    """Return host:port texts as addresses, for gossip."""
+    seeds: list[Address] = []
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise BadFrame(f"{address!r} is not host:port")
+        seeds.append((host, int(port)))
+    return seeds
