@@ -56,8 +56,8 @@ class AsyncClient:
         policy: How patiently to retry.
         connections_max: Connections held at once.
 
-    Errors: a class of ``ringkeep.errors`` for each stable code. ``OutcomeUnknown`` alone means that a change may have
-    been made; after any other error it was not.
+    Errors: a class of ``ringkeep.errors`` for each stable code. After ``OutcomeUnknown`` (and ``Internal``, a bug) a
+    change may have been made; after any other error it was not.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from ringkeep.errors import OutcomeUnknown, ProblemAnswer, RingkeepError, Unavailable, UnexpectedAnswer
+from ringkeep.errors import Internal, OutcomeUnknown, ProblemAnswer, RingkeepError, Unavailable, UnexpectedAnswer
 
 TIMEOUT_MAX_S = 60.0
 
@@ -88,6 +88,8 @@ class Operation:
         """
         ending = ending_of(error)
         if ending is Ending.FINAL:
+            if self._maybe_applied and isinstance(error, Internal | UnexpectedAnswer):
+                raise self._unknown(error) from error
             raise error
         self._failures += 1
         self._maybe_applied |= self._changes and ending is Ending.UNKNOWN
@@ -98,7 +100,10 @@ class Operation:
 
     def _verdict(self, last: RingkeepError) -> RingkeepError:
         if self._maybe_applied:
-            return OutcomeUnknown(f"after {self._failures} attempts it is not known whether it was made: {last}")
+            return self._unknown(last)
         if isinstance(last, OutcomeUnknown):
             return Unavailable(f"no answer after {self._failures} attempts: {last}")
         return last
+
+    def _unknown(self, last: RingkeepError) -> OutcomeUnknown:
+        return OutcomeUnknown(f"after {self._failures} attempts it is not known whether it was made: {last}")

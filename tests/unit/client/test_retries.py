@@ -11,6 +11,7 @@ from ringkeep.errors import (
     RingkeepError,
     Unavailable,
     UnexpectedAnswer,
+    VersionMismatch,
     error_of_answer,
 )
 from ringkeep.retries import Ending, Operation, RetryPolicy, ending_of
@@ -84,6 +85,19 @@ def test_a_change_with_one_unknown_attempt_is_never_reported_as_refused() -> Non
 
     with pytest.raises(OutcomeUnknown):
         operation.failed(_answer(503, "no_primary"), now=101.0)
+
+
+def test_an_answer_that_settles_nothing_does_not_settle_an_unknown_attempt() -> None:
+    for error in (_answer(500, "internal"), error_of_answer(status=404, body=b"<html>")):
+        operation = _operation()
+        operation.failed(_answer(504, "outcome_unknown"), now=100.0)
+
+        with pytest.raises(OutcomeUnknown):
+            operation.failed(error, now=100.1)
+    operation = _operation()
+    operation.failed(_answer(504, "outcome_unknown"), now=100.0)
+    with pytest.raises(VersionMismatch):
+        operation.failed(_answer(412, "version_mismatch"), now=100.1)
 
 
 def test_a_read_has_no_unknown_outcome() -> None:
