@@ -41,7 +41,9 @@ def shard_state(shard: Shard, *, copies: int, dead: Iterable[str]) -> ShardState
     """Return the state of one shard; ``dead`` names the nodes that are dead."""
     if shard.primary is None or not shard.primary.name or shard.primary.name in dead:
         return ShardState.UNAVAILABLE
-    if len(shard.in_sync) < max(copies, shard.need):
+    if len(shard.in_sync) < shard.need:
+        return ShardState.UNAVAILABLE
+    if len(shard.in_sync) < copies:
         return ShardState.UNDER_REPLICATED
     return ShardState.MOVING if shard.learners else ShardState.OK
 
