@@ -28,11 +28,13 @@ class Kind(IntEnum):
     MAP_ENTRY = 6  # a non-voter's pulled map entry: sn = index, payload = encoded change
     MAP_SNAPSHOT = 7  # a non-voter's pulled whole map: sn = index it is current through, payload = encoded map
     BOOT = 8  # sn = the boot counter, raised before each boot entry
+    RAFT_END = 9  # repeat of Raft's log end (epoch, sn) and terms; written by the log alone, at the start of a segment
     SHARD_ENTRY = 10  # payload = encoded shard entry
     SHARD_PROMISE = 11  # nothing below ``epoch`` is accepted by this copy any more
     SHARD_CUT = 12  # keep entries up to (epoch, sn)
     SHARD_RESET = 13  # the copy restarts from a snapshot that ends at (epoch, sn); payload = encoded epoch table
     SHARD_DROP = 14  # the copy is gone; its records before this one mean nothing
+    SHARD_END = 15  # repeat of a copy's promise, log end and epoch table; written by the log alone, as RAFT_END is
 
 
 class Record(Struct, frozen=True, array_like=True, gc=False):

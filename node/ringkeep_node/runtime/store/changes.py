@@ -1,0 +1,323 @@
+"""What the write thread does inside its transactions: entries to rows, snapshots into staging slots, clearing garbage.
+
+One Changes object owns the write connection. It keeps of each live slot what every transaction writes back: applied
+(epoch, sn), epoch table and CopyState. Entries are folded first and only the last state of each row is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import apsw
+import msgspec
+
+from ringkeep_node.machines.documents import (
+    IDEMPOTENCY_ROWS_MAX,
+    Change,
+    CopyState,
+    GatewayResults,
+    Remembered,
+    Row,
+    decode,
+    remembered_since_ms,
+)
+from ringkeep_node.machines.records import EpochStart
+from ringkeep_node.machines.recovery import EPOCHS_KEPT, CopyKey, decode_epochs, encode_epochs
+from ringkeep_node.runtime.store.schema import GARBAGE, LIVE, ROWS_A_STATEMENT, STAGING, upsert
+
+Entry = tuple[int, int, bytes]
+RowKey = tuple[int, str, str]
+
+_GARBAGE_ROWS = 1000
+_FORGET_EVERY_MS = 10 * 60 * 1000
+_UPSERT_ROWS = {count: upsert("rows", count) for count in (1, ROWS_A_STATEMENT)}
+_UPSERT_REMEMBERED = {count: upsert("remembered", count) for count in (1, ROWS_A_STATEMENT)}
+_state_encoder = msgspec.msgpack.Encoder()
+_state_decoder = msgspec.msgpack.Decoder(CopyState)
+
+
+def encode_state(state: CopyState) -> bytes:
+    """Return the stored form of a CopyState."""
+    return _state_encoder.encode(state)
+
+
+def canonical_state(state: CopyState) -> bytes:
+    """Return bytes that are equal for equal states, whatever the order in which they came to be."""
+    gateways = [
+        (name, kept.lowest, sorted(kept.results.items())) for name, kept in sorted(state.gateways.items(), key=_name)
+    ]
+    return _state_encoder.encode((gateways, state.ended_version, state.wall_ms_max))
+
+
+def decode_state(data: bytes) -> CopyState:
+    """Return a stored CopyState."""
+    return _state_decoder.decode(data)
+
+
+class Slot:
+    """A live slot as the write thread knows it."""
+
+    __slots__ = ("complete_at", "epoch", "epochs", "oldest_wall_ms", "remembered_max", "slot", "sn", "state")
+
+    def __init__(
+        self, slot: int, epoch: int, sn: int, complete_at: int, state: CopyState, epochs: Sequence[EpochStart]
+    ) -> None:
+        self.slot = slot
+        self.epoch = epoch
+        self.sn = sn
+        self.complete_at = complete_at
+        self.state = state
+        self.epochs = list(epochs)
+        self.remembered_max = 0
+        self.oldest_wall_ms = 0
+
+    def advance(self, epoch: int, sn: int) -> None:
+        """Note an applied entry."""
+        if epoch != self.epoch or not self.epochs:
+            self.epochs.append(EpochStart(epoch, sn))
+            if len(self.epochs) > EPOCHS_KEPT:
+                del self.epochs[0]
+        self.epoch = epoch
+        self.sn = sn
+
+
+class Changes:
+    """The write side of the store. Every method runs inside a transaction that the caller began."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self.live: dict[CopyKey, Slot] = {}
+        self._staging: dict[CopyKey, int] = {}
+        self._garbage: list[int] = []
+        self._next_slot = 1
+        self._rows: dict[RowKey, Row | None] = {}
+        self._remembered: dict[RowKey, Remembered] = {}
+        self._touched: dict[CopyKey, Slot] = {}
+
+    def load(self) -> None:
+        """Read the slots; what a crash left in staging becomes garbage."""
+        self._connection.execute("UPDATE slots SET status = ? WHERE status = ?", (GARBAGE, STAGING))
+        everything: list[Any] = self._connection.execute(
+            "SELECT slot, shard, copy, status, epoch, sn, complete_at, state, epochs FROM slots ORDER BY slot"
+        ).fetchall()
+        for slot, shard, copy, status, epoch, sn, complete_at, state, epochs in everything:
+            self._next_slot = slot + 1
+            if status == GARBAGE:
+                self._garbage.append(slot)
+            else:
+                loaded = Slot(slot, epoch, sn, complete_at, decode_state(state), decode_epochs(epochs))
+                self._count_remembered(loaded)
+                self.live[(shard, copy)] = loaded
+
+    def apply(self, key: CopyKey, entries: Iterable[Entry]) -> None:
+        """Take in consecutive committed entries of a copy; those it has applied already are skipped."""
+        slot = self.live.get(key)
+        if slot is None:
+            return
+        for epoch, sn, payload in entries:
+            if sn <= slot.sn:
+                continue
+            assert sn == slot.sn + 1, f"shard {key[0]}: entry {sn} does not follow {slot.sn}"
+            body = decode(payload)
+            if type(body) is Change:
+                self._take(slot.slot, sn, body)
+            slot.state.apply(sn, body)
+            slot.advance(epoch, sn)
+        self._touched[key] = slot
+
+    def _take(self, slot: int, sn: int, change: Change) -> None:
+        rows = self._rows
+        for write in change.writes:
+            value = write.value
+            rows[(slot, write.user, write.key)] = (
+                None if value is None else Row(write.user, write.key, sn, change.wall_ms, write.content_type, value)
+            )
+        named = change.idempotency
+        if named is not None:
+            self._remembered[(slot, named.user, named.key)] = Remembered(
+                named.user, named.key, named.request_hash, change.answer, sn, change.wall_ms
+            )
+
+    def flush(self) -> list[tuple[int, int, int]]:
+        """Write what was folded and return (shard, copy, sn) of the copies that moved."""
+        self._write_rows()
+        self._write_remembered()
+        moved = []
+        for key, slot in self._touched.items():
+            self._connection.execute(
+                "UPDATE slots SET epoch = ?, sn = ?, state = ?, epochs = ? WHERE slot = ?",
+                (slot.epoch, slot.sn, encode_state(slot.state), encode_epochs(slot.epochs), slot.slot),
+            )
+            self._forget_old(slot)
+            moved.append((*key, slot.sn))
+        self._touched.clear()
+        return moved
+
+    def _write_rows(self) -> None:
+        rows = self._rows
+        if not rows:
+            return
+        written: list[tuple[Any, ...]] = []
+        deleted: list[RowKey] = []
+        for key in sorted(rows):
+            row = rows[key]
+            if row is None:
+                deleted.append(key)
+            else:
+                written.append((*key, row.version, row.modified_ms, row.content_type, row.value))
+        if deleted:
+            self._connection.executemany("DELETE FROM rows WHERE slot = ? AND user = ? AND key = ?", deleted)
+        self._insert(_UPSERT_ROWS, written)
+        rows.clear()
+
+    def _write_remembered(self) -> None:
+        if self._remembered:
+            self._insert(
+                _UPSERT_REMEMBERED,
+                [
+                    (*key, kept.request_hash, kept.answer, kept.sn, kept.wall_ms)
+                    for key, kept in sorted(self._remembered.items(), key=_first)
+                ],
+            )
+            by_slot = {slot.slot: slot for slot in self._touched.values()}
+            for key, kept in self._remembered.items():
+                _count(by_slot[key[0]], kept)
+            self._remembered.clear()
+
+    def _insert(self, statements: dict[int, str], rows: list[tuple[Any, ...]]) -> None:
+        whole = len(rows) - len(rows) % ROWS_A_STATEMENT
+        many = statements[ROWS_A_STATEMENT]
+        for start in range(0, whole, ROWS_A_STATEMENT):
+            flat = [value for row in rows[start : start + ROWS_A_STATEMENT] for value in row]
+            self._connection.execute(many, flat)
+        if whole < len(rows):
+            self._connection.executemany(statements[1], rows[whole:])
+
+    def _count_remembered(self, slot: Slot) -> None:
+        count, oldest = self._connection.execute(
+            "SELECT count(*), min(wall_ms) FROM remembered WHERE slot = ?", (slot.slot,)
+        ).fetchall()[0]
+        slot.remembered_max = count
+        slot.oldest_wall_ms = oldest or 0
+
+    def _forget_old(self, slot: Slot) -> None:
+        """Keep at most 24 h of log time (checked again when answering) and 10,000 rows of Idempotency-Keys."""
+        since = remembered_since_ms(slot.state.wall_ms_max)
+        if slot.remembered_max and slot.oldest_wall_ms + _FORGET_EVERY_MS < since:
+            self._connection.execute("DELETE FROM remembered WHERE slot = ? AND wall_ms < ?", (slot.slot, since))
+            self._count_remembered(slot)
+        if slot.remembered_max <= IDEMPOTENCY_ROWS_MAX:
+            return
+        self._count_remembered(slot)
+        if slot.remembered_max > IDEMPOTENCY_ROWS_MAX:
+            self._connection.execute(
+                "DELETE FROM remembered WHERE slot = ?1 AND sn <= "
+                "(SELECT sn FROM remembered WHERE slot = ?1 ORDER BY sn DESC LIMIT 1 OFFSET ?2)",
+                (slot.slot, IDEMPOTENCY_ROWS_MAX),
+            )
+            self._count_remembered(slot)
+
+    def create(self, key: CopyKey) -> None:
+        """Make an empty complete copy; nothing happens when there is one."""
+        if key not in self.live:
+            slot = self._new_slot(key, LIVE)
+            self.live[key] = Slot(slot, 0, 0, 0, CopyState(), ())
+
+    def _new_slot(self, key: CopyKey, status: int) -> int:
+        slot = self._next_slot
+        self._next_slot += 1
+        self._connection.execute(
+            "INSERT INTO slots VALUES (?, ?, ?, ?, 0, 0, 0, ?, ?)",
+            (slot, *key, status, encode_state(CopyState()), encode_epochs(())),
+        )
+        return slot
+
+    def install_begin(self, key: CopyKey) -> None:
+        """Make a staging slot beside the copy; an earlier one of the same copy becomes garbage."""
+        self.install_abort(key)
+        self._staging[key] = self._new_slot(key, STAGING)
+
+    def install_rows(self, key: CopyKey, rows: Sequence[Row], remembered: Sequence[Remembered]) -> None:
+        """Write rows of a snapshot into the staging slot; nothing happens when the installation was aborted."""
+        slot = self._staging.get(key)
+        if slot is None:
+            return
+        self._insert(
+            _UPSERT_ROWS,
+            [(slot, row.user, row.key, row.version, row.modified_ms, row.content_type, row.value) for row in rows],
+        )
+        self._insert(
+            _UPSERT_REMEMBERED,
+            [(slot, one.user, one.key, one.request_hash, one.answer, one.sn, one.wall_ms) for one in remembered],
+        )
+
+    def install_finish(
+        self, key: CopyKey, epoch: int, sn: int, state: CopyState, epochs: Sequence[EpochStart], complete_at: int
+    ) -> bool:
+        """Let the staging slot take the copy's place; return False when there is no staging slot."""
+        staged = self._staging.pop(key, None)
+        if staged is None:
+            return False
+        self._discard(key)
+        slot = self.live[key] = Slot(staged, epoch, sn, complete_at, state.copy(), epochs)
+        self._connection.execute(
+            "UPDATE slots SET status = ?, epoch = ?, sn = ?, complete_at = ?, state = ?, epochs = ? WHERE slot = ?",
+            (LIVE, epoch, sn, complete_at, encode_state(state), encode_epochs(slot.epochs), staged),
+        )
+        self._count_remembered(slot)
+        return True
+
+    def install_abort(self, key: CopyKey) -> None:
+        """Give up a staging slot, if there is one."""
+        staged = self._staging.pop(key, None)
+        if staged is not None:
+            self._throw_away(staged)
+
+    def drop(self, key: CopyKey) -> None:
+        """Remove a copy and its staging slot; the rows go bit by bit."""
+        self.install_abort(key)
+        self._discard(key)
+
+    def _discard(self, key: CopyKey) -> None:
+        old = self.live.pop(key, None)
+        self._touched.pop(key, None)
+        if old is not None:
+            self._throw_away(old.slot)
+
+    def _throw_away(self, slot: int) -> None:
+        self._connection.execute("UPDATE slots SET status = ? WHERE slot = ?", (GARBAGE, slot))
+        self._garbage.append(slot)
+
+    @property
+    def has_garbage(self) -> bool:
+        """Whether rows of discarded slots are still to be deleted."""
+        return bool(self._garbage)
+
+    def clear_some_garbage(self) -> None:
+        """Delete one portion of discarded rows."""
+        slot = self._garbage[0]
+        for table in ("rows", "remembered"):
+            self._connection.execute(
+                f"DELETE FROM {table} WHERE (slot, user, key) IN "  # noqa: S608 - the table's name is one of two words
+                f"(SELECT slot, user, key FROM {table} WHERE slot = ? LIMIT ?)",
+                (slot, _GARBAGE_ROWS),
+            )
+            if self._connection.changes():
+                return
+        self._connection.execute("DELETE FROM slots WHERE slot = ?", (slot,))
+        self._garbage.pop(0)
+
+
+def _name(item: tuple[str, GatewayResults]) -> str:
+    return item[0]
+
+
+def _first(item: tuple[RowKey, Remembered]) -> RowKey:
+    return item[0]
+
+
+def _count(slot: Slot, kept: Remembered) -> None:
+    if not slot.remembered_max or kept.wall_ms < slot.oldest_wall_ms:
+        slot.oldest_wall_ms = kept.wall_ms
+    slot.remembered_max += 1
