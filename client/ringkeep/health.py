@@ -1,6 +1,6 @@
 """How well each shard is kept, judged from the map and the members. Pure.
 
-unavailable        no primary, or the primary's node is dead
+unavailable        no primary, the primary's node is dead, or fewer copies in sync than a write needs
 under-replicated   fewer copies in sync than the cluster has room for
 moving             full strength, and another copy is being built
 ok                 full strength
