@@ -1,0 +1,189 @@
+"""One request and how it is answered: reading its body and headers within their limits, building the reply's head.
+
+``Edge`` is what all requests of a node share; ``Exchange`` is one of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+from collections.abc import AsyncIterator, Callable
+from itertools import count
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from ringkeep_core.errors import BadRequest, RingkeepError, TooLarge, Unauthorized, UnsupportedMediaType
+from ringkeep_node.http.problems import PROBLEM_TYPE, headers_of, problem_of, status_of
+from ringkeep_node.http.replies import JSON_TYPE, STATUS_LINES, Clock, Reply
+from ringkeep_node.http.routing import MethodRefused, Target
+from ringkeep_node.runtime.service import TIMEOUT_DEFAULT_S, Service, checked_timeout_s
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+NOWHERE: Final = Target("unknown")
+BODY_SILENCE_S: Final = 30.0
+"""A streamed body that brings nothing for so long is given up."""
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}").fullmatch
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?").fullmatch
+_BROKEN_BODY = (web.RequestPayloadError, aiohttp.ClientError, ConnectionError)
+
+
+class Edge:
+    """What every request of this node shares. ``admin_token`` None: administration is open (loopback only)."""
+
+    def __init__(self, service: Service, *, admin_token: str | None = None) -> None:
+        self.service = service
+        self.driver = service.driver
+        self.clock = Clock(service.wall)
+        self._admin_token = None if admin_token is None else f"Bearer {admin_token}".encode()
+        identity = service.driver.identity
+        self.lines = f"Ringkeep-Node: {identity.name}\r\nServer: ringkeep\r\nX-Content-Type-Options: nosniff\r\n"
+        self._prefix = f"{identity.boot[:8]}-"
+        self._numbers = count(1)
+
+    def next_id(self) -> str:
+        """Return an id for a request that came without one: unique among all boots, and in order."""
+        return f"{self._prefix}{next(self._numbers):x}"
+
+    def check_admin(self, authorization: str | None) -> None:
+        """Raise ``Unauthorized`` unless the caller may administer the cluster."""
+        if self._admin_token is None:
+            return
+        given = (authorization or "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, self._admin_token):
+            raise Unauthorized(
+                "the administration token is wrong"
+                if authorization
+                else "administration needs the header 'Authorization: Bearer <RINGKEEP_ADMIN_TOKEN>'"
+            )
+
+
+class Exchange:
+    """One request on its way to its reply."""
+
+    __slots__ = ("closes", "edge", "id", "request", "target")
+
+    def __init__(self, edge: Edge, request: web.BaseRequest) -> None:
+        self.edge = edge
+        self.request = request
+        self.target = NOWHERE
+        self.closes = False
+        given = request.headers.get("Ringkeep-Request-Id")
+        self.id = given if given is not None and _REQUEST_ID(given) else edge.next_id()
+
+    # --- what was sent -------------------------------------------------------------------------------------------
+
+    def timeout_s(self) -> float:
+        """Return how long the client waits; raise ``BadRequest`` if the header is no such number."""
+        text = self.request.headers.get("Ringkeep-Timeout")
+        if text is None:
+            return TIMEOUT_DEFAULT_S
+        if not _SECONDS(text):
+            raise BadRequest("Ringkeep-Timeout is a decimal number of seconds, for example 2.5")
+        return checked_timeout_s(float(text))
+
+    def joined_header(self, name: str) -> str | None:
+        """Return a header whose lines may be split over several fields, or None."""
+        values = self.request.headers.getall(name, None)
+        return None if values is None else ", ".join(values)
+
+    async def body(self, bytes_max: int, what: str) -> bytes:
+        """Return the whole body.
+
+        Raises ``TooLarge``, ``UnsupportedMediaType`` (a Content-Encoding), ``BadRequest`` (it breaks off or stalls).
+        """
+        content = self.request.content
+        self._check_encoding()
+        length = self.request.content_length
+        if length is not None and length > bytes_max:
+            self.closes = True
+            raise TooLarge(f"{what} may have {bytes_max} bytes, not {length}")
+        if content.is_eof():
+            data = content.read_nowait(-1)
+            if len(data) > bytes_max:
+                raise TooLarge(f"{what} may have {bytes_max} bytes, not {len(data)}")
+            return data
+        parts: list[bytes] = []
+        size = 0
+        async for part in self.chunks(silence_s=self.timeout_s()):
+            size += len(part)
+            if size > bytes_max:
+                self.closes = True
+                raise TooLarge(f"{what} may have {bytes_max} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
+    async def chunks(self, *, silence_s: float = BODY_SILENCE_S) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives; the client is held back while nobody asks for more. Raises as ``body`` does."""
+        self._check_encoding()
+        await self._say_continue()
+        content = self.request.content
+        try:
+            while True:
+                async with asyncio.timeout(silence_s):
+                    part = await content.readany()
+                if not part:
+                    return
+                yield part
+        except TimeoutError:
+            self.closes = True
+            raise BadRequest(f"the body did not go on for {silence_s:g} s") from None
+        except _BROKEN_BODY:
+            self.closes = True
+            raise BadRequest("the body breaks off or is not encoded as its headers say") from None
+
+    def _check_encoding(self) -> None:
+        encoding = self.request.headers.get("Content-Encoding")
+        if encoding is not None and encoding.strip().lower() != "identity":
+            self.closes = True
+            raise UnsupportedMediaType("a request's body must not have a Content-Encoding; send it as it is")
+
+    async def _say_continue(self) -> None:
+        expected = self.request.headers.get("Expect")
+        if expected is None:
+            return
+        if expected.strip().lower() != "100-continue":
+            self.closes = True
+            raise BadRequest("the only possible value of Expect is 100-continue")
+        if not self.request.content.is_eof() and not self.request.content.total_bytes:
+            await self.request.writer.write(CONTINUE)
+
+    # --- the answer ----------------------------------------------------------------------------------------------
+
+    def reply(self, status: int, lines: str = "", body: bytes = b"", content_type: str = "") -> Reply:
+        """Return an answer; ``lines`` are further header lines, each with its line end."""
+        length = "" if status in (204, 304) else f"Content-Length: {len(body)}\r\n"
+        type_line = f"Content-Type: {content_type}\r\n" if content_type else ""
+        edge = self.edge
+        return Reply(
+            status,
+            f"{STATUS_LINES[status]}{type_line}{length}{lines}"
+            f"Ringkeep-Request-Id: {self.id}\r\n{edge.lines}{edge.clock.date()}",
+            body,
+            closes=self.closes,
+        )
+
+    def json(self, value: Any, status: int = 200, lines: str = "") -> Reply:
+        """Return an answer in JSON that nobody may keep."""
+        return self.reply(status, f"{lines}Cache-Control: no-store\r\n", msgspec.json.encode(value), JSON_TYPE)
+
+    def problem(self, error: RingkeepError) -> Reply:
+        """Return the problem document of an error, with the headers that belong to it."""
+        lines = headers_of(error)
+        if isinstance(error, MethodRefused):
+            lines += f"Allow: {error.allow}\r\n"
+        if self.target.user:
+            where = self.edge.service.where(self.target.user)
+            if where is not None:
+                lines += f"Ringkeep-Shard: {where[0]}\r\nRingkeep-Epoch: {where[1]}\r\n"
+        return self.reply(
+            status_of(error), f"{lines}Cache-Control: no-store\r\n", problem_of(error, self.id), PROBLEM_TYPE
+        )
+
+
+Handler = Callable[[Exchange], Any]
+"""A coroutine function from an exchange to its reply."""

@@ -1,0 +1,379 @@
+"""The description of the REST interface, as OpenAPI 3.1. It names exactly the routes that this node answers."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from ringkeep_core.ids import (
+    CONTENT_TYPE_BYTES_MAX,
+    IDEMPOTENCY_KEY_MAX,
+    KEY_BYTES_MAX,
+    USER_BYTES_MAX,
+    VALUE_BYTES_MAX,
+)
+from ringkeep_node.http.exchange import Exchange
+from ringkeep_node.http.problems import PROBLEM_TYPE, STATUS_OF_CODE
+from ringkeep_node.http.replies import JSON_TYPE, Reply
+from ringkeep_node.http.routing import parameters
+from ringkeep_node.runtime.service import LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, TIMEOUT_DEFAULT_S, TIMEOUT_MAX_S
+
+VERSION = "0.1.0"
+Schema = dict[str, Any]
+
+
+async def description(exchange: Exchange) -> Reply:
+    """Send the description."""
+    parameters(exchange.target.query, ())
+    return exchange.reply(200, "Cache-Control: no-cache\r\n", _encoded(), JSON_TYPE)
+
+
+@cache
+def _encoded() -> bytes:
+    return msgspec.json.encode(document())
+
+
+def document() -> Schema:
+    """Return the whole description."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Ringkeep",
+            "version": VERSION,
+            "description": "Documents of users, kept on a few nodes chosen by consistent hashing. Any node answers for "
+            "any user. Every 503 means: certainly not applied.",
+        },
+        "paths": {**_document_paths(), **_cluster_paths(), **_health_paths()},
+        "components": _components(),
+    }
+
+
+def _document_paths() -> Schema:
+    user, key = _ref("parameters", "user"), _ref("parameters", "key")
+    timeout, id_header = _ref("parameters", "timeout"), _ref("parameters", "idempotency")
+    if_match, if_none_match = _ref("parameters", "if_match"), _ref("parameters", "if_none_match")
+    consistency = _ref("parameters", "consistency")
+    body = {"required": True, "content": {"*/*": {"schema": {}}}}
+    return {
+        "/v1/users/{user}/docs/{key}": {
+            "parameters": [user, key, timeout],
+            "get": _operation(
+                "getDocument",
+                "Read a document: linearizable unless consistency=local",
+                {"200": _bytes("The document's bytes"), "304": _plain("The client has this version")},
+                [404, 412, 503],
+                parameters=[consistency, if_match, if_none_match],
+            ),
+            "head": _operation(
+                "headDocument",
+                "What is known of a document",
+                {"200": _plain("All headers of GET"), "304": _plain("The client has this version")},
+                [404, 412, 503],
+                parameters=[consistency, if_match, if_none_match],
+            ),
+            "put": _operation(
+                "putDocument",
+                "Store a document; answered once it is durable on every in-sync copy",
+                {"200": _plain("Replaced"), "201": _plain("New")},
+                [412, 413, 415, 422, 503, 504, 507],
+                parameters=[if_match, if_none_match, id_header],
+                body=body,
+            ),
+            "delete": _operation(
+                "deleteDocument",
+                "Remove a document",
+                {"204": _plain("Removed")},
+                [404, 412, 422, 503, 504, 507],
+                parameters=[if_match, if_none_match, id_header],
+            ),
+        },
+        "/v1/users/{user}/docs": {
+            "parameters": [user, timeout],
+            "get": _operation(
+                "listDocuments",
+                "A page of a user's documents, sorted by the keys' bytes",
+                {"200": _json("The page; next is where the following one starts", _ref("schemas", "Page"))},
+                [503],
+                parameters=[
+                    _query("prefix", {"type": "string"}, "Only keys that begin so"),
+                    _query("after", {"type": "string"}, "Only keys after this one"),
+                    _query(
+                        "limit",
+                        {"type": "integer", "minimum": 1, "maximum": LIST_LIMIT_MAX, "default": LIST_LIMIT_DEFAULT},
+                        "Rows at most; a page has at most 4 MiB",
+                    ),
+                    _query("values", {"type": "boolean", "default": False}, "With the values"),
+                    consistency,
+                ],
+            ),
+        },
+        "/v1/users/{user}/route": {
+            "parameters": [user],
+            "get": _operation(
+                "routeUser", "Where a user lives", {"200": _json("The route", _ref("schemas", "Route"))}, [503]
+            ),
+        },
+        "/v1/import": {
+            "post": _operation(
+                "importLines",
+                "Store many documents: one JSON object a line. If the content type is JSON, value is stored as it is "
+                "written; otherwise a string is stored as its text. Of two lines with the same key the later one wins",
+                {"200": _json("Counts, and the first 100 problems", _ref("schemas", "ImportResult"))},
+                [415, 503],
+                parameters=[timeout],
+                body={
+                    "required": True,
+                    "content": {"application/x-ndjson": {"schema": _ref("schemas", "ImportLine")}},
+                },
+            ),
+        },
+    }
+
+
+def _cluster_paths() -> Schema:
+    anything: Schema = {"type": "object"}
+    wanted = _ref("schemas", "Wanted")
+
+    def reading(name: str, text: str, **more: Any) -> Schema:
+        return {"get": _operation(name, text, {"200": _json(text, anything)}, [503], **more)}
+
+    admin: Schema = {"security": [{"admin": []}]}
+    return {
+        "/v1/cluster": reading("cluster", "The cluster in short"),
+        "/v1/cluster/members": reading("members", "Every member with the evidence for its state"),
+        "/v1/cluster/map": reading(
+            "map",
+            "The shard map",
+            parameters=[
+                _query("wait_newer_than", {"type": "integer", "minimum": 0}, "Wait for a version above this one"),
+                _ref("parameters", "timeout"),
+            ],
+        ),
+        "/v1/cluster/leader": reading("leader", "The leader"),
+        "/v1/cluster/plan": reading("plan", "The steps from the map to the wanted state"),
+        "/v1/cluster/events": reading(
+            "events",
+            "What happened, oldest first",
+            parameters=[_query("after", {"type": "integer", "minimum": 0}, "Only events after this number")],
+        ),
+        "/v1/cluster/bootstrap": {
+            "post": _operation(
+                "bootstrap",
+                "Found a cluster",
+                {"200": _json("Its id", {"type": "object", "properties": {"cluster_id": {"type": "string"}}})},
+                [401, 409, 415],
+                body=_json_body(_ref("schemas", "Bootstrap")),
+                **admin,
+            ),
+        },
+        "/v1/cluster/wanted": {
+            "get": _operation("wanted", "The wanted state", {"200": _json("It", wanted)}, [503]),
+            "put": _operation(
+                "setWanted",
+                "Replace the wanted state, if revision is still the one that was read",
+                {"200": _json("The new wanted state, one revision further", wanted)},
+                [401, 409, 415, 503],
+                parameters=[_ref("parameters", "timeout")],
+                body=_json_body(wanted),
+                **admin,
+            ),
+        },
+    }
+
+
+def _health_paths() -> Schema:
+    text = {"200": {"description": "It", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+    page = {"200": {"description": "It", "content": {"text/html": {"schema": {"type": "string"}}}}}
+    anything: Schema = {"type": "object"}
+    return {
+        "/livez": {"get": _operation("livez", "Is this process alive", {"200": _json("Yes", anything)}, [503])},
+        "/readyz": {"get": _operation("readyz", "Should clients be sent here", {"200": _json("Yes", anything)}, [503])},
+        "/metrics": {"get": _operation("metrics", "Metrics for Prometheus", text, [])},
+        "/openapi.json": {"get": _operation("openapi", "This description", {"200": _json("It", anything)}, [])},
+        "/": {"get": _operation("root", "A page with links", page, [])},
+    }
+
+
+def _components() -> Schema:
+    etags = {"type": "string", "examples": ['"12"', "*"]}
+    return {
+        "securitySchemes": {"admin": {"type": "http", "scheme": "bearer", "description": "RINGKEEP_ADMIN_TOKEN"}},
+        "parameters": {
+            "user": _path("user", USER_BYTES_MAX, "The partition key; '/' as %2F"),
+            "key": _path("key", KEY_BYTES_MAX, "Everything after docs/; '/' and %2F mean the same"),
+            "timeout": _header(
+                "Ringkeep-Timeout",
+                {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S, "default": TIMEOUT_DEFAULT_S},
+                "Seconds until the request gives up",
+            ),
+            "idempotency": _header(
+                "Idempotency-Key",
+                {"type": "string", "pattern": f"^[!-~]{{1,{IDEMPOTENCY_KEY_MAX}}}$"},
+                "The same key and request are applied once within 24 h",
+            ),
+            "if_match": _header("If-Match", etags, "Only if the document has one of these versions"),
+            "if_none_match": _header("If-None-Match", etags, "Only if the document has none of these versions"),
+            "consistency": _query(
+                "consistency",
+                {"type": "string", "enum": ["strict", "local"], "default": "strict"},
+                "local: from any replica at once, maybe behind by Ringkeep-Lag entries",
+            ),
+        },
+        "responses": {
+            "Problem": {
+                "description": "A problem document (RFC 9457)",
+                "content": {PROBLEM_TYPE: {"schema": _ref("schemas", "Problem")}},
+            }
+        },
+        "schemas": _schemas(),
+    }
+
+
+def _schemas() -> Schema:
+    text, number = {"type": "string"}, {"type": "integer"}
+    place = _object({"name": text, "url": text})
+    return {
+        "Problem": _object(
+            {
+                "type": text,
+                "title": text,
+                "status": number,
+                "detail": text,
+                "code": {"type": "string", "enum": sorted(STATUS_OF_CODE)},
+                "retryable": {"type": "boolean"},
+                "request_id": text,
+            }
+        ),
+        "Page": _object(
+            {
+                "docs": {"type": "array", "items": _ref("schemas", "Row")},
+                "next": {"type": ["string", "null"]},
+            }
+        ),
+        "Row": {
+            **_object({"key": text, "version": number, "content_type": text, "bytes": number, "modified": text}),
+            "description": "With values=true also value (JSON documents) or value_b64",
+        },
+        "Route": _object(
+            {
+                "user": text,
+                "shard": number,
+                "epoch": number,
+                "version": number,
+                "primary": place,
+                "in_sync": {"type": "array", "items": place},
+            }
+        ),
+        "ImportLine": {
+            "type": "object",
+            "required": ["user", "key"],
+            "properties": {
+                "user": text,
+                "key": text,
+                "value": {},
+                "value_b64": {"type": "string", "contentEncoding": "base64"},
+                "content_type": {"type": "string", "maxLength": CONTENT_TYPE_BYTES_MAX},
+            },
+        },
+        "ImportResult": _object(
+            {
+                "lines": number,
+                "stored": number,
+                "failed": number,
+                "errors": {
+                    "type": "array",
+                    "maxItems": 100,
+                    "items": _object({"line": number, "code": text, "detail": text}),
+                },
+            }
+        ),
+        "Bootstrap": {
+            "type": "object",
+            "required": ["members"],
+            "properties": {
+                "members": {"type": "array", "items": _object({"name": text, "storage_id": text, "peer": text})},
+                "shards": {"type": "integer", "minimum": 16, "maximum": 65536, "default": 256},
+                "replication_factor": {"type": "integer", "minimum": 1, "maximum": 7, "default": 3},
+                "min_in_sync": {"type": "integer", "minimum": 1, "maximum": 7, "default": 2},
+            },
+        },
+        "Wanted": _object(
+            {
+                "revision": number,
+                "members": {
+                    "type": "object",
+                    "additionalProperties": {
+                        "type": "object",
+                        "properties": {"weight": {"type": "number"}, "zone": text, "draining": {"type": "boolean"}},
+                    },
+                },
+                "settings": {
+                    "type": "object",
+                    "required": ["replication_factor", "min_in_sync"],
+                    "properties": {
+                        "replication_factor": number,
+                        "min_in_sync": number,
+                        "grace_s": {"type": "number"},
+                    },
+                },
+            }
+        ),
+    }
+
+
+# --- pieces ------------------------------------------------------------------------------------------------------
+
+
+def _operation(
+    name: str,
+    summary: str,
+    responses: Schema,
+    problems: list[int],
+    *,
+    body: Schema | None = None,
+    **more: Any,
+) -> Schema:
+    shown = {**responses, **{str(status): _ref("responses", "Problem") for status in (400, *problems)}}
+    operation: Schema = {"operationId": name, "summary": summary, "responses": shown, **more}
+    if body is not None:
+        operation["requestBody"] = body
+    return operation
+
+
+def _ref(kind: str, name: str) -> Schema:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _object(properties: Schema) -> Schema:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _plain(text: str) -> Schema:
+    return {"description": text, "headers": {"ETag": {"schema": {"type": "string"}}}}
+
+
+def _bytes(text: str) -> Schema:
+    return {**_plain(text), "content": {"*/*": {"schema": {"maxLength": VALUE_BYTES_MAX}}}}
+
+
+def _json(text: str, schema: Schema) -> Schema:
+    return {"description": text, "content": {JSON_TYPE: {"schema": schema}}}
+
+
+def _json_body(schema: Schema) -> Schema:
+    return {"required": True, "content": {JSON_TYPE: {"schema": schema}}}
+
+
+def _path(name: str, bytes_max: int, text: str) -> Schema:
+    schema = {"type": "string", "minLength": 1, "maxLength": bytes_max}
+    return {"name": name, "in": "path", "required": True, "description": text, "schema": schema}
+
+
+def _header(name: str, schema: Schema, text: str) -> Schema:
+    return {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
+
+
+def _query(name: str, schema: Schema, text: str) -> Schema:
+    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}

@@ -1,0 +1,100 @@
+"""Answers as bytes: a head and a body, written in one piece.
+
+aiohttp asks a response object for ``prepare``, ``write_eof`` and ``keep_alive``. ``Reply`` has exactly these, because
+building headers through a multidict and a state machine costs more than the rest of a request does here. Every header
+value that goes into a head is ours, a number, or was checked to be printable ASCII before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
+
+JSON_TYPE = "application/json"
+JOINED_BYTES_MAX = 1 << 16
+"""Larger bodies are written after the head instead of being copied behind it."""
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+BODILESS = frozenset({204, 304})
+
+
+class Reply(web.StreamResponse):
+    """A finished answer. ``head`` ends with the last header's line end; ``label`` is the metrics' route."""
+
+    __slots__ = ("_body_bytes", "_closes", "_head", "_label", "_reply_status")
+
+    def __init__(self, status: int, head: str, body: bytes = b"", *, closes: bool = False) -> None:
+        # The base class would make the dictionaries that this class exists to avoid.
+        self._reply_status = status
+        self._head = head
+        self._body_bytes = body
+        self._closes = closes
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        return self._reply_status
+
+    @property
+    def keep_alive(self) -> bool | None:
+        """Whether the connection stays open afterwards."""
+        return not self._closes
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        """Write everything; called once by aiohttp."""
+        if not request.keep_alive or request.version < HttpVersion11:
+            self._closes = True
+        head = (self._head + ("Connection: close\r\n\r\n" if self._closes else "\r\n")).encode("latin-1")
+        body = b"" if request.method == "HEAD" else self._body_bytes
+        writer = request.writer
+        if len(body) <= JOINED_BYTES_MAX:
+            await writer.write(head + body)
+        else:
+            await writer.write(head)
+            await writer.write(body)
+        return writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Nothing is left to write."""
+
+
+class Clock:
+    """The Date header, made once a second."""
+
+    __slots__ = ("_second", "_wall", "line")
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._second = -1
+        self.line = ""
+
+    def date(self) -> str:
+        """Return the header line of now."""
+        second = int(self._wall())
+        if second != self._second:
+            self._second = second
+            self.line = f"Date: {http_date(second)}\r\n"
+        return self.line
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date(seconds: int) -> str:
+    """Return unix seconds as RFC 9110 wants them, whatever the locale."""
+    t = time.gmtime(seconds)
+    return (
+        f"{_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year:04} "
+        f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT"
+    )
+
+
+def iso_date(ms: int) -> str:
+    """Return unix milliseconds as RFC 3339 writes them in UTC."""
+    t = time.gmtime(ms // 1000)
+    return f"{t.tm_year:04}-{t.tm_mon:02}-{t.tm_mday:02}T{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02}.{ms % 1000:03}Z"
