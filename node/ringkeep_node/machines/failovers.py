@@ -134,8 +134,8 @@ def without_the_odd_one(
 
 
 def is_quiet(shard_map: ShardMap, standing: Standing) -> bool:
-    """Return whether no shard has a dead or stalled member in in_sync."""
-    out = standing.dead | standing.stalled
+    """Return whether no shard has a dead, stalled or doubtful member in in_sync."""
+    out = standing.dead | standing.stalled | standing.doubtful
     return not out or not any(copy.storage in out for shard in shard_map.shards for copy in shard.in_sync)
 
 
@@ -173,5 +173,5 @@ def _candidate(shard_map: ShardMap, storage: str, name: str, standing: Standing)
         weight=want.weight,
         state=NodeState.ALIVE if able else NodeState.DEAD_IN_GRACE,
         draining=want.draining,
-        may_lead=able and storage not in standing.guarded and storage not in standing.doubtful,
+        may_lead=able and storage not in standing.guarded,
     )

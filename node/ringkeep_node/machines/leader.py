@@ -390,11 +390,11 @@ class Leader:
         if now < self._balance_due:
             self._wake(self._balance_due)
             return []
+        self._balance_due = now + self._settings.balance_pause_s
         moves = balancing_moves(shard_map, standing, shards_max=self._settings.balance_shards_max)
         if not moves:
             self._balanced = (shard_map.version, standing)
             return []
-        self._balance_due = now + self._settings.balance_pause_s
         entry = self._balance.propose(moves, "primaries move back to balance", now)
         self._wake(self._balance.due)
         return [entry]

@@ -107,7 +107,7 @@ def _verdict(
         storage=storage,
         counter=counter,
         dead=2 * len(saying) > len(asked),
-        accusers=tuple(accusers),
+        accusers=tuple(sorted(accusers)),
         voters=asked,
         evidence=() if fact is None else fact.evidence,
     )
