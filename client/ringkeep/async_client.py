@@ -305,7 +305,8 @@ class AsyncClient:
         headers = {"Content-Type": "application/json"}
         request = Request("POST", "/v1/cluster/bootstrap", headers=headers, body=msgspec.json.encode(wish))
         url = self._routes.addresses[0]
-        answer = await self._attempt(url, request, timeout_s or self._timeout_s)
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
+        answer = await self._attempt(url, request, limit_s, limit_s)
         if (error := answer.error()) is not None:
             raise error
         cluster_id = _decoded(answer, dict[str, Any]).get("cluster_id")
@@ -337,7 +338,7 @@ class AsyncClient:
         while True:
             now = loop.time()
             url = self._routes.target(self._primary_url(user), now=now, draw=self._draw, last=url)
-            answer, error = await self._try(url, request, operation.attempt_s(now))
+            answer, error = await self._try(url, request, operation.attempt_s(now), operation.left_s(now))
             if error is None:
                 assert answer is not None
                 self._notice(answer)
@@ -347,21 +348,23 @@ class AsyncClient:
             self._start_refresh()
             await asyncio.sleep(pause_s)
 
-    async def _try(self, url: str, request: Request, attempt_s: float) -> tuple[Answer | None, RingkeepError | None]:
+    async def _try(
+        self, url: str, request: Request, attempt_s: float, total_s: float
+    ) -> tuple[Answer | None, RingkeepError | None]:
         try:
-            answer = await self._attempt(url, request, attempt_s)
+            answer = await self._attempt(url, request, attempt_s, total_s)
         except RingkeepError as error:
             self._routes.failed(url, now=asyncio.get_running_loop().time())
             return None, error
         self._routes.answered(url)
         return answer, answer.error()
 
-    async def _attempt(self, url: str, request: Request, attempt_s: float) -> Answer:
+    async def _attempt(self, url: str, request: Request, attempt_s: float, total_s: float) -> Answer:
         if self._transport is None:
             self._transport = Transport(connections_max=self._connections_max, headers=self._headers)
         headers = {**request.headers, "Ringkeep-Timeout": f"{min(attempt_s, TIMEOUT_MAX_S):.3f}"}
         timed = Request(request.method, request.path, request.query, headers, request.body)
-        return await self._transport.exchange(url, timed, timeout_s=attempt_s)
+        return await self._transport.exchange(url, timed, attempt_s=attempt_s, total_s=total_s)
 
     async def _import_chunk(self, chunk: Chunk, url: str | None, timeout_s: float) -> ImportResult:
         loop = asyncio.get_running_loop()
@@ -375,7 +378,7 @@ class AsyncClient:
             sent_to = self._routes.target(url, now=now, draw=self._draw, last=sent_to)
             headers = {"Content-Type": "application/x-ndjson"}
             request = Request("POST", "/v1/import", headers=headers, body=chunk.body())
-            answer, error = await self._try(sent_to, request, operation.attempt_s(now))
+            answer, error = await self._try(sent_to, request, operation.attempt_s(now), operation.left_s(now))
             if error is None:
                 assert answer is not None
                 told = _decoded(answer, ImportResult)
@@ -418,7 +421,8 @@ class AsyncClient:
         while True:
             self._refresh_again = False
             url = self._routes.target(None, now=loop.time(), draw=self._draw)
-            answer, error = await self._try(url, Request("GET", "/v1/cluster/map"), self._policy.attempt_s)
+            limit_s = self._policy.attempt_s
+            answer, error = await self._try(url, Request("GET", "/v1/cluster/map"), limit_s, limit_s)
             if error is None and answer is not None:
                 self._take_map_quietly(answer)
             # The pause bounds what a failover can ask of the cluster while no new map is there yet.

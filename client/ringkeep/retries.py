@@ -34,9 +34,9 @@ class Ending(Enum):
 class RetryPolicy:
     """How patiently a client tries. All in seconds.
 
-    ``attempt_s`` bounds one attempt, so that a node that hangs costs one attempt and not the whole deadline; it is told
-    to the node as ``Ringkeep-Timeout``. Pauses are drawn from 0..``pause_first_s``, doubled for each failure up to
-    ``pause_max_s``: jitter from zero keeps many clients from coming back together.
+    ``attempt_s`` bounds the silence in one attempt, so that a node that hangs costs one attempt and not the whole
+    deadline; it is told to the node as ``Ringkeep-Timeout``. Pauses are drawn from 0..``pause_first_s``, doubled for
+    each failure up to ``pause_max_s``: jitter from zero keeps many clients from coming back together.
     """
 
     attempt_s: float = 2.5
@@ -76,9 +76,13 @@ class Operation:
         self._failures = 0
         self._maybe_applied = False
 
+    def left_s(self, now: float) -> float:
+        """Return how long the operation may still take."""
+        return max(0.001, self._deadline - now)
+
     def attempt_s(self, now: float) -> float:
         """Return how long the next attempt may take; it is positive until ``failed`` has raised."""
-        return max(0.001, min(self._policy.attempt_s, self._deadline - now))
+        return min(self._policy.attempt_s, self.left_s(now))
 
     def failed(self, error: RingkeepError, *, now: float, retry_after_s: float = 0.0) -> float:
         """Take note of a failed attempt and return the pause before the next one.

@@ -111,15 +111,21 @@ class Transport:
         """Close every connection."""
         await self._session.close()
 
-    async def exchange(self, url: str, request: Request, *, timeout_s: float) -> Answer:
+    async def exchange(self, url: str, request: Request, *, attempt_s: float, total_s: float) -> Answer:
         """Send one request to one node and return its whole answer.
+
+        A silence of ``attempt_s`` ends the attempt (the node hangs); an answer that keeps coming may take ``total_s``.
 
         Raises:
             Unavailable: no connection was made, so nothing was sent.
             OutcomeUnknown: it broke or took too long after that.
         """
         target = URL(url + request.path + (f"?{request.query}" if request.query else ""), encoded=True)
-        timeout = aiohttp.ClientTimeout(total=timeout_s + ANSWER_GRACE_S, sock_connect=min(CONNECT_S, timeout_s))
+        timeout = aiohttp.ClientTimeout(
+            total=total_s + ANSWER_GRACE_S,
+            sock_connect=min(CONNECT_S, attempt_s),
+            sock_read=attempt_s + ANSWER_GRACE_S,
+        )
         try:
             async with self._session.request(
                 request.method,
