@@ -82,6 +82,15 @@ class Draft:
         inside = sum(1 for member in members if self.zone_of[member] == zone and member != leaving)
         return inside < self.zone_limit
 
+    def may_move(self, moves: Sequence[tuple[int, int, int]]) -> bool:
+        """Return whether all ``moves`` (shard, from, to) of one shard together keep the rules."""
+        shard = moves[0][0]
+        leaving = {source for _, source, _ in moves}
+        after = [node for node in self.members[shard] if node not in leaving] + [node for _, _, node in moves]
+        zones = [self.zone_of[node] for node in after]
+        crowded = self.zoned and any(zones.count(self.zone_of[node]) > self.zone_limit for _, _, node in moves)
+        return len(set(after)) == len(after) and not crowded
+
     # Release -----------------------------------------------------------------------------------------------------
 
     def _release(self, shard: int, node: int) -> None:

@@ -182,10 +182,10 @@ class AwaitInSync:
 
 @dataclass(frozen=True, slots=True)
 class MovePrimary:
-    """Hand the shard over to ``target``, which is in sync; ``source`` is None when nobody leads it now."""
+    """Hand the shard over from its live primary ``source`` to ``target``, which is in sync."""
 
     shard: int
-    source: str | None
+    source: str
     target: str
 
 

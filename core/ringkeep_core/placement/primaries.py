@@ -83,7 +83,7 @@ class _Leaders:
         self.nearest = min(lacking, default=UNREACHED)
 
     def _pass_on(self, start: int, slack: int) -> bool:
-        """Pass one shard on along a cheapest chain from ``start``; depth first, and no node that failed is tried again."""
+        """Pass a shard on along a cheapest chain from ``start``: depth first, no node that failed is tried again."""
         path: list[tuple[int, int, int, int]] = []
         stack = [(start, self._hops(start))]
         self.visited[start] = True

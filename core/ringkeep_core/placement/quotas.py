@@ -118,7 +118,7 @@ def _zone_limit(total: int, shards: int, zone_cap: int, claims: Mapping[str, Seq
     """Return the most copies of one shard in a zone: ``zone_cap``, or as little more as makes room for all copies."""
     rooms = [sum((claim.most for claim in members), Fraction(0)) for members in claims.values()]
     limit = zone_cap
-    while sum(min(limit * shards, room) for room in rooms) < total:
+    while sum(min(Fraction(limit * shards), room) for room in rooms) < total:
         limit += 1
     return limit
 

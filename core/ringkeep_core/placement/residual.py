@@ -37,6 +37,8 @@ class Residual(Protocol):
 
     def may_take(self, shard: int, node: int, leaving: int = -1) -> bool: ...
 
+    def may_move(self, moves: Sequence[tuple[int, int, int]]) -> bool: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Chain:
@@ -135,14 +137,29 @@ def cheapest_chain(draft: Residual, waiting: Sequence[int], floor: int) -> Chain
     sink = search.run(waiting)
     if sink < 0:
         return None
-    swaps = []
+    hops: list[tuple[int, int, int]] = []
     node = sink
-    while search.node_before[node] >= 0:
-        before = search.node_before[node]
-        swaps.append((search.shard_into[node], before, node))
-        node = before
-        assert len(swaps) < len(draft.names), "labels of a chain run in a circle"
-    chain = Chain(search.shard_into[node], node, tuple(swaps), search.label[sink])
-    moved = [chain.shard, *(shard for shard, _, _ in swaps)]
-    assert len(set(moved)) == len(moved), "a shard appears twice in one chain"
-    return chain
+    while node >= 0:
+        hops.append((search.shard_into[node], search.node_before[node], node))
+        node = search.node_before[node]
+        assert len(hops) <= len(draft.names), "labels of a chain run in a circle"
+    hops.reverse()
+    hops = _without_conflicts(draft, hops)
+    (shard, _, first), *swaps = hops
+    return Chain(shard, first, tuple(reversed(swaps)), search.label[sink])
+
+
+def _without_conflicts(draft: Residual, hops: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Cut out the loop where one shard's two moves of a chain would use the same free place of a zone.
+
+    Labels belong to nodes, so a chain may move a shard twice. Where both moves together break the zone rule, the first
+    may go straight to the place of the second. What lies between is a cycle, which never has a gain to lose.
+    """
+    moves: dict[int, list[int]] = {}
+    for place, (shard, _, _) in enumerate(hops):
+        moves.setdefault(shard, []).append(place)
+    for shard, places in moves.items():
+        if len(places) > 1 and not draft.may_move([hops[place] for place in places]):
+            start, end = places[0], places[-1]
+            return _without_conflicts(draft, [*hops[:start], (shard, hops[start][1], hops[end][2]), *hops[end + 1 :]])
+    return hops

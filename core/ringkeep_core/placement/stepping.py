@@ -5,9 +5,8 @@
     step:       streams side by side: one in and one out per node, the cluster's number of streams, the byte budget
 
 A copy is removed only when max(need, wanted) members of in_sync remain, so the old copy outlives the new one's birth,
-also when it is damaged, a learner, or on a node dead beyond the grace. A stream starts at the shard's primary (it alone
-can let a node in); where none lives, at another live complete copy. A shard without any live complete copy gets no
-step: nothing that a plan can do is safe there.
+also when it is damaged, a learner, or on a node dead beyond the grace. Only a shard's primary can let a node into
+in_sync, so a stream starts there, and a shard whose primary is dead gets no step: the failover comes first.
 
 A newer plan may supersede these steps at any point: each shard change is a compare-and-set on the shard's revision, and
 ``target`` counts finished copies and learners as held.
@@ -19,7 +18,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ringkeep_core.placement.hashes import shard_hash
 from ringkeep_core.placement.model import (
@@ -60,13 +58,15 @@ def steps(
         _ShardWork(number, shard, assignment, live)
         for number, (shard, assignment) in enumerate(zip(shards, target.shards, strict=True))
     ]
-    at_once = [change for work in works for change in work.settle()]
-    done = [Step(changes=tuple(at_once))] if at_once else []
     waiting = sorted((work for work in works if work.missing()), key=_ShardWork.urgency)
+    complete = [work for work in works if not work.missing()]
+    done = []
     while waiting:
         step, waiting = _next_step(waiting, sizes, settings)
         done.append(step)
-    return tuple(done)
+    # What needs no new copy waits for no stream, and nobody is in danger without it.
+    changes = [change for work in complete for change in work.settle()]
+    return (*done, Step(changes=tuple(changes))) if changes else tuple(done)
 
 
 def forecast(plan: Sequence[Step], settings: PlacementSettings) -> Forecast:
@@ -92,19 +92,16 @@ class _ShardWork:
         self.in_sync = list(shard.in_sync)
         self.eligible = list(shard.eligible)
         self.learners = [node for node in shard.learners if node not in shard.in_sync]
-        self.complete = list(dict.fromkeys((*shard.in_sync, *shard.eligible)))
         self.repairs = len(shard.in_sync) < len(goal.copies)
 
     def urgency(self) -> tuple[bool, int, int, int]:
         """Sort shards that lack copies first, then by live complete copies, then by hash."""
-        lives = sum(1 for node in self.complete if self.live.get(node, False))
+        lives = sum(1 for node in {*self.in_sync, *self.eligible} if self.live.get(node, False))
         return (not self.repairs, lives if self.repairs else 0, shard_hash(self.number), self.number)
 
     def source(self) -> str | None:
-        """Return the node that sends the snapshot, or None if no complete copy lives."""
-        if self.primary is not None and self.primary in self.complete and self.live.get(self.primary, False):
-            return self.primary
-        return next((node for node in self.complete if self.live.get(node, False)), None)
+        """Return the live primary, which sends snapshots and lets nodes in, or None."""
+        return self.primary if self.primary in self.in_sync and self.live.get(self.primary or "", False) else None
 
     def missing(self) -> str | None:
         """Return the next node to bring into in_sync: the future primary first, else in the order of the target."""
@@ -130,19 +127,18 @@ class _ShardWork:
             # The map empties eligible with this entry; those copies stay learners until they are removed.
             self.learners.extend(left for left in self.eligible if left not in self.learners)
             self.eligible = []
-        if node not in self.complete:
-            self.complete.append(node)
         return changes + self.settle()
 
     def settle(self) -> list[ShardChange]:
         """Move the primary if its new node is in sync, and remove what max(need, wanted) in-sync copies replace."""
         changes: list[ShardChange] = []
-        leader = self.goal.primary
-        if leader is not None and leader != self.primary and leader in self.in_sync and self.source() is not None:
-            changes.append(MovePrimary(self.number, self.primary, leader))
-            self.primary = leader
-        if self.source() is None:
+        present = self.source()
+        if present is None:
             return changes
+        leader = self.goal.primary
+        if leader is not None and leader != present and leader in self.in_sync and self.live.get(leader, False):
+            changes.append(MovePrimary(self.number, present, leader))
+            self.primary = leader
         for node in list(dict.fromkeys((*self.learners, *self.eligible, *self.in_sync))):
             if node not in self.goal.copies and node != self.primary and self._is_spare(node):
                 changes.append(RemoveCopy(self.number, node))
@@ -154,7 +150,7 @@ class _ShardWork:
         return sum(1 for member in self.in_sync if member != node) >= enough
 
     def _forget(self, node: str) -> None:
-        for nodes in (self.learners, self.eligible, self.in_sync, self.complete):
+        for nodes in (self.learners, self.eligible, self.in_sync):
             if node in nodes:
                 nodes.remove(node)
 
