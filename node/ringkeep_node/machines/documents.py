@@ -84,7 +84,7 @@ class ForgetGateways(Struct, frozen=True, array_like=True, tag=2):
 Body = Begin | Change | ForgetGateways
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Body)
+_decoder: msgspec.msgpack.Decoder[Body] = msgspec.msgpack.Decoder(Body)
 
 
 def encode(body: Body) -> bytes:

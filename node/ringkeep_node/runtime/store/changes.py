@@ -4,6 +4,8 @@ One Changes object owns the write connection. It keeps of each live slot what ev
 (epoch, sn), epoch table and CopyState. Entries are folded first and only the last state of each row is written.
 """
 
+# ruff: noqa: S608 - statements are put together from constants of this package only; values are always bound
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -195,10 +197,10 @@ class Changes:
             self._connection.executemany(statements[1], rows[whole:])
 
     def _count_remembered(self, slot: Slot) -> None:
-        count, oldest = self._connection.execute(
+        found: list[Any] = self._connection.execute(
             "SELECT count(*), min(wall_ms) FROM remembered WHERE slot = ?", (slot.slot,)
-        ).fetchall()[0]
-        slot.remembered_max = count
+        ).fetchall()
+        slot.remembered_max, oldest = found[0]
         slot.oldest_wall_ms = oldest or 0
 
     def _forget_old(self, slot: Slot) -> None:
@@ -299,7 +301,7 @@ class Changes:
         slot = self._garbage[0]
         for table in ("rows", "remembered"):
             self._connection.execute(
-                f"DELETE FROM {table} WHERE (slot, user, key) IN "  # noqa: S608 - the table's name is one of two words
+                f"DELETE FROM {table} WHERE (slot, user, key) IN "
                 f"(SELECT slot, user, key FROM {table} WHERE slot = ? LIMIT ?)",
                 (slot, _GARBAGE_ROWS),
             )

@@ -9,6 +9,8 @@ a checksum (the cksumvfs extension), so rot is an error and never a wrong answer
 COMMIT: apsw's ``with connection`` holds the interpreter's lock through the sync.
 """
 
+# ruff: noqa: S608 - statements are put together from constants of this package only; values are always bound
+
 from __future__ import annotations
 
 import threading

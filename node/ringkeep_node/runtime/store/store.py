@@ -71,6 +71,7 @@ class _Command(NamedTuple):
     size: int
     do: Callable[[Changes], object]
     done: Callable[[], object] | None = None
+    synced: bool = False
     closes: bool = False
 
 
@@ -247,11 +248,12 @@ class Store:
         """Whether so much waits that nothing more should be handed over."""
         return self.queued_bytes > self._settings.queue_bytes_max
 
-    def _put(
-        self, size: int, do: Callable[[Changes], object], done: Callable[[], object] | None = None, *, closes: bool = False
-    ) -> None:
-        self._queued += size
-        self._inbox.put(_Command(size, do, done, closes))
+    def _put(self, size: int, do: Callable[[Changes], object]) -> None:
+        self._queue(_Command(size, do))
+
+    def _queue(self, command: _Command) -> None:
+        self._queued += command.size
+        self._inbox.put(command)
 
     def apply(self, shard: int, copy: int, entries: Sequence[Entry]) -> None:
         """Apply consecutive committed entries (epoch, sn, payload); those that were applied already are skipped."""
@@ -259,8 +261,8 @@ class Store:
         self._put(size, lambda changes: changes.apply((shard, copy), entries))
 
     def create(self, shard: int, copy: int) -> None:
-        """Make an empty complete copy at (0, 0)."""
-        self._put(_ENTRY_BYTES, lambda changes: changes.create((shard, copy)))
+        """Make an empty complete copy at (0, 0); it is durable before anything later is applied."""
+        self._queue(_Command(_ENTRY_BYTES, lambda changes: changes.create((shard, copy)), synced=True))
 
     def install_begin(self, shard: int, copy: int) -> None:
         """Begin to write a snapshot beside the copy."""
@@ -283,15 +285,18 @@ class Store:
         done: Callable[[], object],
         complete_at: int = 0,
     ) -> None:
-        """Let the snapshot take the copy's place in one transaction; ``done`` is posted when that is committed.
+        """Let the snapshot take the copy's place in one transaction; ``done`` is posted when that is durable.
 
         ``sn``: where the copy's log restarts; ``complete_at``: the greatest applied sn seen while the ranges were read.
         """
         state = state.copy()
-        self._put(
-            _ENTRY_BYTES,
-            lambda changes: changes.install_finish((shard, copy), epoch, sn, state, epochs, complete_at),
-            done,
+        self._queue(
+            _Command(
+                _ENTRY_BYTES,
+                lambda changes: changes.install_finish((shard, copy), epoch, sn, state, epochs, complete_at),
+                done=done,
+                synced=True,
+            )
         )
 
     def install_abort(self, shard: int, copy: int) -> None:
@@ -305,22 +310,27 @@ class Store:
     def checkpoint(self) -> Mapping[CopyKey, int]:
         """Sync what is committed and return the applied sns that are durable now. Blocks: call it in a worker thread."""
         with self._checkpoint_lock:
-            committed: list[Any] = self._checkpointer.execute(schema.SYNCED).fetchall()
-            for attempt in range(_CHECKPOINT_TRIES):
-                mode = "PASSIVE" if attempt == 0 else "FULL"
-                busy, in_log, moved = self._checkpointer.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()[0]
-                # Only a checkpoint that got through is known to have synced: one that moved nothing syncs nothing.
-                if not busy and (in_log == moved or in_log < 0):
-                    self._synced = {(shard, copy): sn for shard, copy, sn in committed}
-                    break
+            self._sync()
             return dict(self._synced)
+
+    def _sync(self) -> bool:
+        """Checkpoint; return whether it got through: only then is everything committed before it known to be durable."""
+        committed: list[Any] = self._checkpointer.execute(schema.SYNCED).fetchall()
+        for attempt in range(_CHECKPOINT_TRIES):
+            mode = "PASSIVE" if attempt == 0 else "FULL"
+            found: list[Any] = self._checkpointer.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+            busy, in_log, moved = found[0]
+            if not busy and (in_log == moved or in_log < 0):
+                self._synced = {(shard, copy): sn for shard, copy, sn in committed}
+                return True
+        return False
 
     def close(self) -> None:
         """Commit what is queued, sync it, end the thread and close the file."""
         if self._closed:
             return
         self._closed = True
-        self._put(0, _nothing, closes=True)
+        self._queue(_Command(0, _nothing, closes=True))
         if self._thread is not None:
             self._thread.join()
         else:
@@ -377,6 +387,10 @@ class Store:
             command.do(changes)
         moved = changes.flush()
         self._writer.execute("COMMIT")
+        if any(command.synced for command in commands):
+            with self._checkpoint_lock:
+                if not self._sync():
+                    raise StoreDamaged("a snapshot could not be made durable: the checkpoint does not get through")
         self._done += sum(command.size for command in commands)
         if moved:
             self._post(self._deliver, moved)

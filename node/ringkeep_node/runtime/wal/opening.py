@@ -97,7 +97,7 @@ def chain_of(found: list[FoundBatch], files: Mapping[int, File], salt: int) -> C
         fitting = [one for one in by_number.get(number, ()) if expected is None or one.header.checksum == expected]
         batches.append(fitting[-1] if fitting else None)
         expected = fitting[-1].header.before if fitting else None
-    if batches and batches[-1] is not None and batches[-1].offset > 0 or (cut and last and not batches):
+    if (batches and batches[-1] is not None and batches[-1].offset > 0) or (cut and last and not batches):
         # A segment begins with a batch at 0 that repeats all state, and the oldest one's is missing.
         batches.append(None)
     batches.reverse()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ringkeep_node.machines.records import Kind, Record
-from ringkeep_node.machines.recovery import CopyKey, LogState, Track
+from ringkeep_node.machines.recovery import CopyKey, Track
 from ringkeep_node.runtime.disk import Disk
 from ringkeep_node.runtime.wal.format import encode, is_intact
 from ringkeep_node.runtime.wal.opening import Opened, read_payloads
@@ -21,7 +21,15 @@ class Writer:
     """The end of the log. ``state`` follows what is durable; readers of its runs take the lock that log.py holds."""
 
     def __init__(
-        self, disk: Disk, opened: Opened, *, salt: int, segment_bytes: int, log_bytes_max: int, keep_s: float, now: float
+        self,
+        disk: Disk,
+        opened: Opened,
+        *,
+        salt: int,
+        segment_bytes: int,
+        log_bytes_max: int,
+        keep_s: float,
+        now: float,
     ) -> None:
         self._disk = disk
         self._salt = salt
