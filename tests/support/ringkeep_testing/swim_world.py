@@ -1,8 +1,8 @@
 """A simulated world for the real membership machine: one event heap, one network, everything from one seed.
 
 Nodes have a process that runs, is paused (its datagrams queue up) or is gone (peer connections then break: the others
-get hints, as the runtime would give them). The network delays, loses, duplicates, and is cut between any two nodes one way
-or both ways. Every event goes into a hash, so that two runs of one seed can be compared.
+get hints, as the runtime would give them). The network delays, loses, duplicates, and is cut between any two nodes one
+way or both ways. Every event goes into a hash, so that two runs of one seed can be compared.
 """
 
 from __future__ import annotations
@@ -277,6 +277,8 @@ class World:
             if lag_s and self.report_lag:
                 node.swim.lagged(lag_s, now=self.now)
             self._done(node, node.swim.tick(now=self.now))
+            # Else a driver that calls tick at each deadline would spin.
+            assert node.swim.next_deadline() > self.now, f"n{node.index} wants another tick at {self.now}"
         else:
             self._arm(node)
 

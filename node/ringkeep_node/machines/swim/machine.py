@@ -14,7 +14,7 @@ recovery".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,6 +24,7 @@ from ringkeep_node.machines.gossip_state import Delta, GossipState
 from ringkeep_node.machines.swim.comparison import Comparison
 from ringkeep_node.machines.swim.mailbox import Mailbox
 from ringkeep_node.machines.swim.members import (
+    HARD,
     Address,
     Evidence,
     Member,
@@ -178,19 +179,24 @@ class Swim:
         if self._resumed:
             return self._lag_at if self._lag_at is not None else self._probe_at
         due = [self._probe_at, self._forget_at]
-        due.extend(probe.due_at for probe in self._probes.values())
         due.extend(relay.due_at for relay in self._relays.values())
-        due.extend(at for at in map(self._verdict_at, self._roster.suspects.values()))
         if self._mailbox.outbox and not self._mailbox.tells_everybody():
             due.append(self._gossip_at)
         if self._values_pending():
             due.append(self._values_at)
         if self._leaves_left:
             due.append(self._leave_at)
+        if not self._me.leaving:
+            due.extend(self._judgements())
+        return min(due)
+
+    def _judgements(self) -> Iterator[float]:
+        """Yield when we judge or call next: what a node that leaves does no more."""
+        yield from (probe.due_at for probe in self._probes.values())
+        yield from map(self._verdict_at, self._roster.suspects.values())
         call_at = self._calls.next_at()
         if call_at is not None:
-            due.append(call_at)
-        return min(due)
+            yield call_at
 
     # Facts
 
@@ -223,13 +229,13 @@ class Swim:
             return self._finish(now)
         if evidence is Evidence.CONNECTED:
             self._hear_connected(member, now)
-        else:
+        elif evidence in HARD and member.state <= MemberState.SUSPECT:
             self._accuse(member, evidence, now)
             self._probe(member, now)
         return self._finish(now)
 
     def lagged(self, lag_s: float, *, now: float) -> None:
-        """Take one measurement of our own loop's lag. Call it before ``tick``."""
+        """Take one measurement of our own loop's lag (each stall once). Call it before ``tick``; it holds for a second."""
         self._me.lag_s, self._lag_at = max(0.0, lag_s), now
         if lag_s <= self._settings.lag_s:
             return
@@ -458,13 +464,13 @@ class Swim:
         """Ask a member, unless it is asked already. A suspect is told of the suspicion (Lifeguard's buddy rule)."""
         if self._me.leaving or any(probe.target == member.storage for probe in self._probes.values()):
             return
-        slack_s = self._slack_s(now)
         probe = Probe(
             number=self._next_number(),
             target=member.storage,
             now=now,
-            helpers_at=now + self._settings.probe_timeout_s + slack_s,
-            fails_at=now + self._interval_s() + slack_s,
+            helpers_s=self._settings.probe_timeout_s,
+            fails_s=self._interval_s(),
+            lag_s=self._slack_s(now),
         )
         self._probes[probe.number] = probe
         self._ping(member.address, self._roster.doubts(member), number=probe.number, target=member.storage)
@@ -526,9 +532,9 @@ class Swim:
 
     def _judge_relays(self, now: float) -> None:
         for number, relay in [(number, relay) for number, relay in self._relays.items() if now >= relay.due_at]:
-            if relay.nack_at is None:
+            if now >= relay.ends_at:
                 del self._relays[number]
-            else:
+            if relay.nack_at is not None:
                 relay.nack_at = None
                 self._mailbox.post(relay.asker, Kind.NACK, number=relay.number, target=relay.target)
 
@@ -560,12 +566,16 @@ class Swim:
             )
 
     def _judge_suspects(self, now: float) -> None:
-        for member in [one for one in self._roster.suspects.values() if now >= self._verdict_at(one)]:
+        # A verdict makes the cluster smaller, and with it the confirmations that the next one waits for.
+        while (member := self._overdue_suspect(now)) is not None:
             self._roster.kill(member, Testimony(by=self._me.storage, at=now, why=Evidence.EXPIRED), now)
             self._comparison.outdate()
             self._calls_stale = True
             self._mailbox.tell(self._roster.as_seen(member), spread=True)
             self._list_dead()
+
+    def _overdue_suspect(self, now: float) -> Member | None:
+        return next((one for one in self._roster.suspects.values() if now >= self._verdict_at(one)), None)
 
     def _verdict_at(self, member: Member) -> float:
         assert member.suspicion is not None
@@ -573,6 +583,8 @@ class Swim:
 
     def _notice_gap(self, now: float) -> None:
         """Find a gap of our own loop that nobody measured: the next probe is far overdue."""
+        if self._lag_at is not None and now >= self._lag_at + LAG_VALID_S:
+            self._me.lag_s = 0.0
         late_s = now - self._probe_at
         if late_s > self._settings.lag_s and (self._lag_at is None or self._lag_at < self._probe_at):
             self.lagged(late_s, now=now)
@@ -667,6 +679,6 @@ class Swim:
 
 
 def _why_alive(member: Member | None, packet: Packet) -> Evidence:
-    if member is None:
+    if member is None or member.incarnation < 0:
         return Evidence.JOINED
     return Evidence.RESTARTED if packet.counter > member.counter else Evidence.REFUTED

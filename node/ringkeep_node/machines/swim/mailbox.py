@@ -98,7 +98,7 @@ class Mailbox:
             digest=digest,
             target=target,
             target_address=target_address,
-            updates=updates + news,
+            updates=updates + tuple(one for one in news if one not in updates),
         )
         self._dispatch(to, packet)
 

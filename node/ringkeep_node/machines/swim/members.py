@@ -133,6 +133,7 @@ class Member:
     __slots__ = (
         "address",
         "boot",
+        "case",
         "connected_at",
         "counter",
         "deaths",
@@ -167,11 +168,20 @@ class Member:
         self.nudged_at: float | None = None
         self.deaths: list[float] = []
         self.testimony: list[Testimony] = []
+        self.case: list[Testimony] = []
         self.suspicion: Suspicion | None = None
 
     def witness(self, testimony: Testimony) -> None:
-        """Remember why; a bounded number of the latest."""
+        """Remember why; a bounded number of the latest, those of the present accusation on their own too."""
         self.testimony = [*self.testimony[1 - TESTIMONY_MAX :], testimony]
+        self.case = [*self.case[1 - TESTIMONY_MAX :], testimony]
+
+    def close_case(self) -> tuple[Testimony, ...]:
+        """Return what was said for the present state. Unless it is doubtful, the accusation ends with the last word."""
+        if self.state in (MemberState.SUSPECT, MemberState.DEAD):
+            return tuple(self.case)
+        said, self.case = tuple(self.case[-1:]), []
+        return said
 
     def died(self, now: float, *, remember_s: float) -> None:
         """Remember a death, to show flapping; a bounded number within ``remember_s``."""

@@ -57,14 +57,16 @@ class ProbeRing:
 class Probe:
     """One question of ours that is not answered yet."""
 
-    __slots__ = ("asked", "fails_at", "helpers_at", "nacks", "number", "sent_at", "target")
+    __slots__ = ("_slack_s", "asked", "fails_at", "helpers_at", "nacks", "number", "sent_at", "target")
 
-    def __init__(self, *, number: int, target: str, now: float, helpers_at: float, fails_at: float) -> None:
+    def __init__(self, *, number: int, target: str, now: float, helpers_s: float, fails_s: float, lag_s: float) -> None:
         self.number = number
         self.target = target
         self.sent_at = now
-        self.helpers_at: float | None = helpers_at
-        self.fails_at = fails_at
+        self.helpers_at: float | None = now + helpers_s
+        self.fails_at = now + fails_s
+        self._slack_s = 0.0
+        self.postpone(lag_s)
         self.asked = 0
         self.nacks = 0
 
@@ -73,11 +75,13 @@ class Probe:
         """When something happens to it next."""
         return self.fails_at if self.helpers_at is None else min(self.helpers_at, self.fails_at)
 
-    def postpone(self, by_s: float) -> None:
-        """Move its time-outs, because we ourselves were late by ``by_s``."""
-        self.fails_at += by_s
+    def postpone(self, lag_s: float) -> None:
+        """Give it as much more time as we ourselves are late: the worst lag counts, so that it does end."""
+        more_s = max(0.0, lag_s - self._slack_s)
+        self._slack_s += more_s
+        self.fails_at += more_s
         if self.helpers_at is not None:
-            self.helpers_at += by_s
+            self.helpers_at += more_s
 
 
 class Relay:

@@ -232,14 +232,13 @@ class Roster:
         member.witness(told)
         self.members[member.storage] = member
         self.alive_count += 1
-        self._note(member, None, (told,))
+        self._note(member, None)
         return member
 
     def _move(self, member: Member, after: MemberState, now: float, *, anyway: bool = False) -> None:
         before = member.state
         if after is before and not anyway:
             return
-        began_at = now if member.suspicion is None else member.suspicion.began_at
         member.state = after
         if after is not before:
             member.since = now
@@ -251,9 +250,10 @@ class Roster:
             member.suspicion = None
         if after is MemberState.DEAD:
             member.died(now, remember_s=self._settings.forget_s)
-        self._note(member, before, tuple(said for said in member.testimony if said.at >= began_at))
+        self._note(member, before)
 
-    def _note(self, member: Member, before: MemberState | None, said: tuple[Testimony, ...]) -> None:
+    def _note(self, member: Member, before: MemberState | None) -> None:
+        said = member.close_case()
         self._changes.append(
             MemberChanged(
                 storage=member.storage,

@@ -21,11 +21,10 @@ SMALL_CLUSTER = 3
 class Suspicion:
     """One accusation of one incarnation of a member, until it is refuted or comes true."""
 
-    __slots__ = ("_graced", "_hard", "_hard_at", "_settings", "_since", "_slack_s", "accusers", "began_at")
+    __slots__ = ("_graced", "_hard", "_hard_at", "_settings", "_since", "_slack_s", "accusers")
 
     def __init__(self, settings: SwimSettings, *, now: float, slack_s: float) -> None:
         self._settings = settings
-        self.began_at = now
         self._since = now
         self._slack_s = min(slack_s, settings.slack_max_s)
         self._hard: dict[str, float] = {}
@@ -53,7 +52,7 @@ class Suspicion:
 
     def lagged(self, lag_s: float, *, members: int, now: float) -> None:
         """Add our own lag to the wait; after a long gap leave, once, time for the answers that queued up meanwhile."""
-        self._slack_s = min(self._settings.slack_max_s, self._slack_s + lag_s)
+        self._slack_s = max(self._slack_s, min(self._settings.slack_max_s, self._slack_s + lag_s))
         early_s = now + self._settings.resume_s - self.deadline(members)
         if lag_s >= self._settings.resume_s and early_s > 0 and not self._graced:
             self._graced = True

@@ -71,5 +71,5 @@ class SwimSettings:
             and 0 < self.retry_s <= self.retry_max_s
             and self.nack_after_s > 0
         )
-        if not ordered or self.helpers < 0 or self.confirmations < 1 or self.datagram_bytes_max < 512:
+        if not ordered or self.helpers < 0 or self.confirmations < 1 or self.datagram_bytes_max < 1200:
             raise ValueError(f"contradicting SWIM settings: {self}")
