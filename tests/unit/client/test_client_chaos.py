@@ -16,14 +16,15 @@ FAULTS = [fault for fault in Fault if fault is not Fault.HANG]
 
 
 class Chaos:
-    """Breaks something every few milliseconds until it is cancelled."""
+    """Breaks something every few milliseconds until it is told to stop."""
 
     def __init__(self, cluster: FakeCluster, draws: random.Random) -> None:
         self._cluster, self._draws = cluster, draws
+        self.stopping = False
 
     async def run(self) -> None:
         names = list(self._cluster.nodes)
-        while True:
+        while not self.stopping:
             await asyncio.sleep(self._draws.random() * 0.004)
             name = self._draws.choice(names)
             what = self._draws.random()
@@ -53,10 +54,11 @@ def test_every_acknowledged_write_was_applied_exactly_once(seed: int) -> None:
                     except RingkeepError as error:
                         told[user, key] = error.code
 
-            chaos = asyncio.create_task(Chaos(cluster, draws).run())
+            chaos = Chaos(cluster, draws)
+            breaking = asyncio.create_task(chaos.run())
             await asyncio.gather(*(write(f"user-{n}") for n in range(20)))
-            chaos.cancel()
-            await asyncio.gather(chaos, return_exceptions=True)
+            chaos.stopping = True
+            await breaking
             stored = {place: f"version {document.version}" for place, document in cluster.documents.items()}
             acknowledged = {place: version for place, version in told.items() if version.startswith("version")}
 
