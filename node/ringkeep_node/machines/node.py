@@ -227,6 +227,11 @@ class Node:
         held = self.held.map
         return held is not None and held.is_registered(self.identity.storage, self.identity.boot)
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the log's sync hangs."""
+        return self._stalled
+
     def next_deadline(self) -> float:
         """When ``tick`` has something to do."""
         due = min(self.control.next_deadline(), self.swim.next_deadline(), self._housekeeping_due)

@@ -180,6 +180,11 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
 
     # --- what happens --------------------------------------------------------------------------------------------
 
+    def greeted(self, hello: Hello) -> None:
+        """A node of this cluster was met; it may not be in the map yet."""
+        self.node.greeted(hello.storage, hello.peer)
+        self._schedule()
+
     def frame(self, hello: Hello, channel: Channel, body: memoryview) -> None:
         """A peer's frame: everything in it goes in before any timer fires. Raises ``BadFrame``."""
         bundle = decode_bundle(body)

@@ -1,0 +1,77 @@
+"""What happened to the map and to members, as this node saw it: a bounded history for people.
+
+Each entry has a number that only grows within a boot, a wall time, and a sentence with the reason. It is kept in memory
+only: the map itself is the truth, this is its story.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Final
+
+from ringkeep_core.mapchanges import Boot, Leave, MapChange, SetWanted, ShardChanges
+from ringkeep_core.maprules import Applied
+from ringkeep_node.machines.node import NodeStep
+from ringkeep_node.machines.swim.members import MemberChanged, MemberState
+from ringkeep_node.runtime.reports import Event
+
+EVENTS_MAX: Final = 1000
+
+
+class History:
+    """The newest events, and counts that metrics show."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque(maxlen=EVENTS_MAX)
+        self._number = 0
+        self.verdicts: Counter[str] = Counter()
+        self.strangers = 0
+
+    def after(self, number: int) -> tuple[Event, ...]:
+        """Return events with a greater number, oldest first."""
+        return tuple(event for event in self._events if event.number > number)
+
+    def stepped(self, step: NodeStep, at: float) -> None:
+        """Take in what a step changed."""
+        for change, _, applied in step.map_changes:
+            self._map_change(change, applied, at)
+        for changed in step.member_changes:
+            self._member_change(changed, at)
+
+    def stranger(self, address: str, reason: str, at: float) -> None:
+        """Somebody was refused."""
+        self.strangers += 1
+        self._add(at, "refused", f"{address} was refused: {reason}", {"address": address})
+
+    def _add(self, at: float, kind: str, text: str, fields: dict[str, str | int | float]) -> None:
+        self._number += 1
+        self._events.append(Event(self._number, at, kind, text, fields))
+
+    def _map_change(self, change: MapChange, applied: Applied, at: float) -> None:
+        version = applied.map.version
+        done = sum(1 for outcome in applied.outcomes if outcome is None)
+        fields: dict[str, str | int | float] = {"version": version}
+        if isinstance(change, Boot):
+            if applied.outcomes[0] is None:
+                self._add(at, "boot", f"{change.name} started (boot {change.counter})", fields | {"member": change.name})
+        elif isinstance(change, ShardChanges):
+            if done:
+                kinds = Counter(type(one).__name__.lower() for one in change.changes)
+                what = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+                text = f"{done} of {len(change.changes)} shard changes ({what}): {change.reason}"
+                self._add(at, "shards", text, fields | {"shards": done})
+        elif isinstance(change, SetWanted):
+            if done:
+                self._add(at, "wanted", f"wanted state {change.wanted.revision}: {change.reason}", fields)
+        elif isinstance(change, Leave) and done:
+            self._add(at, "leave", f"storage {change.storage} left: {change.reason}", fields)
+
+    def _member_change(self, changed: MemberChanged, at: float) -> None:
+        if changed.before is changed.after:
+            return
+        state = changed.after.name.lower()
+        if changed.after in (MemberState.SUSPECT, MemberState.DEAD):
+            self.verdicts[state] += 1
+        why = ", ".join(evidence.value for evidence in changed.evidence)
+        fields: dict[str, str | int | float] = {"member": changed.name, "state": state}
+        self._add(at, "member", f"{changed.name} is {state}" + (f" ({why})" if why else ""), fields)

@@ -1,0 +1,336 @@
+"""One node process from an opened data directory to a running member, and what the edge may ask of it.
+
+    opened --no cluster id--> waiting: asks seeds, takes a bootstrap call --cluster id on disk--> running
+    opened --cluster id-------------------------------------------------------------------------> running
+
+Before it runs, the node answers only greetings. Starting raises the boot counter on disk first, so that no two starts of
+one directory can ever share a boot. Nothing here decides anything about the cluster: ``founding`` and the machines do.
+
+Source: replication.md, rule 0 and "Raft group: Bootstrap"; interface.md for what is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ringkeep_core.errors import Conflict, NoPrimary
+from ringkeep_core.mapchanges import MapChange
+from ringkeep_core.shardmap import ShardMap
+from ringkeep_core.wire import PROTOCOL_VERSION, Hello
+from ringkeep_node.machines.control import encode_snapshot, first_snapshot
+from ringkeep_node.machines.messages import ProposeOutcome
+from ringkeep_node.machines.node import Node, NodeIdentity, NodeSettings, NodeStep
+from ringkeep_node.machines.records import NO_SHARD, Kind, Record
+from ringkeep_node.machines.recovery import RecoveredLog
+from ringkeep_node.machines.shard.effects import NotApplied, ReadRequest, Result, WriteRequest
+from ringkeep_node.metrics import NodeNumbers
+from ringkeep_node.runtime.driver import Driver, seeds_of
+from ringkeep_node.runtime.founding import (
+    BootstrapRequest,
+    ask_members,
+    check_request,
+    found,
+    wait_for_cluster,
+)
+from ringkeep_node.runtime.history import History
+from ringkeep_node.runtime.peers import HELLO_CHANNEL, LinkEvents, PeerLinks, greet
+from ringkeep_node.runtime.reporting import leader_report, member_reports, node_numbers, unready_reason
+from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport
+from ringkeep_node.runtime.store.store import Store
+from ringkeep_node.runtime.wal.log import Log
+
+LOOP_SILENCE_S = 10.0
+
+
+class HostParts(Struct, frozen=True):
+    """What the application has opened for a node: the disk side, and where to reach others."""
+
+    log: Log
+    recovered: RecoveredLog
+    store: Store
+    cluster_id: str
+    adopt_cluster: Callable[[str], None]
+    """Write the cluster id into the data directory, with a sync; called in a worker thread."""
+    udp: asyncio.DatagramTransport
+    seeds: Sequence[str]
+    draw: Callable[[], float]
+    nonce: Callable[[], str]
+    fatal: Callable[[str], None]
+    """End the process, with a reason in a sentence."""
+
+
+class _Inbox(LinkEvents, asyncio.DatagramProtocol):
+    """Where links and the gossip socket deliver; passes on to the driver once there is one."""
+
+    def __init__(self) -> None:
+        self.driver: Driver | None = None
+
+    def frame(self, hello: Hello, channel: Any, body: memoryview) -> None:
+        if self.driver is not None:
+            self.driver.frame(hello, channel, body)
+
+    def up(self, storage: str, boot: str, channel: Any) -> None:
+        if self.driver is not None:
+            self.driver.up(storage, boot, channel)
+
+    def down(self, storage: str, channel: Any, evidence: str) -> None:
+        if self.driver is not None:
+            self.driver.down(storage, channel, evidence)
+
+    def stranger(self, address: str, reason: str) -> None:
+        if self.driver is not None:
+            self.driver.stranger(address, reason)
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        if self.driver is not None:
+            self.driver.datagram_received(data, addr)
+
+
+class Host:
+    """The node of this process. Implements ``reports.Driving``."""
+
+    def __init__(self, identity: NodeIdentity, settings: NodeSettings, *, draw: Callable[[], float]) -> None:
+        self.identity = identity
+        self.cluster_id = ""
+        self.inbox = _Inbox()
+        self.history = History()
+        self.links = PeerLinks(self._hello, self.inbox, draw)
+        self._settings = settings
+        self._parts: HostParts | None = None
+        self._driver: Driver | None = None
+        self._founding = asyncio.Lock()
+        self._running = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self, parts: HostParts) -> None:
+        """Begin: run at once if the directory belongs to a cluster, else wait for one. The log's thread runs already."""
+        self._parts = parts
+        await self._durable([Record(Kind.BOOT, NO_SHARD, 0, 0, self.identity.counter)])
+        if parts.cluster_id:
+            self._run(parts.cluster_id, parts.recovered)
+        else:
+            own = lambda: self._hello(HELLO_CHANNEL)  # noqa: E731 - the greeting changes with the cluster id
+            self._spawn(wait_for_cluster(self.links.session, own, parts.seeds, self._adopt))
+
+    async def close(self) -> None:
+        """Stop serving peers; the application closes log and store afterwards."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._driver is not None:
+            await self._driver.close()
+        await self.links.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None and self._parts is not None:
+            self._parts.fatal(f"a task of the node failed: {task.exception()!r}")
+
+    def _hello(self, channel: str) -> Hello:
+        own = self.identity
+        return Hello(
+            PROTOCOL_VERSION,
+            self.cluster_id,
+            own.name,
+            own.storage,
+            own.boot,
+            own.counter,
+            own.url,
+            own.peer,
+            own.zone,
+            channel,
+        )
+
+    async def _durable(self, records: Sequence[Record]) -> None:
+        """Return when the records are on disk; only before the driver takes the log over."""
+        assert self._parts is not None and self._driver is None
+        log, synced = self._parts.log, asyncio.Event()
+        ticket = log.append(records)
+
+        def on_synced(through: int) -> None:
+            if through >= ticket:
+                synced.set()
+
+        log.on_synced = on_synced
+        await synced.wait()
+
+    async def _adopt(self, cluster_id: str) -> None:
+        async with self._founding:
+            if not self.cluster_id:
+                await self._join(cluster_id, self._without_cluster())
+
+    def _without_cluster(self) -> RecoveredLog:
+        """Return what the log gave back; an interrupted bootstrap must not follow the node into another cluster."""
+        assert self._parts is not None
+        recovered = self._parts.recovered
+        if recovered.raft_snapshot is not None or recovered.raft_entries:
+            self._parts.fatal("a bootstrap was interrupted in this data directory: empty it and start again")
+            raise Conflict("this data directory holds the beginning of another cluster")
+        return recovered
+
+    async def _join(self, cluster_id: str, recovered: RecoveredLog) -> None:
+        assert self._parts is not None
+        await asyncio.get_running_loop().run_in_executor(None, self._parts.adopt_cluster, cluster_id)
+        self._run(cluster_id, recovered)
+
+    def _run(self, cluster_id: str, recovered: RecoveredLog) -> None:
+        assert self._parts is not None
+        parts, loop = self._parts, asyncio.get_running_loop()
+        self.cluster_id = cluster_id
+        node = Node(
+            identity=self.identity,
+            cluster_id=cluster_id,
+            settings=self._settings,
+            recovered=recovered,
+            stored=parts.store.copies(),
+            store=parts.store,
+            seeds=seeds_of(parts.seeds),
+            draw=parts.draw,
+            now=loop.time(),
+        )
+        self._driver = self.inbox.driver = Driver(node, parts.log, parts.store, self.links, self)
+        self._driver.start(parts.udp)
+        self._running.set()
+        if not node.registered:
+            self._spawn(self._find_peers())
+
+    async def _find_peers(self) -> None:
+        """Dial the seeds of this cluster until the map names its members."""
+        assert self._parts is not None and self._driver is not None
+        seeds = [seed for seed in self._parts.seeds if seed != self.identity.peer]
+        while self._driver.shard_map is None:
+            for greeting in await greet_all(self.links.session, seeds, self._hello(HELLO_CHANNEL)):
+                if greeting.cluster_id == self.cluster_id:
+                    self._driver.greeted(greeting)
+            await self._driver.wait_newer_than(0, timeout_s=0.3)
+
+    # --- Observer ------------------------------------------------------------------------------------------------
+
+    def stepped(self, step: NodeStep) -> None:
+        """A step of the node was carried out: remember what people may ask about."""
+        if step.map_changes or step.member_changes:
+            self.history.stepped(step, time.time())
+
+    def stranger(self, address: str, reason: str) -> None:
+        """Somebody was refused."""
+        self.history.stranger(address, reason, time.time())
+
+    def fatal(self, reason: str) -> None:
+        """The node must end."""
+        assert self._parts is not None
+        self._parts.fatal(reason)
+
+    # --- Driving -------------------------------------------------------------------------------------------------
+
+    @property
+    def shard_map(self) -> ShardMap | None:
+        """The held map."""
+        return self._driver.shard_map if self._driver is not None else None
+
+    async def submit(self, shard: int, request: WriteRequest | ReadRequest, *, timeout_s: float, size: int) -> Result:
+        """Bring a request to its primary and return the answer. Cancelling the caller does not cancel a write."""
+        if self._driver is None:
+            return NotApplied("no_primary", "this node belongs to no cluster yet")
+        return await self._driver.submit(shard, request, size=size)
+
+    async def propose(self, change: MapChange, *, timeout_s: float) -> ProposeOutcome:
+        """Have the leader apply a change of the map."""
+        if self._driver is None:
+            raise NoPrimary("this node belongs to no cluster yet")
+        return await self._driver.propose(change, timeout_s=timeout_s)
+
+    async def bootstrap(self, request: BootstrapRequest) -> str:
+        """Found a cluster of the named members and return its id."""
+        own = self._hello(HELLO_CHANNEL)
+        check_request(request, name=own.name, storage=own.storage)
+        assert self._parts is not None
+        async with self._founding:
+            if self.cluster_id:
+                raise Conflict(f"this node already belongs to cluster {self.cluster_id}")
+            members = await ask_members(self.links.session, own, request, self._parts.seeds)
+            founded = found(request, members, self._parts.nonce())
+            snapshot = first_snapshot(founded.first_map, founded.voters)
+            payload = encode_snapshot(snapshot)
+            # The first map before the id: a crash in between leaves a node without a cluster, never half a founder.
+            await self._durable([Record(Kind.RAFT_RESET, NO_SHARD, 0, snapshot.term, snapshot.index, payload)])
+            await self._join(founded.cluster_id, replace(self._without_cluster(), raft_snapshot=payload))
+            return founded.cluster_id
+
+    async def wait_newer_than(self, version: int, *, timeout_s: float) -> None:
+        """Return when the held map is newer than ``version``, or the time is up."""
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._running.wait()
+        except TimeoutError:
+            return
+        assert self._driver is not None
+        await self._driver.wait_newer_than(version, timeout_s=timeout_s - (time.monotonic() - started))
+
+    def members(self) -> tuple[MemberReport, ...]:
+        """Return every member; a node in no cluster reports itself alone, as joining."""
+        if self._driver is None or self.shard_map is None:
+            own = self.identity
+            return (
+                MemberReport(
+                    name=own.name,
+                    state="joining",
+                    storage_id=own.storage,
+                    boot_id=own.boot,
+                    url=own.url,
+                    peer=own.peer,
+                    zone=own.zone,
+                ),
+            )
+        return member_reports(self._driver.node, self.history, asyncio.get_running_loop().time(), time.time())
+
+    def leader(self) -> LeaderReport | None:
+        """Return the leader, or None while none is known."""
+        return leader_report(self._driver.node) if self._driver is not None else None
+
+    def events(self, after: int) -> tuple[Event, ...]:
+        """Return the remembered events with a greater number than ``after``, oldest first."""
+        return self.history.after(after)
+
+    def is_ready(self) -> str | None:
+        """Return None if clients should be sent here, else the reason why not."""
+        if self._driver is None:
+            return "this node belongs to no cluster yet"
+        return unready_reason(self._driver.node)
+
+    def is_live(self) -> str | None:
+        """Return None if this process works, else the reason why it should be restarted."""
+        if self._driver is None:
+            return None
+        silence_s = asyncio.get_running_loop().time() - self._driver.health.turned_at
+        if silence_s > LOOP_SILENCE_S:
+            return f"the node's machines have not turned for {silence_s:.0f} s"
+        return None
+
+    def numbers(self) -> NodeNumbers:
+        """Return the counters and gauges of this moment."""
+        if self._driver is None:
+            return NodeNumbers()
+        return node_numbers(self._driver, self.history)
+
+
+async def greet_all(session: Any, addresses: Sequence[str], own: Hello) -> list[Hello]:
+    """Greet several addresses at once; return the answers of those that answered."""
+    answers: list[Hello | BaseException] = await asyncio.gather(
+        *(greet(session, address, own) for address in addresses), return_exceptions=True
+    )
+    return [answer for answer in answers if isinstance(answer, Hello)]
+

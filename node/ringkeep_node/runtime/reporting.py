@@ -1,0 +1,150 @@
+"""Turn a node's state into what people and programs read: members, leader, readiness, numbers.
+
+Called when somebody asks, never on the path of a request. Monotonic times become wall times here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from ringkeep_core.shardmap import MemberState as MapState
+from ringkeep_core.shardmap import Shard, ShardMap
+from ringkeep_node.machines.node import Node
+from ringkeep_node.machines.swim.members import MemberState, MemberView
+from ringkeep_node.metrics import NodeNumbers
+from ringkeep_node.runtime.history import History
+from ringkeep_node.runtime.reports import Accusation, LeaderReport, MemberReport
+
+if TYPE_CHECKING:
+    from ringkeep_node.runtime.driver import Driver
+
+EVIDENCE_SHOWN = 8
+
+
+def member_reports(node: Node, history: History, now: float, wall: float) -> tuple[MemberReport, ...]:
+    """Return every registered member as this node sees it, by name; ``now`` is loop time, ``wall`` unix seconds."""
+    held = node.held.map
+    assert held is not None
+    copies, primaries = _counts(held)
+    views = node.swim.members_at(now)
+    names = {member.storage: member.name for member in held.members.values()}
+    reports = []
+    for member in sorted(held.members.values(), key=lambda member: member.name):
+        view = views.get(member.storage)
+        wanted = held.wanted.members.get(member.name)
+        reports.append(
+            MemberReport(
+                name=member.name,
+                state=_state(member.state, view),
+                storage_id=member.storage,
+                boot_id=member.boot,
+                url=member.url,
+                peer=member.peer,
+                draining=wanted.draining if wanted is not None else False,
+                zone=member.zone,
+                weight=wanted.weight if wanted is not None else 0.0,
+                copies=copies[member.storage],
+                primaries=primaries[member.storage],
+                since=wall - (now - view.since) if view is not None else 0.0,
+                evidence=_evidence(view, names, now, wall),
+            )
+        )
+    return tuple(reports)
+
+
+def _counts(held: ShardMap) -> tuple[Counter[str], Counter[str]]:
+    copies: Counter[str] = Counter()
+    primaries: Counter[str] = Counter()
+    for shard in held.shards:
+        primaries[shard.primary.storage] += 1
+        for copy in (*shard.in_sync, *shard.learners):
+            copies[copy.storage] += 1
+    return copies, primaries
+
+
+def _state(map_state: MapState, view: MemberView | None) -> str:
+    if map_state is MapState.JOINING:
+        return "joining"
+    return view.state.name.lower() if view is not None else MemberState.SUSPECT.name.lower()
+
+
+def _evidence(view: MemberView | None, names: dict[str, str], now: float, wall: float) -> tuple[Accusation, ...]:
+    if view is None:
+        return ()
+    return tuple(
+        Accusation(names.get(one.by, one.by), wall - (now - one.at), one.why.value)
+        for one in view.evidence[-EVIDENCE_SHOWN:]
+    )
+
+
+def leader_report(node: Node) -> LeaderReport | None:
+    """Return the Raft leader as this node knows it."""
+    held, storage = node.held.map, node.control.leader()
+    member = held.members.get(storage) if held is not None and storage is not None else None
+    return LeaderReport(member.name, member.url, node.raft.term) if member is not None else None
+
+
+def unready_reason(node: Node) -> str | None:
+    """Return why clients should not be sent here yet, or None: joined, caught up, routes."""
+    held, own = node.held.map, node.identity.storage
+    if held is None:
+        return "this node does not hold the shard map yet"
+    if not node.registered:
+        return "this start of the node is not registered in the shard map yet"
+    if node.control.leader() is None:
+        return "no leader is known"
+    behind = sum(1 for shard in held.shards if any(copy.storage == own for copy in shard.learners))
+    if behind:
+        return f"{behind} copies on this node are still being brought up to date"
+    return None
+
+
+def node_numbers(driver: Driver, history: History) -> NodeNumbers:
+    """Return the counters and gauges of this moment."""
+    node, log = driver.node, driver.log
+    held = node.held.map
+    states = Counter(view.state.name.lower() for view in node.swim.members.values())
+    return NodeNumbers(
+        open_requests=node.gateway.open_requests,
+        open_bytes=node.gateway.open_bytes,
+        shed=node.gateway.shed,
+        forwards=node.gateway.forwards,
+        retries=node.gateway.retries,
+        log_bytes=log.log_bytes,
+        log_queued_bytes=log.queued_bytes,
+        disk_stalled=node.is_stalled,
+        members=dict(states),
+        verdicts=dict(history.verdicts),
+        refutes=node.swim.refutes,
+        raft_term=node.raft.term,
+        raft_is_leader=node.control.leads,
+        raft_commit_index=node.raft.commit,
+        map_version=held.version if held is not None else 0,
+        shards=_shards(held, node) if held is not None else {},
+    )
+
+
+def _shards(held: ShardMap, node: Node) -> dict[tuple[str, str], int]:
+    own = node.identity.storage
+    counts: Counter[tuple[str, str]] = Counter()
+    wanted = min(held.wanted.settings.replication_factor, max(1, held.weighted_members()))
+    for shard in held.shards:
+        role = _role(shard, own)
+        if role is not None:
+            counts[role, _shard_state(shard, wanted)] += 1
+    return dict(counts)
+
+
+def _role(shard: Shard, own: str) -> str | None:
+    if shard.primary.storage == own:
+        return "primary"
+    if shard.is_in_sync(own):
+        return "in_sync"
+    return "learner" if shard.copy_of(own) is not None else None
+
+
+def _shard_state(shard: Shard, wanted: int) -> str:
+    if len(shard.in_sync) < shard.need:
+        return "unavailable"
+    return "ok" if len(shard.in_sync) >= wanted else "under_replicated"

@@ -1,0 +1,156 @@
+"""The held map: it counts when it is on disk, it never goes back, and it brings others up to date."""
+
+from __future__ import annotations
+
+from ringkeep_core.mapchanges import Boot, encode_change
+from ringkeep_core.maprules import bootstrap
+from ringkeep_core.shardmap import GENERATION_STEP, Member, Settings, ShardMap, encode_map
+
+from ringkeep_node.machines.held_map import RECENT_ENTRIES_MAX, HeldMap, recovered_map
+from ringkeep_node.machines.messages import MapEntries, MapWhole
+from ringkeep_node.machines.records import NO_SHARD, Kind, Record
+
+STORAGES = tuple(f"{number:016x}" for number in (1, 2, 3))
+
+
+def first_map() -> ShardMap:
+    members = [
+        Member(storage, f"n{place}", f"{place:016x}", 1, f"http://n{place}", f"n{place}:7400", "", 0)
+        for place, storage in enumerate(STORAGES, 1)
+    ]
+    return bootstrap(cluster_id="c" * 16, members=members, shards=16, settings=Settings())
+
+
+def boot(counter: int) -> bytes:
+    change = Boot("n1", STORAGES[0], f"{counter:016x}", counter, "http://n1", "n1:7400", live=STORAGES[1:])
+    return encode_change(change)
+
+
+def held_through(index: int) -> HeldMap:
+    """A member that holds the bootstrap map and boot entries 2..index."""
+    held = HeldMap(first_map(), 1)
+    for at in range(2, index + 1):
+        assert held.committed(at, boot(at)) is not None
+    return held
+
+
+def test_a_committed_entry_makes_the_next_map_with_the_version_of_its_index() -> None:
+    held = held_through(4)
+
+    assert held.map is not None
+    assert (held.map.version, held.through) == (GENERATION_STEP + 4, 4)
+    assert held.map.members[STORAGES[0]].boot_counter == 4
+
+
+def test_an_entry_that_changes_nothing_moves_the_index_but_not_the_version() -> None:
+    held = held_through(3)
+
+    held.committed(4, boot(3))
+
+    assert held.map is not None
+    assert (held.map.version, held.through) == (GENERATION_STEP + 3, 4)
+
+
+def test_an_entry_is_applied_once_however_often_it_comes() -> None:
+    held = held_through(3)
+    before = held.map
+
+    assert held.committed(3, boot(9)) is None
+    assert held.map is before
+
+
+def test_a_pulled_entry_counts_only_when_its_records_are_on_disk() -> None:
+    held = held_through(1)
+
+    records = held.pulled(MapEntries(1, ((2, boot(2)),), 3), step=7)
+    held.synced(6)
+    through_before = held.through
+    changes = held.synced(7)
+
+    assert records == [Record(Kind.MAP_ENTRY, NO_SHARD, 0, 0, 2, boot(2))]
+    assert through_before == 1
+    assert (held.through, len(changes)) == (3, 1)
+
+
+def test_pulled_entries_with_a_gap_before_them_are_refused() -> None:
+    held = held_through(1)
+
+    assert held.pulled(MapEntries(5, ((6, boot(6)),), 6), step=1) == []
+    assert held.synced(1) == []
+    assert held.through == 1
+
+
+def test_a_pulled_answer_that_brings_nothing_new_writes_nothing() -> None:
+    held = held_through(4)
+
+    assert held.pulled(MapEntries(1, ((2, boot(2)),), 3), step=1) == []
+    assert held.pulled(MapWhole(encode_map(first_map()), 1), step=2) == []
+
+
+def test_entries_pulled_twice_while_the_first_are_being_synced_are_written_once() -> None:
+    held = held_through(1)
+    held.pulled(MapEntries(1, ((2, boot(2)),), 2), step=1)
+
+    second = held.pulled(MapEntries(1, ((2, boot(2)), (3, boot(3))), 3), step=2)
+    held.synced(2)
+
+    assert second == [Record(Kind.MAP_ENTRY, NO_SHARD, 0, 0, 3, boot(3))]
+    assert held.through == 3
+
+
+def test_a_node_without_a_map_takes_the_whole_one_but_no_entries() -> None:
+    held = HeldMap()
+    whole = held_through(5)
+    assert whole.map is not None
+
+    entries = held.pulled(MapEntries(0, ((2, boot(2)),), 2), step=1)
+    records = held.pulled(MapWhole(encode_map(whole.map), 5), step=2)
+    held.synced(2)
+
+    assert entries == []
+    assert records == [Record(Kind.MAP_SNAPSHOT, NO_SHARD, 0, 0, 5, encode_map(whole.map))]
+    assert (held.map, held.through) == (whole.map, 5)
+
+
+def test_a_member_that_is_a_little_behind_is_sent_entries_and_ends_with_the_same_map() -> None:
+    ahead, behind = held_through(6), held_through(3)
+
+    answer = ahead.answer(3)
+    assert isinstance(answer, MapEntries)
+    behind.pulled(answer, step=1)
+    behind.synced(1)
+
+    assert (behind.map, behind.through) == (ahead.map, ahead.through)
+
+
+def test_a_member_that_is_level_or_ahead_is_sent_nothing() -> None:
+    held = held_through(4)
+
+    assert (held.answer(4), held.answer(9)) == (None, None)
+
+
+def test_a_member_behind_everything_remembered_is_sent_the_whole_map() -> None:
+    held = held_through(RECENT_ENTRIES_MAX + 10)
+
+    answer = held.answer(2)
+
+    assert held.map is not None
+    assert answer == MapWhole(encode_map(held.map), held.through)
+    assert isinstance(held.answer(held.through - RECENT_ENTRIES_MAX), MapEntries)
+
+
+def test_a_raft_snapshot_never_takes_the_map_back() -> None:
+    held = held_through(5)
+    before = held.map
+
+    assert held.installed(encode_map(first_map()), 1) is False
+    assert held.map is before
+
+
+def test_a_restart_finds_the_pulled_map_again() -> None:
+    ahead = held_through(4)
+    records = [Record(Kind.MAP_ENTRY, NO_SHARD, 0, 0, index, boot(index)) for index in (2, 3, 4)]
+
+    held = recovered_map(encode_map(first_map()), 1, records)
+
+    assert (held.map, held.through) == (ahead.map, 4)
