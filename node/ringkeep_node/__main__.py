@@ -1,9 +1,14 @@
 """Entry point of one node process."""
 
+import os
+import sys
+
+from ringkeep_node.app import run
+
 
 def main() -> None:
     """Run one node in the foreground until it is stopped."""
-    raise SystemExit("ringkeep-node: the node process is not part of this build")
+    sys.exit(run(os.environ))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ class Edge:
         self.lines = f"Ringkeep-Node: {identity.name}\r\nServer: ringkeep\r\nX-Content-Type-Options: nosniff\r\n"
         self._prefix = f"{identity.boot[:8]}-"
         self._numbers = count(1)
+        self.stopping = False
+        """Set while the node ends: it still answers, but asks to be sent nothing more."""
 
     def next_id(self) -> str:
         """Return an id for a request that came without one: unique among all boots, and in order."""

@@ -42,7 +42,7 @@ async def livez(exchange: Exchange) -> Reply:
 async def readyz(exchange: Exchange) -> Reply:
     """Answer 200 if clients should be sent here, else 503 with the reason."""
     parameters(exchange.target.query, ())
-    reason = exchange.edge.driver.is_ready()
+    reason = "this node is stopping" if exchange.edge.stopping else exchange.edge.driver.is_ready()
     if reason is not None:
         raise NotReady(reason)
     return exchange.json({"ready": True})

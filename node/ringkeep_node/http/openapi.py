@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from ringkeep_node.http.replies import JSON_TYPE, Reply
 from ringkeep_node.http.routing import parameters
 from ringkeep_node.runtime.service import LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, TIMEOUT_DEFAULT_S, TIMEOUT_MAX_S
 
-VERSION = "0.1.0"
+VERSION = version("ringkeep")
 Schema = dict[str, Any]
 
 

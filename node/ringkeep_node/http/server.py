@@ -12,7 +12,6 @@ A handler is never cancelled because its client hung up: a change that was begun
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ from aiohttp.http_exceptions import LineTooLong
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
-from ringkeep_core.errors import BadRequest, HeadersTooLarge, Internal, PortInUse, RingkeepError, StartRefused
+from ringkeep_core.errors import BadRequest, HeadersTooLarge, Internal, RingkeepError
 from ringkeep_core.ids import HEADERS_BYTES_MAX
 from ringkeep_node.http import cluster, documents, health, openapi
 from ringkeep_node.http.exchange import Edge, Exchange, Handler
@@ -30,12 +29,12 @@ from ringkeep_node.http.replies import Reply
 from ringkeep_node.http.routing import KNOWN_METHODS, check_method, split_target
 from ringkeep_node.metrics import Requests
 from ringkeep_node.runtime.importing import Importer
+from ringkeep_node.runtime.listening import listen
 
 HEADERS_MAX: Final = 512
 """Fields; the limit in bytes is met long before unless they are nearly empty."""
 FIELD_BYTES: Final = 4
 """Colon, space and line end of a header field."""
-BACKLOG: Final = 1024
 READ_BYTES: Final = 1 << 17
 
 OnFailure = Callable[[str, BaseException], None]
@@ -198,17 +197,15 @@ class HttpServer(web.Server):
             self.refused += 1
             handler.force_close()
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen and return the port. Raises ``PortInUse``, or ``StartRefused`` for an address that is not ours."""
-        loop = asyncio.get_running_loop()
-        try:
-            self._listening = await loop.create_server(self, host, port, backlog=BACKLOG, reuse_address=True)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortInUse(f"another process listens on {host}:{port} (RINGKEEP_API)") from error
-            raise StartRefused(f"cannot listen on {host}:{port} (RINGKEEP_API): {error.strerror or error}") from error
-        bound: int = self._listening.sockets[0].getsockname()[1]
+    async def bind(self, host: str, port: int) -> int:
+        """Take the address and return the port; nobody is served yet. Raises ``PortInUse``, ``StartRefused``."""
+        self._listening, bound = await listen(self, host, port, "RINGKEEP_API")
         return bound
+
+    async def serve(self) -> None:
+        """Begin to answer."""
+        assert self._listening is not None, "bind comes first"
+        await self._listening.start_serving()
 
     async def stop(self) -> None:
         """Take no more connections, let running requests end (bounded), close the rest."""

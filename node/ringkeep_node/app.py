@@ -1,0 +1,334 @@
+"""One node process: the only place that wires settings, disk, machines, peers and HTTP together.
+
+    environment -> settings -> data directory (locked) -> log, store -> host -> addresses -> peers, gossip, REST
+    SIGTERM, SIGINT -> not ready -> running requests end -> peers -> store, log -> 0
+    a failed disk, a bug in a core task -> 1, at once: what cannot be trusted must not go on answering
+
+A node that cannot start says why in one log line and in one sentence on standard error, and exits with 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import resource
+import secrets
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from importlib.metadata import version
+from typing import Any, Final, NamedTuple
+
+import structlog
+from aiohttp import web
+
+from ringkeep_core.errors import RingkeepError, StartRefused
+from ringkeep_node.http.exchange import Edge
+from ringkeep_node.http.server import Api, HttpServer, ServerSettings
+from ringkeep_node.logs import LineWriter, configure
+from ringkeep_node.machines.gateway import GatewaySettings
+from ringkeep_node.machines.node import NodeIdentity
+from ringkeep_node.machines.node import NodeSettings as MachineSettings
+from ringkeep_node.machines.raft.settings import RaftSettings
+from ringkeep_node.machines.recovery import RecoveredLog
+from ringkeep_node.machines.shard.settings import ReplicationSettings
+from ringkeep_node.machines.swim.timing import SwimSettings
+from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
+from ringkeep_node.runtime.directory import Directory
+from ringkeep_node.runtime.disk import RealDisk
+from ringkeep_node.runtime.host import Host, HostParts
+from ringkeep_node.runtime.importing import Importer, ImportSettings
+from ringkeep_node.runtime.listening import listen, open_datagrams
+from ringkeep_node.runtime.service import Service
+from ringkeep_node.runtime.store.store import Store, StoreSettings
+from ringkeep_node.runtime.wal.log import Log, LogSettings
+from ringkeep_node.settings import NodeSettings, node_settings, subsystem, unknown, variables_of
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+LAG_EVERY_S: Final = 0.1
+GC_THRESHOLDS: Final = (50_000, 20, 100)
+OPEN_FILES: Final = 65_536
+LOG_FIXED: Final = ("salt",)
+STORE_FIXED: Final = ("vfs",)
+
+SUBSYSTEMS: Final[Mapping[str, tuple[type[Any], tuple[str, ...]]]] = {
+    "RAFT": (RaftSettings, ()),
+    "REPLICATION": (ReplicationSettings, ()),
+    "SWIM": (SwimSettings, ()),
+    "GATEWAY": (GatewaySettings, ()),
+    "LOG": (LogSettings, LOG_FIXED),
+    "STORE": (StoreSettings, STORE_FIXED),
+    "HTTP": (ServerSettings, ()),
+    "IMPORT": (ImportSettings, ()),
+}
+"""Every subsystem whose settings can be set, with the fields that cannot."""
+
+logger: Any = structlog.get_logger()
+
+
+class Configuration(NamedTuple):
+    """Everything that the environment says."""
+
+    node: NodeSettings
+    machines: MachineSettings
+    log: LogSettings
+    store: StoreSettings
+    http: ServerSettings
+    imports: ImportSettings
+    unknown: tuple[str, ...]
+
+
+class Disk(NamedTuple):
+    """What is open on disk."""
+
+    directory: Directory
+    log: Log
+    recovered: RecoveredLog
+    store: Store
+
+
+def configuration(environment: Mapping[str, str]) -> Configuration:
+    """Read the environment. Raises ``BadSetting`` with one sentence."""
+    node = node_settings(environment)
+    known = [variable for prefix, (kind, fixed) in SUBSYSTEMS.items() for variable in variables_of(prefix, kind, fixed)]
+    return Configuration(
+        node=node,
+        machines=MachineSettings(
+            raft=subsystem("RAFT", RaftSettings, environment),
+            replication=subsystem("REPLICATION", ReplicationSettings, environment),
+            swim=subsystem("SWIM", SwimSettings, environment),
+            gateway=subsystem("GATEWAY", GatewaySettings, environment),
+        ),
+        log=subsystem(
+            "LOG", LogSettings, environment, **{field: LogSettings()._asdict()[field] for field in LOG_FIXED}
+        ),
+        store=subsystem(
+            "STORE", StoreSettings, environment, **{field: StoreSettings()._asdict()[field] for field in STORE_FIXED}
+        ),
+        http=subsystem("HTTP", ServerSettings, environment),
+        imports=subsystem("IMPORT", ImportSettings, environment),
+        unknown=unknown(environment, known),
+    )
+
+
+# --- the process -------------------------------------------------------------------------------------------------
+
+
+def run(environment: Mapping[str, str]) -> int:
+    """Run one node in the foreground until it is stopped; return the exit code."""
+    try:
+        config = configuration(environment)
+    except RingkeepError as error:
+        return _refused_early(error, environment)
+    writer = LineWriter(sys.stdout.fileno(), config.node.log_lines_max)
+    writer.start()
+    configure(writer, level=config.node.log_level, node=config.node.name)
+    _raise_file_limit()
+    code = EXIT_FAILED
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            code = runner.run(Process(config, writer).run())
+    except RingkeepError as error:
+        _refused(error)
+    except Exception:  # the edge of the program: whatever it was, people must read it
+        logger.exception("node_failed", error_code="internal")
+    finally:
+        writer.stop()
+    if code != EXIT_OK:
+        # Threads that hang on a failed disk must not keep a process that says it has ended.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _refused(error: RingkeepError) -> None:
+    logger.error("start_refused", error_code=error.code, reason=error.detail)
+    sys.stderr.write(f"ringkeep-node: {error.detail}\n")
+
+
+def _refused_early(error: RingkeepError, environment: Mapping[str, str]) -> int:
+    """Say why before there are settings to log by."""
+    writer = LineWriter(sys.stdout.fileno(), 100)
+    writer.start()
+    configure(writer, level="info", node=environment.get("RINGKEEP_NAME", ""))
+    _refused(error)
+    writer.stop()
+    return EXIT_FAILED
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return how to make a uvloop, or None on a platform that has none."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Process:
+    """The running node: opens everything in order, waits, closes it in reverse."""
+
+    def __init__(self, config: Configuration, writer: LineWriter) -> None:
+        self._config = config
+        self._writer = writer
+        self._metrics = NodeMetrics()
+        self._ended: asyncio.Future[str] | None = None
+
+    async def run(self) -> int:
+        """Run until a signal or a failure; return the exit code. Raises ``StartRefused``."""
+        self._ended = asyncio.get_running_loop().create_future()
+        self._take_signals()
+        started = time.monotonic()
+        logger.info("node_starting", version=version("ringkeep"), pid=os.getpid(), settings=self._config.node.shown())
+        for name in self._config.unknown:
+            logger.warning("setting_unknown", variable=name)
+        async with contextlib.AsyncExitStack() as stack:
+            disk = await stack.enter_async_context(self._opened_disk())
+            host = await stack.enter_async_context(self._opened_host(disk))
+            edge = await stack.enter_async_context(self._opened_api(host, disk, stack))
+            self._settle_memory()
+            logger.info("node_started", duration_s=round(time.monotonic() - started, 3), url=self._config.node.url)
+            reason = await self._ended
+            edge.stopping = True
+            if reason:
+                logger.error("node_failed", error_code="internal", reason=reason)
+                sys.stderr.write(f"ringkeep-node: {reason}\n")
+                self._writer.stop()
+                os._exit(EXIT_FAILED)  # fail-stop: nothing is flushed, closed or said any more
+            logger.info("node_stopping")
+        logger.info("node_stopped")
+        return EXIT_OK
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+
+    def _stop(self) -> None:
+        assert self._ended is not None
+        if self._ended.done():
+            os._exit(EXIT_FAILED)  # Asked twice: whoever asks does not want to wait.
+        self._ended.set_result("")
+
+    def _fatal(self, reason: str) -> None:
+        assert self._ended is not None
+        if not self._ended.done():
+            self._ended.set_result(reason)
+
+    def _settle_memory(self) -> None:
+        # What exists now lives as long as the process: a full collection need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+
+    # --- parts, in the order in which they open ------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _opened_disk(self) -> AsyncIterator[Disk]:
+        config, loop = self._config, asyncio.get_running_loop()
+        directory = Directory.open(config.node.data, config.node.name, lambda: secrets.token_hex(8))
+        try:
+            store = Store.open(directory.store_folder, config.store)
+            applied = {(copy.shard, copy.copy): copy.sn for copy in store.copies()}
+            log, recovered = Log.open(RealDisk(directory.log_folder), config.log._replace(salt=directory.salt), applied)
+        except OSError as error:
+            directory.close()
+            raise StartRefused(f"the data in {config.node.data} cannot be read: {error}") from error
+        except BaseException:
+            directory.close()
+            raise
+        log.start(loop.call_soon_threadsafe, lambda error: self._fatal(f"the log cannot be written: {error}"))
+        store.start(loop.call_soon_threadsafe, lambda error: self._fatal(f"the store cannot be written: {error}"))
+        try:
+            yield Disk(directory, log, recovered, store)
+        finally:
+            await loop.run_in_executor(None, store.close)
+            await loop.run_in_executor(None, log.close)
+            directory.close()
+
+    @contextlib.asynccontextmanager
+    async def _opened_host(self, disk: Disk) -> AsyncIterator[Host]:
+        """The node behind its peer address; it does not run before ``_opened_api`` has taken the last address."""
+        node = self._config.node
+        identity = NodeIdentity(
+            name=node.name,
+            storage=disk.directory.identity.storage_id,
+            boot=secrets.token_hex(8),
+            counter=disk.recovered.boot_counter + 1,
+            url=node.url,
+            peer=node.advertise.text,
+            zone=node.zone,
+        )
+        host = Host(identity, self._config.machines, draw=random.random)
+        try:
+            yield host
+        finally:
+            await host.close()
+
+    @contextlib.asynccontextmanager
+    async def _opened_api(self, host: Host, disk: Disk, stack: contextlib.AsyncExitStack) -> AsyncIterator[Edge]:
+        """Take all addresses, then start: a refused start must not have spoken to anybody."""
+        node, loop = self._config.node, asyncio.get_running_loop()
+        service = Service(host, clock=loop.time, wall=time.time)
+        edge = Edge(service, admin_token=node.admin_token)
+        registry = registry_of(
+            NodeCollector(
+                self._metrics, numbers=host.numbers, dropped=lambda: self._writer.dropped, version=version("ringkeep")
+            )
+        )
+        importer = Importer(service, self._config.imports)
+        api = HttpServer(Api(edge, importer, self._metrics.requests, registry, _request_failed), self._config.http)
+        await api.bind(node.api.host, node.api.port)
+        stack.push_async_callback(api.stop)
+        accepting = web.Server(host.links.accept, access_log=None)
+        peers, _ = await listen(accepting, node.peer.host, node.peer.port, "RINGKEEP_PEER")
+        stack.callback(peers.close)
+        udp, _ = await open_datagrams(lambda: host.inbox, node.peer.host, node.peer.port, "RINGKEEP_PEER")
+        stack.callback(udp.close)
+        await peers.start_serving()
+        await host.start(
+            HostParts(
+                log=disk.log,
+                recovered=disk.recovered,
+                store=disk.store,
+                cluster_id=disk.directory.identity.cluster_id,
+                adopt_cluster=disk.directory.join_cluster,
+                udp=udp,
+                seeds=node.seeds,
+                draw=random.random,
+                nonce=lambda: secrets.token_hex(16),
+                fatal=self._fatal,
+            )
+        )
+        await api.serve()
+        lag = asyncio.create_task(self._observe_lag())
+        try:
+            yield edge
+        finally:
+            lag.cancel()
+            await api.stop()  # Before peers and gossip: running requests still need them.
+
+    async def _observe_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_EVERY_S
+            await asyncio.sleep(LAG_EVERY_S)
+            self._metrics.loop_lag.observe(max(0.0, loop.time() - due))
+
+
+def _request_failed(request_id: str, error: BaseException) -> None:
+    logger.error("request_failed", request_id=request_id, error_code="internal", exc_info=error)
