@@ -30,7 +30,7 @@ LIVE = (NodeState.ALIVE, NodeState.JOINING)
 class Candidate:
     """One node that may hold copies.
 
-    ``weight`` is relative and may be any finite number >= 0; 0 holds nothing. ``may_lead`` is False while the flapping
+    ``zone`` "" is a zone like any other: name the zone of every node or of none. ``weight`` is relative and may be any finite number >= 0; 0 holds nothing. ``may_lead`` is False while the flapping
     guard keeps primaries away from the node.
 
     Raises:
