@@ -19,8 +19,8 @@ from ringkeep.answers import ImportProblem, ImportResult
 from ringkeep.errors import CLASS_OF_CODE
 from ringkeep_core.hashing import shard_of
 
-CHUNK_LINES = 2000
-CHUNK_BYTES = 1 << 20
+CHUNK_LINES = 8000
+CHUNK_BYTES = 4 << 20
 PROBLEMS_MAX = 100
 # A cluster of many nodes needs no more streams than this to be busy.
 LANES_MAX = 16

@@ -63,11 +63,11 @@ class NodeRecord(msgspec.Struct, frozen=True):
         return int(self.api.rpartition(":")[2]), int(self.peer.rpartition(":")[2])
 
 
-class ClusterRecord(msgspec.Struct, frozen=True):
+class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What ``cluster.json`` holds."""
 
-    nodes: tuple[NodeRecord, ...]
     cluster_id: str = ""
+    nodes: tuple[NodeRecord, ...]
     shards: int = 256
     replication_factor: int = 3
     min_in_sync: int = 2

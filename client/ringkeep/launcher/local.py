@@ -159,7 +159,7 @@ class LocalCluster:
                 f"{self.directory.path} has data of {', '.join(leftovers)} but no cluster.json: delete the directory "
                 f"or choose another with --dir"
             )
-        record = msgspec.structs.replace(ClusterRecord(tuple(planned)), **wished)
+        record = msgspec.structs.replace(ClusterRecord(nodes=tuple(planned)), **wished)
         _check_settings(record)
         self.directory.write(record)
         return record

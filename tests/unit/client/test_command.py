@@ -214,11 +214,11 @@ def test_the_endpoint_is_the_local_cluster_when_no_address_is_given(tmp_path: Pa
     own = start_time(os.getpid()) or ""
     running = NodeRecord("n1", "http://127.0.0.1:9001", "127.0.0.1:9002", os.getpid(), own)
     stopped = NodeRecord("n2", "http://127.0.0.1:9003", "127.0.0.1:9004", os.getpid(), "another start")
-    directory.write(ClusterRecord((running, stopped)))
+    directory.write(ClusterRecord(nodes=(running, stopped)))
 
     assert client_for(None, tmp_path)._routes.addresses == ("http://127.0.0.1:9001",)
     assert client_for("http://a:1/, http://b:2", tmp_path)._routes.addresses == ("http://a:1", "http://b:2")
-    directory.write(ClusterRecord((stopped,)))
+    directory.write(ClusterRecord(nodes=(stopped,)))
     with pytest.raises(Unavailable):
         client_for(None, tmp_path)
 

@@ -48,7 +48,7 @@ class FakeNodes:
 
     async def up(self, nodes: int | None = None, *, say: Say) -> ClusterRecord:
         say("starting")
-        return ClusterRecord(tuple(self._record(name) for name in self._cluster.nodes))
+        return ClusterRecord(nodes=tuple(self._record(name) for name in self._cluster.nodes))
 
     async def restart(self, name: str, *, say: Say) -> NodeRecord:
         await self._cluster.start(name)
