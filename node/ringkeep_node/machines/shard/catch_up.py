@@ -1,0 +1,313 @@
+"""Bring copies up to date that need more than what is in memory: pieces of the log from disk, or a snapshot.
+
+    primary: gone from the log --stream free--> begun --acknowledged--> rows, piece by piece --last acknowledged--> over
+    learner: begun --piece--> piece ... --last--> finishing --swapped in and synced--> the log restarts at the base
+
+A snapshot is fuzzy: its base is the applied sn noted before the first row is read, rows are read while entries go on
+being applied, and replaying every entry after the base over them gives the exact state. It is built beside the old copy
+and takes its place in one transaction; a copy that still counts is never overwritten. One piece is in flight per stream.
+
+Source: replication.md, rules 3 and 4, Handoff; counterexamples.md S6(c), S7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ringkeep_core.mapchanges import Unfit
+from ringkeep_node.machines.documents import CopyState, Remembered, Row
+from ringkeep_node.machines.records import EpochStart, Kind, Record
+from ringkeep_node.machines.recovery import encode_epochs
+from ringkeep_node.machines.shard.context import Context, LocalCopy
+from ringkeep_node.machines.shard.copy_log import CopyLog, wire
+from ringkeep_node.machines.shard.effects import (
+    InstallAbort,
+    InstallBegin,
+    InstallFinish,
+    InstallRows,
+    LogEntry,
+    ReadLog,
+    ReadRows,
+)
+from ringkeep_node.machines.shard.messages import Ack, Fetched, SnapshotAck, SnapshotBegin, SnapshotRows
+from ringkeep_node.machines.shard.peer import Peer
+from ringkeep_node.machines.shard.proposals import Proposals
+
+if TYPE_CHECKING:
+    from ringkeep_node.machines.shard.primary import Lead
+
+
+class _Outgoing:
+    """A snapshot on its way out. ``reading``: rows are being read; ``piece`` is the last one sent."""
+
+    __slots__ = (
+        "base",
+        "cursor",
+        "is_wanted",
+        "lead",
+        "moved_at",
+        "of_remembered",
+        "peer",
+        "piece",
+        "reading",
+        "stream",
+    )
+
+    def __init__(self, lead: Lead, peer: Peer, stream: int, now: float) -> None:
+        self.lead, self.peer, self.stream, self.moved_at = lead, peer, stream, now
+        self.base = lead.copy.handed
+        self.cursor: tuple[str, str] | None = None
+        self.of_remembered = False
+        self.piece = 0
+        self.reading = self.is_wanted = False
+
+
+class _Incoming:
+    """A snapshot coming in. ``finishing``: it is being swapped in, which nothing stops any more."""
+
+    __slots__ = ("begin", "copy", "finishing", "moved_at", "piece", "sender")
+
+    def __init__(self, copy: LocalCopy, sender: str, begin: SnapshotBegin, now: float) -> None:
+        self.copy, self.sender, self.begin, self.moved_at = copy, sender, begin, now
+        self.piece = 0
+        self.finishing = False
+
+
+class CatchUp:
+    """Reads of the log for others, and snapshots out and in."""
+
+    __slots__ = ("_ctx", "_incoming", "_log_reads", "_outgoing", "_proposals", "_row_reads", "_tail_reads")
+
+    def __init__(self, ctx: Context, proposals: Proposals) -> None:
+        self._ctx = ctx
+        self._proposals = proposals
+        self._log_reads: dict[int, tuple[Lead, Peer]] = {}
+        self._tail_reads: dict[int, tuple[LocalCopy, str, int, int]] = {}
+        self._row_reads: dict[int, _Outgoing] = {}
+        self._outgoing: dict[int, _Outgoing] = {}
+        self._incoming: dict[int, _Incoming] = {}
+
+    # --- the log on disk ----------------------------------------------------------------------------------------
+
+    def read_for(self, lead: Lead, peer: Peer) -> None:
+        """Read from disk what ``peer`` needs next; one read at a time and peer."""
+        token = self._order_log(lead.copy, peer.next - 1)
+        peer.reading = token
+        self._log_reads[token] = (lead, peer)
+
+    def read_tail(self, copy: LocalCopy, sender: str, epoch: int, after_sn: int) -> None:
+        """Read from disk what a new primary fetches of our log."""
+        self._tail_reads[self._order_log(copy, after_sn)] = (copy, sender, epoch, after_sn)
+
+    def _order_log(self, copy: LocalCopy, after_sn: int) -> int:
+        token = self._ctx.next_token()
+        bytes_max = self._ctx.settings.chunk_bytes_max
+        self._ctx.step.reads.append(ReadLog(token, copy.shard, copy.added, after_sn, bytes_max))
+        return token
+
+    def log_read(self, token: int, entries: Sequence[LogEntry] | None) -> None:
+        """Send on what was read; None: the log no longer has it."""
+        tail = self._tail_reads.pop(token, None)
+        if tail is not None:
+            copy, sender, epoch, after_sn = tail
+            if copy.promised == epoch and entries and entries[0][1] == after_sn + 1:
+                self._ctx.send(sender, Fetched(copy.shard, epoch, after_sn, wire(entries)))
+            return
+        lead, peer = self._log_reads.pop(token, (None, None))
+        if lead is None or peer is None or peer.reading != token:
+            return
+        peer.reading = 0
+        if lead.peers.get(peer.storage) is not peer or lead.desk.leads.get(lead.copy.shard) is not lead:
+            return
+        if entries and entries[0][1] == peer.next:
+            if peer.storage in self._ctx.peers_up:
+                lead.send_append(peer, lead.append_message(peer.next - 1, wire(entries)))
+                lead.desk.unsent[lead] = None
+        else:
+            self._begin_snapshot(lead, peer)
+
+    # --- snapshots out ------------------------------------------------------------------------------------------
+
+    def _begin_snapshot(self, lead: Lead, peer: Peer) -> None:
+        ctx = self._ctx
+        if peer.in_sync or peer.eligible:
+            # It counts as complete: it leaves the sets before anything of it is overwritten.
+            self._proposals.want(Unfit(lead.copy.shard, lead.shard.revision, peer.storage, peer.added), peer.storage)
+            return
+        if len(self._outgoing) >= ctx.settings.streams_max or peer.adding:
+            return
+        copy, stream = lead.copy, ctx.next_token()
+        out = _Outgoing(lead, peer, stream, ctx.now)
+        self._outgoing[stream] = out
+        peer.stream = stream
+        log, base = copy.log, copy.handed
+        epochs = tuple(start for start in log.epochs if start.first_sn <= base)
+        begin = SnapshotBegin(
+            copy.shard, peer.added, lead.epoch, stream, log.epoch_at(base), base, copy.state.copy(), epochs
+        )
+        ctx.send(peer.storage, begin)
+
+    def acknowledged(self, sender: str, message: SnapshotAck) -> None:
+        """The learner took a piece: read the next one."""
+        out = self._outgoing.get(message.stream)
+        if out is None or out.peer.storage != sender or message.copy != out.peer.added:
+            return
+        if message.aborted:
+            self._end(out)
+        elif message.piece == out.piece and not out.reading:
+            out.moved_at = self._ctx.now
+            out.is_wanted = True
+            self.read_rows(out.lead.copy)
+
+    def read_rows(self, copy: LocalCopy) -> None:
+        """Read the next rows of snapshots of ``copy``: not before the store has applied their base.
+
+        Rows read earlier could lack entries up to the base, which nobody would replay.
+        """
+        for out in self._outgoing.values():
+            if out.lead.copy is copy and out.is_wanted and copy.applied >= out.base:
+                out.is_wanted = False
+                self._order_rows(out)
+
+    def _order_rows(self, out: _Outgoing) -> None:
+        copy = out.lead.copy
+        out.reading = True
+        token = self._ctx.next_token()
+        self._row_reads[token] = out
+        bytes_max = self._ctx.settings.chunk_bytes_max
+        self._ctx.step.reads.append(ReadRows(token, copy.shard, copy.added, out.cursor, out.of_remembered, bytes_max))
+
+    def rows_read(self, token: int, read: Sequence[Row] | Sequence[Remembered], *, more: bool) -> None:
+        """Send on the rows that were read."""
+        out = self._row_reads.pop(token, None)
+        if out is None or self._outgoing.get(out.stream) is not out:
+            return
+        out.reading = False
+        out.piece += 1
+        rows = tuple([one for one in read if isinstance(one, Row)])
+        remembered = tuple([one for one in read if isinstance(one, Remembered)])
+        is_last = not more and out.of_remembered
+        if more and read:
+            out.cursor = (read[-1].user, read[-1].key)
+        else:
+            out.cursor, out.of_remembered = None, True
+        copy = out.lead.copy
+        piece = SnapshotRows(
+            copy.shard, out.peer.added, out.lead.epoch, out.stream, out.piece, rows, remembered, is_last
+        )
+        self._ctx.send(out.peer.storage, piece)
+        if is_last:
+            # The rest is the learner's: its acknowledgement of the base says that the snapshot took its place.
+            self._end(out)
+
+    def _end(self, out: _Outgoing) -> None:
+        self._outgoing.pop(out.stream, None)
+        if out.peer.stream == out.stream:
+            out.peer.stream = 0
+            out.peer.resent_at = self._ctx.now
+
+    # --- snapshots in -------------------------------------------------------------------------------------------
+
+    def begin(self, copy: LocalCopy, sender: str, message: SnapshotBegin) -> None:
+        """Take a snapshot in beside this copy, unless this copy counts as complete."""
+        ctx, shard = self._ctx, self._ctx.shard(copy.shard)
+        known = self._incoming.get(copy.shard)
+        if known is not None and known.begin.stream == message.stream and known.sender == sender:
+            return
+        busy = len(self._incoming) - (known is not None) >= ctx.settings.streams_max
+        is_finishing = known is not None and known.finishing
+        if message.copy != copy.added or shard.is_complete(ctx.me) or busy or is_finishing:
+            self._acknowledge(sender, message, 0, aborted=True)
+            return
+        if message.base_sn < copy.handed:
+            self._acknowledge(sender, message, 0, aborted=True)
+            return
+        self.abort(copy.shard)
+        self._incoming[copy.shard] = _Incoming(copy, sender, message, ctx.now)
+        copy.installing = True
+        ctx.step.orders.append(InstallBegin(copy.shard, copy.added))
+        self._acknowledge(sender, message, 0)
+
+    def rows(self, copy: LocalCopy, sender: str, message: SnapshotRows) -> None:
+        """Take in the next piece; the last one swaps the snapshot in."""
+        incoming = self._incoming.get(copy.shard)
+        if incoming is None or incoming.begin.stream != message.stream or incoming.sender != sender:
+            self._acknowledge(sender, message, 0, aborted=True)
+            return
+        if incoming.finishing or message.piece != incoming.piece + 1:
+            return
+        incoming.piece, incoming.moved_at = message.piece, self._ctx.now
+        orders = self._ctx.step.orders
+        orders.append(InstallRows(copy.shard, copy.added, message.rows, message.remembered))
+        if message.last:
+            incoming.finishing = True
+            begin = incoming.begin
+            orders.append(
+                InstallFinish(copy.shard, copy.added, begin.base_epoch, begin.base_sn, begin.state.copy(), begin.epochs)
+            )
+        else:
+            self._acknowledge(sender, message, message.piece)
+
+    def installed(self, shard: int, added: int) -> None:
+        """The snapshot took the old copy's place and is synced: the log restarts at its base."""
+        incoming = self._incoming.get(shard)
+        if incoming is None or incoming.copy.added != added or not incoming.finishing:
+            return
+        del self._incoming[shard]
+        ctx, copy, begin = self._ctx, incoming.copy, incoming.begin
+        base = (begin.base_epoch, begin.base_sn)
+        ctx.step.records.append(Record(Kind.SHARD_RESET, shard, added, *base, encode_epochs(begin.epochs)))
+        restart(ctx, copy, base, begin.epochs, begin.state)
+        copy.installing = False
+        copy.aligned = copy.promised == begin.epoch
+        if ctx.copies.get(shard) is copy and copy.aligned:
+            copy.acked = base[1]
+            ctx.send_synced(incoming.sender, Ack(shard, added, begin.epoch, base[1], True))
+
+    def _acknowledge(
+        self, sender: str, message: SnapshotBegin | SnapshotRows, piece: int, *, aborted: bool = False
+    ) -> None:
+        ack = SnapshotAck(message.shard, message.copy, message.epoch, message.stream, piece, aborted)
+        self._ctx.send(sender, ack)
+
+    def abort(self, shard: int) -> None:
+        """Throw a snapshot away that is coming in, unless it is being swapped in already."""
+        incoming = self._incoming.get(shard)
+        if incoming is not None and not incoming.finishing:
+            del self._incoming[shard]
+            incoming.copy.installing = False
+            self._ctx.step.orders.append(InstallAbort(shard, incoming.copy.added))
+
+    def tick(self) -> None:
+        """Give up streams that stand still or whose shard has moved on."""
+        ctx = self._ctx
+        silence_s = ctx.settings.stream_silence_s
+        for out in list(self._outgoing.values()):
+            lead = out.lead
+            is_current = lead.desk.leads.get(lead.copy.shard) is lead and lead.peers.get(out.peer.storage) is out.peer
+            if not is_current or not ctx.is_up(out.peer.storage) or ctx.now >= out.moved_at + silence_s:
+                self._end(out)
+        for shard, incoming in list(self._incoming.items()):
+            if not incoming.finishing and ctx.now >= incoming.moved_at + silence_s:
+                self.abort(shard)
+
+    def is_busy(self) -> bool:
+        """Return whether a stream is open."""
+        return bool(self._outgoing or self._incoming)
+
+
+def restart(
+    ctx: Context, copy: LocalCopy, base: tuple[int, int], epochs: Sequence[EpochStart], state: CopyState
+) -> None:
+    """Let a copy's log restart, empty, after ``base``, which the store has applied."""
+    copy.log.release(copy.log.last_sn)
+    cuts = copy.log.cuts + 1  # What of the old log is on the way to the disk says nothing about the new one.
+    copy.log = CopyLog(base, epochs, base)
+    copy.log.cuts = cuts
+    sn = base[1]
+    copy.applied = copy.handed = copy.commit = copy.verified = sn
+    copy.heard_commit = max(copy.heard_commit, sn)
+    copy.acked = 0
+    copy.state = state
+    ctx.cache.evict()

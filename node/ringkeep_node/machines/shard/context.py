@@ -1,0 +1,190 @@
+"""What the parts of a node's shard replication share: who we are, the map we hold, the copies, and the open step.
+
+A ``LocalCopy`` is this node's copy of one shard, whatever its role. Everything that leaves a part goes through the
+``Context``, so that one turn gives one ``ShardStep``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ringkeep_core.shardmap import Shard, ShardMap
+from ringkeep_node.machines import documents
+from ringkeep_node.machines.documents import CopyState
+from ringkeep_node.machines.records import Kind, Record
+from ringkeep_node.machines.shard.copy_log import CopyLog, EntryCache
+from ringkeep_node.machines.shard.effects import LogEntry, Result, ShardStep, StoreView
+from ringkeep_node.machines.shard.messages import ShardMessage
+from ringkeep_node.machines.shard.settings import ReplicationSettings
+
+if TYPE_CHECKING:
+    from ringkeep_node.machines.shard.reads import OpenPage
+
+
+class LocalCopy:
+    """This node's copy of a shard.
+
+    ``applied`` <= ``handed`` <= min(``commit``, ``verified``, durable log). ``state`` is as of ``handed``. ``promised`` is
+    the epoch below which nothing is accepted; ``aligned`` says that the log agrees with that epoch's primary up to
+    ``verified``. ``acked`` is the greatest sn this boot told a primary it holds. ``unfit``: never to be counted again.
+    """
+
+    __slots__ = (
+        "acked",
+        "added",
+        "aligned",
+        "applied",
+        "asked_at",
+        "commit",
+        "handed",
+        "heard_commit",
+        "installing",
+        "log",
+        "promised",
+        "shard",
+        "state",
+        "unfit",
+        "verified",
+    )
+
+    def __init__(self, shard: int, added: int, log: CopyLog, applied: int, state: CopyState, promised: int) -> None:
+        self.shard = shard
+        self.added = added
+        self.log = log
+        self.state = state
+        self.applied = self.handed = self.commit = self.verified = self.heard_commit = applied
+        self.promised = promised
+        self.aligned = False
+        self.acked = 0
+        self.asked_at = -1.0
+        self.installing = False
+        self.unfit = False
+
+
+class Context:
+    """Shared by the parts; see the module."""
+
+    __slots__ = (
+        "boot",
+        "cache",
+        "copies",
+        "dirty",
+        "dropped",
+        "held",
+        "me",
+        "notes",
+        "now",
+        "open",
+        "pages",
+        "peers_up",
+        "settings",
+        "step",
+        "store",
+        "through",
+        "token",
+    )
+
+    def __init__(self, me: str, boot: str, settings: ReplicationSettings, store: StoreView, now: float) -> None:
+        self.me = me
+        self.boot = boot
+        self.settings = settings
+        self.store = store
+        self.now = now
+        self.held: ShardMap | None = None
+        self.through = 0
+        self.copies: dict[int, LocalCopy] = {}
+        self.cache = EntryCache(settings.cached_bytes_max)
+        self.peers_up: dict[str, str] = {}
+        self.step = ShardStep(1)
+        self.dirty: dict[LocalCopy, None] = {}
+        self.dropped: list[tuple[int, int]] = []
+        self.notes: deque[tuple[int, list[tuple[LocalCopy, int, int]], list[tuple[int, int]]]] = deque()
+        self.open: dict[int, int] = {}
+        self.token = 0
+        self.pages: dict[int, OpenPage] = {}
+
+    def shard(self, shard: int) -> Shard:
+        """Return what the held map says of a shard."""
+        assert self.held is not None
+        return self.held.shards[shard]
+
+    def boot_of(self, storage: str) -> str | None:
+        """Return the boot that the held map registers for a storage."""
+        member = self.held.members.get(storage) if self.held is not None else None
+        return None if member is None else member.boot
+
+    def is_up(self, storage: str) -> bool:
+        """Return whether the registered boot of a storage is connected."""
+        boot = self.peers_up.get(storage)
+        return boot is not None and boot == self.boot_of(storage)
+
+    def next_token(self) -> int:
+        """Return a number for an order that will be completed."""
+        self.token += 1
+        return self.token
+
+    def send(self, storage: str, message: ShardMessage) -> None:
+        """Send at once, if the peer is connected; otherwise the reconnection repeats what matters."""
+        if storage in self.peers_up:
+            self.step.send.append((storage, message))
+
+    def send_synced(self, storage: str, message: ShardMessage) -> None:
+        """Send when everything up to this step is durable."""
+        if storage in self.peers_up:
+            self.step.send_synced.append((storage, message))
+
+    def answer(self, token: int, result: Result) -> None:
+        """Answer a request, unless it was answered or cancelled before."""
+        if self.open.pop(token, None) is not None:
+            self.step.answers.append((token, result))
+
+    def append(self, copy: LocalCopy, entry: LogEntry) -> None:
+        """Append an entry to a copy's log: in memory now, durable after this step."""
+        copy.log.append(entry)
+        epoch, sn, payload = entry
+        self.step.records.append(Record(Kind.SHARD_ENTRY, copy.shard, copy.added, epoch, sn, payload))
+        self.dirty[copy] = None
+        self.cache.added(copy.log, entry)
+
+    def promise(self, copy: LocalCopy, epoch: int) -> None:
+        """Accept nothing below ``epoch`` any more; what this step sends synced goes after the promise is durable."""
+        copy.promised = epoch
+        copy.aligned = False
+        self.step.records.append(Record(Kind.SHARD_PROMISE, copy.shard, copy.added, epoch, 0))
+
+    def cut(self, copy: LocalCopy, sn: int) -> None:
+        """Keep the log up to ``sn``; the caller has made sure that nothing applied or acknowledged goes."""
+        if sn < copy.log.last_sn:
+            copy.log.cut(sn)
+            self.step.records.append(Record(Kind.SHARD_CUT, copy.shard, copy.added, copy.log.last_epoch, sn))
+            self.dirty[copy] = None
+            copy.acked = min(copy.acked, sn)
+
+    def drop(self, shard: int, added: int) -> None:
+        """Give up a copy that the held map no longer lists; the store deletes it once the record is durable."""
+        self.step.records.append(Record(Kind.SHARD_DROP, shard, added, 0, 0))
+        self.dropped.append((shard, added))
+
+    def hand_over(self, copy: LocalCopy) -> bool:
+        """Hand committed, verified and durable entries to the store; return whether there were any."""
+        upto = min(copy.commit, copy.verified, copy.log.durable)
+        if upto <= copy.handed or copy.installing:
+            return False
+        cached, state = copy.log.cached, copy.state
+        entries = [cached[sn] for sn in range(copy.handed + 1, upto + 1)]
+        for _, sn, payload in entries:
+            state.apply(sn, documents.decode(payload))
+        copy.handed = upto
+        self.step.apply.append((copy.shard, copy.added, entries))
+        return True
+
+    def close_step(self) -> ShardStep:
+        """Return the open step and begin the next one."""
+        step = self.step
+        if self.dirty or self.dropped:
+            durable = [(copy, copy.log.cuts, copy.log.last_sn) for copy in self.dirty]
+            self.notes.append((step.number, durable, self.dropped))
+            self.dirty, self.dropped = {}, []
+        self.step = ShardStep(step.number + 1)
+        return step

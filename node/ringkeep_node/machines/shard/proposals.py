@@ -1,0 +1,56 @@
+"""Changes of the map that this node has asked for and not heard of: sent again until the shard's revision moves.
+
+Every change is a compare-and-set on the revision, so a proposal that arrives twice, late or out of order does nothing
+the second time. Only a held map with a higher revision ends the asking.
+
+Source: replication.md, rule 4; counterexamples.md S2 and S3.
+"""
+
+from __future__ import annotations
+
+from ringkeep_core.mapchanges import ShardChange
+from ringkeep_node.machines.shard.context import Context
+
+
+class _Asked:
+    __slots__ = ("again_at", "change", "wait_s")
+
+    def __init__(self, change: ShardChange, again_at: float, wait_s: float) -> None:
+        self.change, self.again_at, self.wait_s = change, again_at, wait_s
+
+
+class Proposals:
+    """Open proposals by (shard, what is asked for)."""
+
+    __slots__ = ("_ctx", "_open")
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._open: dict[int, dict[tuple[str, str], _Asked]] = {}
+
+    def want(self, change: ShardChange, about: str = "") -> None:
+        """Propose ``change`` now, unless the same is being asked for."""
+        asked = self._open.setdefault(change.shard, {})
+        name = (type(change).__name__, about)
+        if name not in asked:
+            wait_s = self._ctx.settings.proposal_again_s
+            asked[name] = _Asked(change, self._ctx.now + wait_s, wait_s)
+            self._ctx.step.proposals.append(change)
+
+    def settled(self, shard: int) -> None:
+        """The held map has another revision of this shard: whatever was asked on the old one is decided."""
+        self._open.pop(shard, None)
+
+    def tick(self) -> None:
+        """Send again what is due."""
+        now, settings = self._ctx.now, self._ctx.settings
+        for asked in self._open.values():
+            for ask in asked.values():
+                if now >= ask.again_at:
+                    ask.wait_s = min(ask.wait_s * 2, settings.proposal_again_max_s)
+                    ask.again_at = now + ask.wait_s
+                    self._ctx.step.proposals.append(ask.change)
+
+    def next_deadline(self) -> float | None:
+        """Return when the next proposal is sent again."""
+        return min((ask.again_at for asked in self._open.values() for ask in asked.values()), default=None)

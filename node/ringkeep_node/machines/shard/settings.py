@@ -1,0 +1,48 @@
+"""Limits and times of shard replication; each with its unit and where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicationSettings:
+    """Settings of one node's shard replication. No safety depends on any of them."""
+
+    ack_silence_s: float = 3.0
+    """A member of in_sync with something unacknowledged for so long is proposed for removal (rule 3)."""
+    confirm_wait_s: float = 0.05
+    """A confirmation round waits so long for its peers, then Raft is asked (rule 2)."""
+    commits_every_s: float = 0.05
+    """A commit sn that no append carried is sent at most this often."""
+    check_every_s: float = 0.1
+    """How often shards with something open are looked at."""
+    resend_after_s: float = 0.3
+    """Without progress for so long, entries are sent again."""
+    proposal_again_s: float = 0.25
+    """First wait before an unanswered proposal is sent again; doubles up to ``proposal_again_max_s``."""
+    proposal_again_max_s: float = 2.0
+    touch_after_s: float = 1.0
+    """A proposed member that does not acknowledge is forced to an answer after so long (rule 4)."""
+    small_lag_entries: int = 64
+    """A learner at most so far behind joins the awaited set (rule 4)."""
+    cached_bytes_max: int = 64 << 20
+    """Log entries kept in memory by this node, beyond those not yet handed to the store."""
+    pending_bytes_max: int = 8 << 20
+    """Pending writes of one shard; above it writes are refused as overloaded. At least one log entry of 3 MiB."""
+    node_pending_bytes_max: int = 64 << 20
+    """Pending writes of all shards that this node leads."""
+    waiting_writes_max: int = 1_000
+    """Writes of one shard that wait for a new primary to begin."""
+    chunk_bytes_max: int = 512 << 10
+    """One message of catching up: entries or rows."""
+    window_bytes_max: int = 4 << 20
+    """Unacknowledged bytes on the way to one copy."""
+    streams_max: int = 2
+    """Snapshots going out of this node at once, and coming in."""
+    stream_silence_s: float = 5.0
+    """A snapshot whose next piece is not acknowledged for so long is given up."""
+
+    def __post_init__(self) -> None:
+        assert self.pending_bytes_max >= 4 << 20, "a shard must be able to hold one log entry"
+        assert self.streams_max >= 1 and self.chunk_bytes_max > 0
