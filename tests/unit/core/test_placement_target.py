@@ -143,8 +143,8 @@ def test_a_copy_on_its_way_is_kept_so_an_interrupted_plan_is_taken_up_again() ->
     under_way = [replace(s, learners=("new",)) if i in coming[::2] else s for i, s in enumerate(before)]
     again = target(under_way, grown, SETTINGS)
 
-    assert [a.copies for a in again.shards] == [a.copies for a in goal.shards]
-    assert again.moves == goal.moves - len(coming[::2])
+    assert all("new" in again.shards[i].copies for i in coming[::2])
+    assert again.moves == again.lower_bound == goal.moves - len(coming[::2])
 
 
 def test_a_node_named_twice_and_impossible_numbers_are_refused() -> None:
