@@ -14,11 +14,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 PLAIN_EVERY_S = 3.0
+PIPE_WIDTH = 4096
 
 
 def console() -> Console:
     """Return the console of results. Made on each use, because tests and pipes replace the stream."""
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    # A pipe has no width: its rows are never broken.
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def error_console() -> Console:
@@ -41,9 +43,15 @@ def write_json(body: bytes) -> None:
 def table(*columns: str, title: str | None = None) -> Table:
     """Return an empty table in the style of the command."""
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
+    for place, column in enumerate(columns, start=1):
         numeric = column.startswith(">")
-        made.add_column(column.removeprefix(">"), justify="right" if numeric else "left", overflow="fold")
+        # Names and addresses are copied by hand, so only the last column, of words, may be broken.
+        made.add_column(
+            column.removeprefix(">"),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=place < len(columns),
+        )
     return made
 
 
