@@ -1,0 +1,165 @@
+"""The real HTTP edge of a node over a fake driver, on a free loopback port, and a client that sends exactly the bytes it is
+given: tests of bad input need requests that no decent client makes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from ringkeep_node.http.exchange import Edge
+from ringkeep_node.http.server import Api, HttpServer, ServerSettings
+from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
+from ringkeep_node.runtime.importing import Importer, ImportSettings
+from ringkeep_node.runtime.service import Service
+from ringkeep_testing.fake_driver import FakeDriver
+
+WALL_S = 1_767_225_600.25
+"""2026-01-01T00:00:00.250Z"""
+ANSWER_S = 10.0
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An answer as it came; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, decoded."""
+        return msgspec.json.decode(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of a problem document; an assertion fails if it is none."""
+        problem = self.json
+        assert self.headers["content-type"] == "application/problem+json"
+        assert set(problem) == {"type", "title", "status", "detail", "code", "retryable", "request_id"}
+        assert problem["status"] == self.status and problem["detail"]
+        assert problem["request_id"] == self.headers["ringkeep-request-id"]
+        return str(problem["code"])
+
+
+class Wire:
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def answer(self, *, bodiless: bool = False) -> Answer:
+        """Read one answer. ``bodiless`` for an answer to HEAD."""
+        async with asyncio.timeout(ANSWER_S):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            lines = head.decode("latin-1").split("\r\n")
+            headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:-2])}
+            status = int(lines[0].split(" ")[1])
+            empty = bodiless or status in (204, 304) or status < 200
+            body = b"" if empty else await self._reader.readexactly(int(headers["content-length"]))
+        return Answer(status, headers, body)
+
+    async def is_closed(self) -> bool:
+        """Return whether the other side ends the connection without another byte."""
+        async with asyncio.timeout(ANSWER_S):
+            try:
+                return await self._reader.read(1) == b""
+            except ConnectionError:
+                return True
+
+    def hang_up(self) -> None:
+        """End the connection at once."""
+        self._writer.transport.abort()
+
+
+class EdgeUnderTest:
+    """Use as ``async with EdgeUnderTest() as edge``."""
+
+    def __init__(
+        self,
+        driver: FakeDriver | None = None,
+        *,
+        admin_token: str | None = None,
+        server: ServerSettings | None = None,
+        imports: ImportSettings | None = None,
+    ) -> None:
+        self.driver = driver or FakeDriver()
+        self.wall_s = WALL_S
+        self.metrics = NodeMetrics()
+        self.failures: list[BaseException] = []
+        self.port = 0
+        self._admin_token = admin_token
+        self._server_settings = server or ServerSettings(shutdown_s=0.5)
+        self._imports = imports or ImportSettings()
+        self._wires: list[Wire] = []
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        service = Service(self.driver, clock=loop.time, wall=lambda: self.wall_s)
+        self.edge = Edge(service, admin_token=self._admin_token)
+        registry = registry_of(
+            NodeCollector(self.metrics, numbers=self.driver.numbers, dropped=lambda: 0, version="0.0.0")
+        )
+        api = Api(
+            self.edge,
+            Importer(service, self._imports),
+            self.metrics.requests,
+            registry,
+            lambda _, error: self.failures.append(error),
+        )
+        self.server = HttpServer(api, self._server_settings)
+        self.port = await self.server.bind("127.0.0.1", 0)
+        await self.server.serve()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for wire in self._wires:
+            wire.hang_up()
+        await self.server.stop()
+
+    async def connect(self) -> Wire:
+        """Open a connection; it is closed at the end."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 23)
+        wire = Wire(reader, writer)
+        self._wires.append(wire)
+        return wire
+
+    async def raw(self, data: bytes) -> Answer:
+        """Send bytes on a new connection and return the first answer."""
+        wire = await self.connect()
+        await wire.send(data)
+        return await wire.answer(bodiless=data.startswith(b"HEAD"))
+
+    async def ask(self, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
+        """Send a well-formed request on a new connection; ``_`` in a header's name stands for ``-``."""
+        return await self.raw(request(method, target, body, **headers))
+
+
+def request(method: str, target: str, body: bytes = b"", **headers: str) -> bytes:
+    """Return the bytes of a well-formed request."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: node"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    if body or method in ("PUT", "POST"):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body
+
+
+def serve(test: Callable[[EdgeUnderTest], Awaitable[None]], edge: EdgeUnderTest | None = None) -> None:
+    """Run a test against an edge; no request of it may have failed unexpectedly."""
+
+    async def whole() -> None:
+        async with edge or EdgeUnderTest() as running:
+            await test(running)
+            assert running.failures == []
+
+    asyncio.run(whole())
