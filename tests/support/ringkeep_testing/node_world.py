@@ -121,6 +121,7 @@ class Machine:
     links: dict[tuple[str, Channel], int] = field(default_factory=dict)
     wanted: dict[str, str] = field(default_factory=dict)
     wake_at: float = -1.0
+    applied_at: float = 0.0
 
 
 class Violation(AssertionError):
@@ -370,7 +371,10 @@ class World:
             machine.store.apply(shard, copy, entries)
             node.shards.applied([(shard, copy, entries[-1][1])], now=self.now)
 
-        self.later(machine, self.plan.sync_s * self.rng.random(), apply)
+        # One thread applies, in order: a later batch never overtakes an earlier one.
+        due = max(self.now + self.plan.sync_s * self.rng.random(), machine.applied_at + 1e-6)
+        machine.applied_at = due
+        self.later(machine, due - self.now, apply)
 
     def _order(self, machine: Machine, order: Any) -> None:
         store = machine.store
