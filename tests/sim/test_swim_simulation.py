@@ -288,3 +288,59 @@ def test_the_same_seed_gives_the_same_trace_in_processes_with_different_hash_see
 
     assert hashes == [eventful(11)] * 2
     assert eventful(12) != hashes[0]
+
+
+def resolve(world: World) -> None:
+    """Tell everybody where everybody is, as the DNS name of all pods does."""
+    addresses = [node.address for node in world.nodes.values()]
+    for node in world.nodes.values():
+        node.swim.set_permanent(addresses, now=world.now)
+
+
+def disturb(world: World) -> None:
+    """Do one random thing to a random node or to the network."""
+    draw = world.random
+    index = draw.randrange(len(world.nodes))
+    node = world.nodes[index]
+    choice = draw.randrange(8)
+    if choice == 0 and node.running:
+        world.kill(index, hints=draw.random() < 0.7)
+    elif choice in (1, 2):
+        moved = (f"10.1.{draw.randrange(200)}.{index + 1}", PORT) if draw.random() < 0.5 else None
+        if node.running:
+            world.kill(index)
+        world.start(index, address=moved)
+        resolve(world)
+    elif choice == 3:
+        world.pause(index, draw.choice([0.3, 1.0, 3.0, 12.0]))
+    elif choice == 4:
+        others = [peer for peer in world.nodes if peer != index and draw.random() < 0.5]
+        world.partition(others, [peer for peer in world.nodes if peer not in others])
+    elif choice == 5:
+        world.cut.add((index, draw.randrange(len(world.nodes))))
+    elif choice == 6:
+        world.heal()
+    else:
+        world.loss, world.lag_s[index] = draw.choice([0.0, 0.1, 0.5]), draw.choice([0.0, 0.3, 0.8])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_happened_everybody_agrees_soon_after_it_stops_and_nobody_dies_then(seed: int) -> None:
+    world = World(seed, 3 + seed % 4, duplicate=0.05)
+    for _ in range(40):
+        disturb(world)
+        world.run(world.random.random() * 3.0)
+    world.heal()
+    world.loss, world.lag_s = 0.0, {}
+    world.run(12.0)
+    for index, node in list(world.nodes.items()):
+        if not node.running:
+            world.start(index)
+    resolve(world)
+    healed = world.now
+
+    assert world.run_until(lambda: world.all_agree(world.nodes), 6.0) <= 6.0
+    world.run(20.0)
+    assert world.all_agree(world.nodes), world.table()
+    assert [seen for seen in world.deaths() if seen.at > healed] == []
+    assert {node.swim.superseded for node in world.nodes.values()} == {False}

@@ -60,6 +60,7 @@ def test_a_suspicion_about_us_is_refuted_in_the_same_step_to_everybody() -> None
         (datagram_of(packet_of("n1", Kind.PING))[:-3], "malformed"),
         (datagram_of(packet_of("n1", Kind.PING, cluster="d" * 16)), "cluster"),
     ],
+    ids=["empty", "short", "version", "not-msgpack", "oversized", "truncated", "foreign"],
 )
 def test_what_is_not_ours_is_counted_and_dropped(data: bytes, reason: str) -> None:
     swim = swim_of()

@@ -266,7 +266,11 @@ class Swim:
         return self._finish(now)
 
     def set_state(self, key: str, value: bytes, *, now: float) -> None:
-        """Write one of our own gossip values; it leaves with the next step (``next_deadline`` moves)."""
+        """Write one of our own gossip values; it leaves with the next step (``next_deadline`` moves).
+
+        Raises:
+            ValueError: It does not fit (gossip_state.py has the limits): a bug of the caller. Nothing was changed.
+        """
         del now
         if self._values.set(key, value):
             self._comparison.outdate()

@@ -1,8 +1,8 @@
 """What is known about each member: identity, state, evidence, and which news are newer.
 
     ALIVE --accused (probe failed, connection refused, somebody says so)--> SUSPECT --time is up--> DEAD
-    SUSPECT, DEAD --the member itself, with a higher incarnation or boot counter--> ALIVE
-    any --the member says so, or the committed map does--> LEFT
+    SUSPECT, DEAD, LEFT --the member itself, with a higher incarnation or boot counter--> ALIVE
+    any --the member says so, or the committed map does--> LEFT (by the map: for ever)
 
 News are ordered by (boot counter, incarnation, state): only the member raises its incarnation and only a start raises
 the counter, so nobody but the member can take an accusation back, and an old boot can never overrule a new one.

@@ -98,8 +98,8 @@ class Roster:
             return Lesson.DOUBTED
         if update.state is MemberState.DEAD and not self._just_heard(member, now):
             return self._learn_dead(member, update, told, now)
-        if newer and self._learn_alive(member, update, told, now) is Lesson.KNOWN:
-            return Lesson.KNOWN
+        if newer:
+            self._learn_alive(member, update, told, now)
         return Lesson.NEWS if self.accuse(member, told, slack_s=slack_s, now=now) else Lesson.KNOWN
 
     def accuse(self, member: Member, told: Testimony, *, slack_s: float, now: float) -> bool:
@@ -127,8 +127,11 @@ class Roster:
         return update_about(member, state=member.state, by=by, why=why)
 
     def doubts(self, member: Member) -> tuple[Update, ...]:
-        """Return what a member must be told to refute; nothing if it is alive, has left, or never spoke."""
-        doubted = member.state in (MemberState.SUSPECT, MemberState.DEAD) and member.incarnation >= 0
+        """Return what a member must be told to refute; nothing if it is alive or never spoke.
+
+        Whoever did leave is silent about this; whoever did not takes a false leave back.
+        """
+        doubted = member.state is not MemberState.ALIVE and member.incarnation >= 0
         return (self.as_seen(member),) if doubted else ()
 
     def register(self, rows: Sequence[RegisteredMember], now: float) -> list[Member]:
@@ -187,8 +190,6 @@ class Roster:
 
     def _learn_alive(self, member: Member, update: Update, told: Testimony, now: float) -> Lesson:
         restarted = update.counter > member.counter
-        if member.state is MemberState.LEFT and not restarted:
-            return Lesson.KNOWN
         moved = update.address != member.address
         unheard = member.incarnation == UNHEARD
         self._renew(member, identity_in(update))
