@@ -18,7 +18,7 @@ import xxhash
 from msgspec import Struct
 
 from ringkeep_node.machines.raft import membership
-from ringkeep_node.machines.raft.log import RaftLog
+from ringkeep_node.machines.raft.log import RaftLog, size_of
 from ringkeep_node.machines.raft.messages import (
     CONFIGURATION,
     NOOP,
@@ -40,8 +40,6 @@ from ringkeep_node.machines.raft.outbox import Outbox
 from ringkeep_node.machines.raft.reads import LeaderReads, Read
 from ringkeep_node.machines.raft.replication import Mode, Progress
 from ringkeep_node.machines.raft.settings import RaftSettings
-
-_ENTRY_OVERHEAD_BYTES = 64  # so that empty payloads are bounded as well
 
 
 class _Transfer(Struct, frozen=True):
@@ -65,7 +63,7 @@ class Leadership:
         self._round_wanted_at: float | None = None
         self._reads = LeaderReads(settings.reads_max)
         self._transfer: _Transfer | None = None
-        self._uncommitted_bytes = sum(_size(entry) for entry in log.range(log.commit + 1, log.last_index))
+        self._uncommitted_bytes = sum(size_of(entry) for entry in log.range(log.commit + 1, log.last_index))
         self._first_index = log.last_index + 1
         self._reconfigure(now)
         self._append(NOOP, b"")
@@ -123,7 +121,7 @@ class Leadership:
     def _append(self, kind: int, payload: bytes) -> Proposed:
         entry = Entry(self._term, self._log.last_index + 1, kind, payload)
         self._log.append((entry,))
-        self._uncommitted_bytes += _size(entry)
+        self._uncommitted_bytes += size_of(entry)
         self._dirty = True
         return Proposed(entry.term, entry.index)
 
@@ -147,7 +145,7 @@ class Leadership:
         index = membership.reached_by_majority([self._durable(voter) for voter in log.configuration.voters])
         if index <= log.commit or log.term_at(index) != self._term:
             return
-        self._uncommitted_bytes -= sum(_size(entry) for entry in log.range(log.commit + 1, index))
+        self._uncommitted_bytes -= sum(size_of(entry) for entry in log.range(log.commit + 1, index))
         log.commit_to(index)
         self._dirty = True
         for read in self._reads.take_early():
@@ -194,7 +192,7 @@ class Leadership:
         if not empty:
             last = previous + len(entries)
             peer.commit_told = max(peer.commit_told, min(last, log.commit))
-            peer.sent(last, sum(_size(entry) for entry in entries))
+            peer.sent(last, sum(size_of(entry) for entry in entries))
 
     def _start_snapshot(self, to: str, peer: Progress) -> None:
         snapshot = self._log.snapshot
@@ -249,6 +247,7 @@ class Leadership:
             peer.paused = False
             self._dirty = True
         else:
+            peer.resent_to = 0
             # An empty message shows whether what we sent was lost, without sending it again to a disk that is only
             # slow.
             self._send_append(to, peer, empty=True)
@@ -343,7 +342,3 @@ class Leadership:
     def _nudge_successor(self) -> None:
         if self._transfer and self._peers[self._transfer.to].match == self._log.last_index:
             self._outbox.now(self._transfer.to, TimeoutNow(self._term))
-
-
-def _size(entry: Entry) -> int:
-    return len(entry.payload) + _ENTRY_OVERHEAD_BYTES

@@ -31,6 +31,8 @@ from ringkeep_node.machines.raft.messages import (
     decode_configuration,
 )
 
+_ENTRY_OVERHEAD_BYTES = 64
+
 
 class RaftLogDamaged(ValueError):
     """What was recovered is no log: it has a hole. Nothing was changed; this storage id must not vote again."""
@@ -134,7 +136,7 @@ class RaftLog:
         assert start >= 0
         size = 0
         while end < len(self._entries):
-            size += len(self._entries[end].payload)
+            size += size_of(self._entries[end])
             if size > bytes_max and end > start:
                 break
             end += 1
@@ -288,6 +290,11 @@ class RaftLog:
         for entry in entries:
             if entry.kind == CONFIGURATION:
                 self._configurations.append((entry.index, decode_configuration(entry.payload)))
+
+
+def size_of(entry: Entry) -> int:
+    """Return the bytes an entry counts for in every bound; the overhead bounds empty payloads as well."""
+    return len(entry.payload) + _ENTRY_OVERHEAD_BYTES
 
 
 def _check_contiguous(entries: Sequence[Entry], base_index: int) -> None:

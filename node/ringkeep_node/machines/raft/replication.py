@@ -27,7 +27,7 @@ class Progress:
     """One follower as seen by one leadership. ``match`` is granted, ``next`` is what is sent next."""
 
     __slots__ = ("commit_told", "digest", "heard_at", "inflight", "inflight_bytes", "mark", "match", "mode",
-                 "next", "offset", "paused", "round", "silent", "snapshot")
+                 "next", "offset", "paused", "resent_to", "round", "silent", "snapshot")
 
     def __init__(self, *, next_index: int, now: float) -> None:
         self.mode = Mode.PROBE
@@ -38,6 +38,7 @@ class Progress:
         self.inflight_bytes = 0
         self.heard_at = now
         self.commit_told = 0
+        self.resent_to = 0
         self.round = 0
         self.mark = (self.mode, 0, 0, 0)
         self.silent = False
@@ -75,8 +76,11 @@ class Progress:
     def refused(self, previous_index: int, agree_at_most: int) -> bool:
         """Note that the follower does not have ``previous_index``; return False for a refusal of something older."""
         if self.mode is Mode.REPLICATE:
-            if previous_index <= self.match:
+            if previous_index <= self.match or self.match < self.resent_to:
                 return False
+            # One window is sent again once: in a network that reorders and repeats, each message of it can be refused,
+            # and a new window for each refusal would grow without end. A heartbeat answer ends the wait if need be.
+            self.resent_to = self.next - 1
             self._enter(Mode.PROBE)
             return True
         if self.mode is Mode.SNAPSHOT or previous_index != self.next - 1:
