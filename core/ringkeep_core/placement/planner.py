@@ -39,7 +39,7 @@ from ringkeep_core.placement.model import (
     Target,
 )
 from ringkeep_core.placement.primaries import choose_primaries
-from ringkeep_core.placement.quotas import Claim, Division, divide, divide_primaries
+from ringkeep_core.placement.quotas import Claim, Division, divide, divide_primaries, share_out
 
 
 def target(shards: Sequence[ShardCopies], candidates: Iterable[Candidate], settings: PlacementSettings) -> Target:
@@ -105,8 +105,14 @@ def primary_moves(
         members = [index[node] for node in shard.in_sync if node in index] if movable else []
         leading = [node for node in members if _is_leader(everybody[node])] or [present] * movable
         offers.append(_priced(leading, present, leading))
-    quota = _primary_quotas(everybody, offers, [shard.primary for shard in shards])
-    leaders = choose_primaries(offers, _hash_order(len(shards)), quota)
+    lead = _LeadShares(everybody, offers, [shard.primary for shard in shards])
+    leaders = choose_primaries(offers, _hash_order(len(shards)), lead.quotas())
+    present = [
+        index.get(shard.primary or "", -1) if offered else -1 for shard, offered in zip(shards, offers, strict=True)
+    ]
+    if lead.imbalance(leaders) >= lead.imbalance(present):
+        # Where the copies allow no balance, two maps can be equally bad: without this, calls would alternate for ever.
+        return ()
     moves = []
     for number, (shard, leader) in enumerate(zip(shards, leaders, strict=True)):
         if leader >= 0 and shard.primary is not None and everybody[leader].node != shard.primary:
@@ -213,8 +219,8 @@ def _leaders(before: _Before, nodes: Sequence[Candidate], members: Sequence[Sequ
     for shard, copies in enumerate(members):
         leading = [node for node in copies if leads[node]] or [node for node in copies if lives[node]]
         offers.append(_priced(leading, before.primary[shard], before.complete[shard]))
-    quota = _primary_quotas(nodes, offers, [shard.primary for shard in before.shards])
-    return choose_primaries(offers, _hash_order(len(offers)), quota)
+    lead = _LeadShares(nodes, offers, [shard.primary for shard in before.shards])
+    return choose_primaries(offers, _hash_order(len(offers)), lead.quotas())
 
 
 def _priced(leading: Sequence[int], present: int, complete: Sequence[int]) -> list[tuple[int, int]]:
@@ -224,38 +230,56 @@ def _priced(leading: Sequence[int], present: int, complete: Sequence[int]) -> li
     return [(node, cost) for cost, node in priced]
 
 
-def _primary_quotas(
-    nodes: Sequence[Candidate], offers: list[list[tuple[int, int]]], present: Sequence[str | None]
-) -> list[int]:
-    """Return the primaries that each node should lead, and cut the offers of guarded nodes to one.
+class _LeadShares:
+    """How many shards each node should lead.
 
-    A shard that only guarded nodes can lead stays with the cheapest of them and is left out of the division.
+    A shard that only guarded nodes can lead stays with the cheapest of them: its offers are cut to that one, and it is
+    left out of the division. A shard that only one node can lead counts as that node's least.
     """
-    able, held = [0] * len(nodes), [0] * len(nodes)
-    index = {node.node: place for place, node in enumerate(nodes)}
-    leads = [_is_leader(node) for node in nodes]
-    forced = [0] * len(nodes)
-    divided = 0
-    for shard, offered in enumerate(offers):
-        if not offered:
-            continue
-        if not leads[offered[0][0]]:
-            del offered[1:]
-            forced[offered[0][0]] += 1
-            continue
-        divided += 1
-        for node, _ in offered:
-            able[node] += 1
-        name = present[shard]
-        if name in index:
-            held[index[name]] += 1
-    claims = [
-        Claim(node.node, Fraction(node.weight), held[place], Fraction(0), Fraction(able[place]))
-        for place, node in enumerate(nodes)
-        if leads[place]
-    ]
-    quotas = divide_primaries(divided, claims) if claims else {}
-    return [quotas.get(node.node, 0) + forced[place] for place, node in enumerate(nodes)]
+
+    def __init__(
+        self, nodes: Sequence[Candidate], offers: list[list[tuple[int, int]]], present: Sequence[str | None]
+    ) -> None:
+        index = {node.node: place for place, node in enumerate(nodes)}
+        able, least, held = [0] * len(nodes), [0] * len(nodes), [0] * len(nodes)
+        self.leads = [_is_leader(node) for node in nodes]
+        self.forced = [0] * len(nodes)
+        self.divided = 0
+        for shard, offered in enumerate(offers):
+            if not offered:
+                continue
+            first = offered[0][0]
+            if not self.leads[first]:
+                del offered[1:]
+                self.forced[first] += 1
+                continue
+            self.divided += 1
+            least[first] += len(offered) == 1
+            for node, _ in offered:
+                able[node] += 1
+            held[index.get(present[shard] or "", first)] += 1
+        self.claims = [
+            Claim(node.node, Fraction(node.weight), held[place], Fraction(least[place]), Fraction(able[place]))
+            for place, node in enumerate(nodes)
+            if self.leads[place]
+        ]
+
+    def quotas(self) -> list[int]:
+        """Return the whole number of shards that each node should lead."""
+        counts = iter(divide_primaries(self.divided, self.claims).values())
+        return [(next(counts) if leads else 0) + forced for leads, forced in zip(self.leads, self.forced, strict=True)]
+
+    def imbalance(self, leaders: Sequence[int]) -> tuple[int, Fraction]:
+        """Return how far ``leaders`` is from the shares: shards led by nodes that should not, then summed squares."""
+        led = [0] * len(self.leads)
+        for leader in leaders:
+            if leader >= 0:
+                led[leader] += 1
+        shares = iter(share_out(Fraction(self.divided), self.claims))
+        wrong = sum(led[place] for place, leads in enumerate(self.leads) if not leads)
+        return wrong, sum(
+            ((led[place] - next(shares)) ** 2 for place, leads in enumerate(self.leads) if leads), Fraction(0)
+        )
 
 
 def _hash_order(shards: int) -> list[int]:
