@@ -110,10 +110,14 @@ class Track:
     def entry(self, epoch: int, sn: int, segment: int, offset: int, *, present: bool = True) -> None:
         """Take in an entry's numbers; ``present`` False when its payload is damaged."""
         if sn == self.last_sn + 1 and epoch >= self.last_epoch:
+            if self.suspect:
+                # In our last entry's epoch it proves that nothing is missing; in a higher one, what is missing may have
+                # cut and replaced the entries before it.
+                self.broken = self.broken or epoch != self.last_epoch
+                self.suspect = False
             if epoch != self.last_epoch or not self.epochs:
                 self._start_epoch(epoch, sn)
             self.last_sn = sn
-            self.suspect = False
         elif not (self.base[1] < sn <= self.last_sn and self.epoch_at(sn) == epoch):
             # Neither the next entry nor a repeat of one we have: what stood between is lost.
             self.broken = True
@@ -266,6 +270,7 @@ class LogState:
         self.term = 0
         self.vote: str | None = None
         self.vote_lost = False
+        self.raft_suspect = False
         self.raft = Track()
         self.raft_snapshot: bytes | None = None
         self.raft_snapshot_at = (0, 0)
@@ -290,17 +295,13 @@ class LogState:
     def take(self, record: Record, segment: int, offset: int) -> None:
         """Take in one record that stands in the batch at (segment, offset)."""
         kind = record.kind
+        self.empty = False
         if kind == _SHARD_ENTRY:
+            self.take_entry(record.shard, record.copy, record.epoch, record.sn, segment, offset)
             key = (record.shard, record.copy)
-            track = self.copies.get(key)
-            if track is None:
-                track = self._unknown(key)
-            track.entry(record.epoch, record.sn, segment, offset)
             if self._applied is not None and record.sn > self._applied.get(key, 0):
                 self._live.setdefault(key, {})[record.sn] = (record.epoch, record.payload)
-            self.empty = False
             return
-        self.empty = False
         if kind in _RAFT_KINDS:
             self._take_raft(record, segment, offset)
         elif kind == Kind.MAP_ENTRY or kind == Kind.MAP_SNAPSHOT:
@@ -309,6 +310,13 @@ class LogState:
             self.boot_counter = max(self.boot_counter, record.sn)
         else:
             self._take_shard(record)
+
+    def take_entry(self, shard: int, copy: int, epoch: int, sn: int, segment: int, offset: int) -> None:
+        """Take in a SHARD_ENTRY whose payload nobody needs."""
+        track = self.copies.get((shard, copy))
+        if track is None:
+            track = self._unknown((shard, copy))
+        track.entry(epoch, sn, segment, offset)
 
     def _unknown(self, key: CopyKey) -> Track:
         track = self.copies[key] = Track()
@@ -360,6 +368,7 @@ class LogState:
             self.raft_entries.clear()
             self._raft_snapshot(record)
         else:
+            self.raft_suspect = False
             self.raft.restate(record.epoch, record.sn, _end_decoder.decode(record.payload))
             self._raft_entries_between(self.raft_snapshot_at[1], record.sn)
 
@@ -393,7 +402,7 @@ class LogState:
         elif kind == Kind.RAFT_ENTRY:
             self.raft.entry(epoch, sn, 0, 0, present=False)
         elif kind in _RAFT_KINDS:
-            self.raft.suspect = True
+            self.raft_suspect = True
         elif kind == Kind.MAP_ENTRY or kind == Kind.MAP_SNAPSHOT:
             self.map_cut_short = True
         elif kind == Kind.BOOT or kind in (Kind.SHARD_CUT, Kind.SHARD_DROP, Kind.SHARD_PROMISE):
@@ -406,18 +415,19 @@ class LogState:
         track = self.copies.get(key) or self._unknown(key)
         if kind == Kind.SHARD_ENTRY:
             track.entry(epoch, sn, 0, 0, present=False)
-        else:
+        elif kind != Kind.SHARD_END or (track.promised, track.last_sn) != (epoch, sn):
+            # A repeat that says what we have already is no loss; anything else was.
             track.broken = True
 
     def gone(self) -> None:
         """Take in that a whole durable batch is missing: its header is damaged, so nobody knows what it held.
 
-        A copy is cleared by a later record that follows its last one, Raft and the map by a later full statement. The boot
+        A copy is cleared by a later entry that follows its last one, Raft and the map by a later full statement. The boot
         counter may have been raised in it, so it is raised here: it only ever has to grow.
         """
         self.empty = False
         self.boot_counter += 1
-        self.raft.suspect = True
+        self.raft.suspect = self.raft_suspect = True
         self.map_cut_short = True
         for track in self.copies.values():
             track.suspect = True
@@ -444,7 +454,8 @@ class LogState:
     def raft_is_harmed(self) -> bool:
         """Return whether hard state or entries of Raft were lost: this storage id may not vote as the old voter."""
         raft = self.raft
-        if raft.harmed or raft.suspect or raft.broken or self.vote_lost or self.raft_snapshot_lost:
+        lost = self.raft_suspect or self.vote_lost or self.raft_snapshot_lost
+        if lost or raft.harmed or raft.suspect or raft.broken:
             return True
         first = self.raft_snapshot_at[1] + 1
         return any(

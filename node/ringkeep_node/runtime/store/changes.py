@@ -285,6 +285,8 @@ class Changes:
         old = self.live.pop(key, None)
         self._touched.pop(key, None)
         if old is not None:
+            self._rows = {at: row for at, row in self._rows.items() if at[0] != old.slot}
+            self._remembered = {at: kept for at, kept in self._remembered.items() if at[0] != old.slot}
             self._throw_away(old.slot)
 
     def _throw_away(self, slot: int) -> None:

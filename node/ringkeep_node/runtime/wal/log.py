@@ -42,6 +42,7 @@ class LogSettings(NamedTuple):
     """Sizes of the log. ``log_bytes_max`` is further limited to a quarter of the volume.
 
     ``keep_s``: how long covered segments stay for replicas that have to catch up. ``salt``: random, of this directory.
+    ``ahead_bytes``: in which steps a segment grows.
     """
 
     segment_bytes: int = 64 * MEBI
@@ -50,6 +51,7 @@ class LogSettings(NamedTuple):
     log_bytes_max: int = 512 * MEBI
     keep_s: float = 300.0
     salt: int = 0
+    ahead_bytes: int = MEBI
 
 
 class _Release(NamedTuple):
@@ -117,6 +119,7 @@ class Log:
             segment_bytes=settings.segment_bytes,
             log_bytes_max=min(settings.log_bytes_max, disk.volume_bytes() // 4),
             keep_s=settings.keep_s,
+            ahead_bytes=settings.ahead_bytes,
             now=now,
         )
         writer.begin(now)

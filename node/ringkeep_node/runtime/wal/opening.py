@@ -130,15 +130,18 @@ def _fold(state: LogState, chain: list[FoundBatch | None], files: Mapping[int, F
 
 
 def _fold_batch(state: LogState, batch: FoundBatch, file: File, salt: int) -> None:
-    header = batch.header
+    header, segment, offset = batch.header, batch.segment, batch.offset
     wanted = [state.wants(line.kind, line.shard, line.copy, line.sn) for line in header.lines]
-    payloads = read_payloads(header, file, batch.offset) if any(wanted) else [b""] * len(header.lines)
+    if not any(wanted):
+        for _kind, shard, copy, epoch, sn, _size, _checksum in header.lines:
+            state.take_entry(shard, copy, epoch, sn, segment, offset)
+        return
+    payloads = read_payloads(header, file, offset)
     for line, payload, is_wanted in zip(header.lines, payloads, wanted, strict=True):
+        kind, shard, copy, epoch, sn, _size, _checksum = line
         if not is_wanted:
-            record = Record(line.kind, line.shard, line.copy, line.epoch, line.sn)
+            state.take_entry(shard, copy, epoch, sn, segment, offset)
         elif is_intact(line, payload, salt):
-            record = Record(line.kind, line.shard, line.copy, line.epoch, line.sn, payload)
+            state.take(Record(kind, shard, copy, epoch, sn, payload), segment, offset)
         else:
-            state.lost(line.kind, line.shard, line.copy, line.epoch, line.sn)
-            continue
-        state.take(record, batch.segment, batch.offset)
+            state.lost(kind, shard, copy, epoch, sn)

@@ -13,7 +13,6 @@ from ringkeep_node.runtime.disk import Disk, File
 from ringkeep_node.runtime.wal.format import BLOCK_BYTES, Header, decode_header, header_size
 
 SUFFIX = ".log"
-AHEAD_BYTES = 1024 * 1024
 _HEADER_READ_BYTES = 4 * BLOCK_BYTES
 
 
@@ -65,7 +64,7 @@ def batches_in(file: File, segment: int, salt: int, offset: int = 0) -> Iterator
 class SegmentFile:
     """The segment that is being written."""
 
-    def __init__(self, disk: Disk, segment: int, ahead_bytes: int = AHEAD_BYTES) -> None:
+    def __init__(self, disk: Disk, segment: int, ahead_bytes: int) -> None:
         self.segment = segment
         self.end = 0
         self._ahead_bytes = ahead_bytes

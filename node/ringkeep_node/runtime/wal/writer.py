@@ -29,6 +29,7 @@ class Writer:
         segment_bytes: int,
         log_bytes_max: int,
         keep_s: float,
+        ahead_bytes: int,
         now: float,
     ) -> None:
         self._disk = disk
@@ -36,6 +37,7 @@ class Writer:
         self._segment_bytes = segment_bytes
         self._log_bytes_max = log_bytes_max
         self._keep_s = keep_s
+        self._ahead_bytes = ahead_bytes
         self.state = opened.state
         self._number = opened.number
         self._checksum = opened.checksum
@@ -87,7 +89,7 @@ class Writer:
             self._closed_at[self._current.segment] = now
             self._current.close()
             self._current = None
-        self._current = SegmentFile(self._disk, self._next_segment)
+        self._current = SegmentFile(self._disk, self._next_segment, self._ahead_bytes)
         self._next_segment += 1
         return self._current
 
