@@ -76,10 +76,12 @@ class Meter:
         unit: str,
         total: int | None = None,
         screen: Console | None = None,
+        summary: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._label, self._unit, self._total = label, unit, total
         self._screen = screen or error_console()
+        self._ends_with_summary = summary
         self._clock = clock
         self._started = self._told_at = clock()
         self._done = 0
@@ -100,7 +102,7 @@ class Meter:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
-        if kind is None:
+        if kind is None and self._ends_with_summary:
             self._screen.print(f"{self._label}: {self._summary()}", markup=False, soft_wrap=True)
 
     def update(self, done: int, total: int | None = None) -> None:

@@ -147,9 +147,11 @@ class Story:
         await self._failed_over(writer, epochs, written_shards, since, killed_at)
         await asyncio.sleep(self._timing.after_s)
         self._heading(f"Start {victim} again")
+        started_at = loop.time()
         with steps("restart", self._screen) as say:
             await self._cluster.restart(victim, say=say)
-        await self._counts_again(client, victim)
+        shards = await self._counts_again(client, victim)
+        self._say(f"{victim} is in sync again for all {shards} shards {span(loop.time() - started_at)} after its start")
         await asyncio.sleep(self._timing.after_s)
 
     async def _failed_over(
@@ -168,11 +170,12 @@ class Story:
                 f"all {seen.shards_seen} that the writer uses after {span(seen.last_s)}"
             )
 
-    async def _counts_again(self, client: AsyncClient, victim: str) -> None:
+    async def _counts_again(self, client: AsyncClient, victim: str) -> int:
+        """Wait until every shard counts the node as in sync again; return how many shards there are."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timing.return_limit_s
         counted = 0
-        with Meter(f"{victim} in sync", unit="shards", screen=self._screen) as meter:
+        with Meter(f"{victim} in sync", unit="shards", screen=self._screen, summary=False) as meter:
             while loop.time() < deadline:
                 shard_map = await client.map()
                 # The restarted node may still hold the map from before its death, in which it was in sync.
@@ -180,7 +183,7 @@ class Story:
                     counted = shards_in_sync(shard_map, victim)
                     meter.update(counted, len(shard_map.shards))
                     if counted == len(shard_map.shards):
-                        return
+                        return counted
                 await asyncio.sleep(0.2)
         raise DemoError(
             f"{victim} is in sync for only {counted} shards {self._timing.return_limit_s:.0f} s after its restart"

@@ -97,7 +97,7 @@ def test_the_story_finds_that_nothing_was_lost(tmp_path: Path) -> None:
         "AIRCRAFT",
         "kill -9 4711",
         "its shards take writes again",
-        "in sync: 16 shards",
+        "n1 is in sync again for all 16 shards",
     ):
         assert part in output
 
