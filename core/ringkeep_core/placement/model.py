@@ -30,8 +30,9 @@ LIVE = (NodeState.ALIVE, NodeState.JOINING)
 class Candidate:
     """One node that may hold copies.
 
-    ``zone`` "" is a zone like any other: name the zone of every node or of none. ``weight`` is relative and may be any finite number >= 0; 0 holds nothing. ``may_lead`` is False while the flapping
-    guard keeps primaries away from the node.
+    ``zone`` "" is a zone like any other: name the zone of every node or of none. ``weight`` is relative and may be any
+    finite number >= 0; 0 holds nothing. ``may_lead`` is False while the flapping guard keeps primaries away from the
+    node.
 
     Raises:
         ValueError: the weight is negative, infinite or not a number.

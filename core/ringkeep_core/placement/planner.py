@@ -107,10 +107,10 @@ def primary_moves(
         offers.append(_priced(leading, present, leading))
     lead = _LeadShares(everybody, offers, [shard.primary for shard in shards])
     leaders = choose_primaries(offers, _hash_order(len(shards)), lead.quotas())
-    present = [
+    leaders_now = [
         index.get(shard.primary or "", -1) if offered else -1 for shard, offered in zip(shards, offers, strict=True)
     ]
-    if lead.imbalance(leaders) >= lead.imbalance(present):
+    if lead.imbalance(leaders) >= lead.imbalance(leaders_now):
         # Where the copies allow no balance, two maps can be equally bad: without this, calls would alternate for ever.
         return ()
     moves = []
@@ -257,7 +257,9 @@ class _LeadShares:
             least[first] += len(offered) == 1
             for node, _ in offered:
                 able[node] += 1
-            held[index.get(present[shard] or "", first)] += 1
+            leader = index.get(present[shard] or "", -1)
+            if leader >= 0:
+                held[leader] += 1
         self.claims = [
             Claim(node.node, Fraction(node.weight), held[place], Fraction(least[place]), Fraction(able[place]))
             for place, node in enumerate(nodes)
