@@ -56,7 +56,8 @@ def run(
     finally:
         kept = keep and outcome is not None
         if not kept:
-            _end(cluster, screen, wipe=code == 0)
+            # Data and logs stay only where they may explain a failure.
+            _end(cluster, screen, wipe=code in (0, INTERRUPTED))
     if outcome is not None:
         screen.print(_address(outcome, directory, kept=kept), markup=False, soft_wrap=True)
         screen.print(outcome.last_line(), markup=False, soft_wrap=True)

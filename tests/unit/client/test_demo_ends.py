@@ -84,3 +84,4 @@ def test_an_interrupted_demo_ends_its_processes(number: signal.Signals, tmp_path
     assert running == [True] * 3
     assert (demo.returncode, "interrupted" in output) == (INTERRUPTED, True)
     assert [node.is_running for node in record.nodes] == [False] * 3
+    assert directory.read() is None
