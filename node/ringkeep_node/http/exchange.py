@@ -39,7 +39,7 @@ class Edge:
         self.service = service
         self.driver = service.driver
         self.clock = Clock(service.wall)
-        self._admin_token = None if admin_token is None else f"Bearer {admin_token}".encode()
+        self._admin_token = None if admin_token is None else admin_token.encode()
         identity = service.driver.identity
         self.lines = f"Ringkeep-Node: {identity.name}\r\nServer: ringkeep\r\nX-Content-Type-Options: nosniff\r\n"
         self._prefix = f"{identity.boot[:8]}-"
@@ -55,8 +55,9 @@ class Edge:
         """Raise ``Unauthorized`` unless the caller may administer the cluster."""
         if self._admin_token is None:
             return
-        given = (authorization or "").encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given, self._admin_token):
+        scheme, _, token = (authorization or "").partition(" ")
+        given = token.strip().encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, self._admin_token) or scheme.lower() != "bearer":
             raise Unauthorized(
                 "the administration token is wrong"
                 if authorization

@@ -190,7 +190,7 @@ class Import:
     # --- reading -------------------------------------------------------------------------------------------------
 
     async def _read(self, chunks: AsyncIterable[bytes]) -> None:
-        rest = b""
+        rest = bytearray()
         skipping = False
         async for chunk in chunks:
             end = chunk.rfind(b"\n") + 1
@@ -198,21 +198,21 @@ class Import:
                 if not skipping:
                     rest += chunk
                     if len(rest) > IMPORT_LINE_BYTES_MAX:
-                        skipping, rest = True, b""
+                        skipping = True
+                        rest.clear()
                 continue
             if skipping:
-                start = chunk.index(b"\n") + 1
                 skipping = False
                 self._too_long()
-                self._take(chunk[start:end])
+                self._take(chunk[chunk.index(b"\n") + 1 : end])
             else:
-                self._take(rest + chunk[:end])
-            rest = chunk[end:]
+                self._take(bytes(rest) + chunk[:end])
+            rest[:] = chunk[end:]
             await self._hold_back()
         if skipping:
             self._too_long()
         elif rest:
-            self._take(rest)
+            self._take(bytes(rest))
 
     async def _hold_back(self) -> None:
         if self._open_bytes > self._settings.held_bytes_max // 2:

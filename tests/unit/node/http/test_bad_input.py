@@ -59,9 +59,19 @@ WELL_FORMED = [
     ("a date as a condition", request("PUT", DOC, b"x", If_Unmodified_Since="yesterday"), 400, "bad_request"),
     ("an encoded body", request("PUT", DOC, b"x", Content_Encoding="gzip"), 415, "unsupported_media_type"),
     ("an encoded import", request("POST", "/v1/import", b"x", Content_Encoding="br"), 415, "unsupported_media_type"),
-    ("an unknown expectation", request("PUT", DOC, b"", Expect="miracles", Transfer_Encoding="chunked"), 400, "bad_request"),
+    (
+        "an unknown expectation",
+        request("PUT", DOC, b"", Expect="miracles", Transfer_Encoding="chunked"),
+        400,
+        "bad_request",
+    ),
     ("a body that is too large", request("PUT", DOC, b"x" * (MIB + 1)), 413, "too_large"),
-    ("a huge body", b"PUT " + DOC.encode() + b" HTTP/1.1\r\nHost: n\r\nContent-Length: 99999999999\r\n\r\n", 413, "too_large"),
+    (
+        "a huge body",
+        b"PUT " + DOC.encode() + b" HTTP/1.1\r\nHost: n\r\nContent-Length: 99999999999\r\n\r\n",
+        413,
+        "too_large",
+    ),
     ("an unknown path", request("GET", "/v2/users"), 404, "not_found"),
     ("a user alone", request("GET", "/v1/users/ada"), 404, "not_found"),
     ("a part that a user has not", request("GET", "/v1/users/ada/photos"), 404, "not_found"),
@@ -73,7 +83,12 @@ WELL_FORMED = [
     ("OPTIONS", request("OPTIONS", DOC), 405, "method_not_allowed"),
     ("a method from elsewhere", request("PROPFIND", DOC), 405, "method_not_allowed"),
     ("OPTIONS of everything", request("OPTIONS", "*"), 400, "bad_request"),
-    ("headers that are too large together", request("GET", DOC, **{f"X_{i}": "y" * 1000 for i in range(17)}), 431, "headers_too_large"),
+    (
+        "headers that are too large together",
+        request("GET", DOC, **{f"X_{i}": "y" * 1000 for i in range(17)}),
+        431,
+        "headers_too_large",
+    ),
     ("a header that is too large", request("GET", DOC, X="y" * 20_000), 431, "headers_too_large"),
     ("a target that is too large", request("GET", "/" + "y" * 20_000), 431, "headers_too_large"),
     ("a thousand headers", request("GET", DOC, **{f"X{i}": "" for i in range(1000)}), 431, "headers_too_large"),
@@ -86,14 +101,22 @@ MALFORMED = [
     ("an unknown version", b"GET / HTTP/7.0\r\nHost: n\r\n\r\n"),
     ("no Host", b"GET / HTTP/1.1\r\n\r\n"),
     ("two Hosts", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
-    ("two lengths", b"PUT " + DOC.encode() + b" HTTP/1.1\r\nHost: n\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx"),
+    (
+        "two lengths",
+        b"PUT " + DOC.encode() + b" HTTP/1.1\r\nHost: n\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+    ),
     (
         "a length and a transfer encoding",
-        b"PUT " + DOC.encode() + b" HTTP/1.1\r\nHost: n\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"PUT "
+        + DOC.encode()
+        + b" HTTP/1.1\r\nHost: n\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ),
     ("a length that is no number", b"PUT " + DOC.encode() + b" HTTP/1.1\r\nHost: n\r\nContent-Length: +1\r\n\r\nx"),
     ("a negative length", b"PUT " + DOC.encode() + b" HTTP/1.1\r\nHost: n\r\nContent-Length: -1\r\n\r\nx"),
-    ("an unknown transfer encoding", b"PUT " + DOC.encode() + b" HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: gzip\r\n\r\nx"),
+    (
+        "an unknown transfer encoding",
+        b"PUT " + DOC.encode() + b" HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: gzip\r\n\r\nx",
+    ),
     ("a folded header", b"GET / HTTP/1.1\r\nHost: n\r\nX: a\r\n b\r\n\r\n"),
     ("a space before a colon", b"GET / HTTP/1.1\r\nHost: n\r\nX : a\r\n\r\n"),
     ("a NUL in a header", b"GET / HTTP/1.1\r\nHost: n\r\nX: a\x00b\r\n\r\n"),
@@ -110,7 +133,9 @@ async def is_serving(edge: EdgeUnderTest) -> None:
     assert edge.failures == []
 
 
-@pytest.mark.parametrize(("data", "status", "code"), [case[1:] for case in WELL_FORMED], ids=[case[0] for case in WELL_FORMED])
+@pytest.mark.parametrize(
+    ("data", "status", "code"), [case[1:] for case in WELL_FORMED], ids=[case[0] for case in WELL_FORMED]
+)
 def test_what_makes_no_sense_is_refused_with_its_code_and_changes_nothing(data: bytes, status: int, code: str) -> None:
     async def test(edge: EdgeUnderTest) -> None:
         answer = await edge.raw(data)
