@@ -99,7 +99,7 @@ class RaftWorld:
         self.options = options or WorldOptions.drawn(self.rng)
         self.settings = settings or RaftSettings(
             tail_entries=self.rng.choice([0, 3, 20]), snapshot_chunk_bytes=self.rng.choice([50, 1 << 20]),
-            inflight_messages_max=self.rng.choice([2, 64]), append_bytes_max=self.rng.choice([300, 1 << 20]),
+            inflight_messages_max=self.rng.choice([2, 64]), append_bytes_max=self.rng.choice([20, 300, 1 << 20]),
             caught_up_entries=8,
         )
         self.now = 0.0

@@ -247,7 +247,6 @@ class Leadership:
             peer.paused = False
             self._dirty = True
         else:
-            peer.resent_to = 0
             # An empty message shows whether what we sent was lost, without sending it again to a disk that is only
             # slow.
             self._send_append(to, peer, empty=True)

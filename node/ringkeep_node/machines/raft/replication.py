@@ -68,7 +68,9 @@ class Progress:
             self.inflight_bytes -= self.inflight.popleft()[1]
         news = index > self.match
         self.match = max(self.match, index)
-        if self.mode is Mode.PROBE or (self.mode is Mode.SNAPSHOT and self._has_snapshot()):
+        if self.mode is Mode.PROBE and self.match < self.resent_to:
+            self.paused &= not news
+        elif self.mode is Mode.PROBE or (self.mode is Mode.SNAPSHOT and self._has_snapshot()):
             self._enter(Mode.REPLICATE)
         self.next = max(self.next, self.match + 1)
         return news
@@ -76,10 +78,10 @@ class Progress:
     def refused(self, previous_index: int, agree_at_most: int) -> bool:
         """Note that the follower does not have ``previous_index``; return False for a refusal of something older."""
         if self.mode is Mode.REPLICATE:
-            if previous_index <= self.match or self.match < self.resent_to:
+            if previous_index <= self.match:
                 return False
-            # One window is sent again once: in a network that reorders and repeats, each message of it can be refused,
-            # and a new window for each refusal would grow without end. A heartbeat answer ends the wait if need be.
+            # The refused window is sent again message by message: in a network that reorders and repeats, each message
+            # of a window can be refused, and a new window for each refusal would grow without end.
             self.resent_to = self.next - 1
             self._enter(Mode.PROBE)
             return True
