@@ -86,15 +86,21 @@ def judge(
 
 
 def _accusers(me: str, registered: Mapping[str, int], facts: Mapping[str, MemberFacts]) -> dict[str, list[str]]:
+    counted = {storage: _counted_from(counter, facts.get(storage)) for storage, counter in registered.items()}
     accusers: dict[str, list[str]] = {}
     for storage in sorted(facts):
         fact = facts[storage]
-        if fact.dead and storage != me and fact.counter >= registered.get(storage, fact.counter + 1):
-            accusers.setdefault(storage, []).append(me)
-        for accused, counter in fact.reports:
-            if accused not in (me, storage) and storage != me and counter >= registered.get(accused, counter + 1):
-                accusers.setdefault(accused, []).append(storage)
+        own = ((storage, fact.counter),) if fact.dead else ()
+        for by, reports in ((me, own), (storage, fact.reports if storage != me else ())):
+            for accused, counter in reports:
+                if accused not in (me, by) and accused in counted and counter >= counted[accused]:
+                    accusers.setdefault(accused, []).append(by)
     return accusers
+
+
+def _counted_from(registered: int, fact: MemberFacts | None) -> int:
+    """Return the boot counter from which reports count: the death of a boot before the one we hear is old news."""
+    return registered if fact is None or fact.dead else max(registered, fact.counter)
 
 
 def _verdict(

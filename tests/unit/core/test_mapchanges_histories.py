@@ -159,7 +159,7 @@ class History:
     def _assert_complete_copies_are_complete(self) -> None:
         for number, shard in enumerate(self.map.shards):
             for copy in (*shard.in_sync, *shard.eligible):
-                assert self.held[number, copy] == self.written[number], (number, copy)
+                assert self.held.get((number, copy)) == self.written[number], (number, copy)
 
 
 def _only_touched_nothing(before: ShardMap, after: ShardMap) -> bool:

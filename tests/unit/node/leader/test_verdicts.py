@@ -92,6 +92,17 @@ def test_reports_about_an_earlier_boot_than_the_registered_one_are_void() -> Non
     assert judge("a", registered={"a": 1, "b": 1, "c": 5}, voters=("a", "b", "c"), facts=facts) == {}
 
 
+def test_reports_about_an_earlier_boot_than_the_one_that_is_heard_are_old_news() -> None:
+    facts = {
+        "a": MemberFacts(storage="a", counter=1),
+        "b": MemberFacts(storage="b", counter=1, reports=(("d", 1),)),
+        "c": MemberFacts(storage="c", counter=1, reports=(("d", 1),)),
+        "d": MemberFacts(storage="d", counter=2),
+    }
+
+    assert judge("a", registered=dict.fromkeys("abcd", 1), voters=("a", "b", "c"), facts=facts) == {}
+
+
 def test_a_boot_that_died_before_it_was_registered_counts() -> None:
     assert _judged("a b c", {"a": "c", "b": "c"}, dead_boot=2) == {"c": True}
 
