@@ -286,12 +286,6 @@ class LogState:
         self._applied = applied
         self._live: dict[CopyKey, dict[int, tuple[int, bytes]]] = {}
 
-    def wants(self, kind: int, shard: int, copy: int, sn: int) -> bool:
-        """Return whether the fold needs the payload of such a record; otherwise its numbers are enough."""
-        if kind != _SHARD_ENTRY:
-            return True
-        return self._applied is not None and sn > self._applied.get((shard, copy), 0)
-
     def take(self, record: Record, segment: int, offset: int) -> None:
         """Take in one record that stands in the batch at (segment, offset)."""
         kind = record.kind

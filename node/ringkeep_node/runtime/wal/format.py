@@ -16,7 +16,7 @@ Source: replication.md, Storage; counterexamples.md S8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from struct import Struct as Packing
 from typing import NamedTuple
 
@@ -49,15 +49,27 @@ class Line(NamedTuple):
 
 
 class Header(NamedTuple):
-    """An intact batch header. ``header_bytes`` is where the body begins, ``total_bytes`` is padded to blocks."""
+    """An intact batch header. ``header_bytes`` is where the body begins, ``total_bytes`` is padded to blocks.
+
+    ``packed_lines`` are unpacked when they are needed: a log has millions of them.
+    """
 
     segment: int
     number: int
     before: int
     checksum: int
-    lines: list[Line]
+    packed_lines: bytes
     header_bytes: int
     total_bytes: int
+
+    @property
+    def lines(self) -> list[Line]:
+        """What the header says about each record."""
+        return [Line._make(fields) for fields in _LINE.iter_unpack(self.packed_lines)]
+
+    def numbers(self) -> Iterator[tuple[int, int, int, int, int, int, int]]:
+        """Yield the fields of each line without making a Line."""
+        return _LINE.iter_unpack(self.packed_lines)
 
 
 def record_bytes(record: Record) -> int:
@@ -106,10 +118,9 @@ def decode_header(data: bytes, salt: int) -> Header | None:
     _magic, checksum, segment, number, before, _count, body_bytes, _ = _PRELUDE.unpack_from(data)
     if xxhash.xxh3_64_intdigest(data[_CHECKED_FROM:size], salt) != checksum:
         return None
-    lines = [Line._make(fields) for fields in _LINE.iter_unpack(data[PRELUDE_BYTES:size])]
-    return Header(segment, number, before, checksum, lines, size, padded(size + body_bytes))
+    return Header(segment, number, before, checksum, data[PRELUDE_BYTES:size], size, padded(size + body_bytes))
 
 
-def is_intact(line: Line, payload: bytes, salt: int) -> bool:
+def is_intact(payload: bytes, size: int, checksum: int, salt: int) -> bool:
     """Return whether a payload is the one that was written."""
-    return len(payload) == line.size and xxhash.xxh3_64_intdigest(payload, salt) == line.checksum
+    return len(payload) == size and xxhash.xxh3_64_intdigest(payload, salt) == checksum

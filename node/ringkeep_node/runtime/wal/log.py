@@ -22,7 +22,7 @@ from ringkeep_node.machines.records import Kind, Record
 from ringkeep_node.machines.recovery import CopyKey, RecoveredLog, Run, Track
 from ringkeep_node.runtime.disk import Disk, File
 from ringkeep_node.runtime.wal.format import LINE_BYTES, is_intact
-from ringkeep_node.runtime.wal.opening import open_log, read_payloads
+from ringkeep_node.runtime.wal.opening import open_log
 from ringkeep_node.runtime.wal.queue import Queue, Waiting
 from ringkeep_node.runtime.wal.segments import FoundBatch, batches_in, segment_name
 from ringkeep_node.runtime.wal.writer import Writer
@@ -334,29 +334,29 @@ class _Reading:
                 return
 
     def _take(self, batch: FoundBatch, file: File, run: Run, salt: int, bytes_max: int) -> None:
-        shard, copy = self._key
-        mine = [
-            index
-            for index, line in enumerate(batch.header.lines)
-            if line.shard == shard and line.copy == copy and line.kind == Kind.SHARD_ENTRY
-        ]
-        if not mine:
-            return
-        payloads = read_payloads(batch.header, file, batch.offset)
-        for index in mine:
-            line = batch.header.lines[index]
-            if line.sn != self._expected or line.sn > run.last or line.epoch != self._epoch_at(line.sn):
-                continue
-            if not is_intact(line, payloads[index], salt):
-                if self._found:
+        wanted_shard, wanted_copy = self._key
+        at = batch.offset + batch.header.header_bytes
+        for kind, shard, copy, epoch, sn, size, checksum in batch.header.numbers():
+            if (
+                sn == self._expected
+                and shard == wanted_shard
+                and copy == wanted_copy
+                and kind == Kind.SHARD_ENTRY
+                and sn <= run.last
+                and epoch == self._epoch_at(sn)
+            ):
+                payload = file.pread(size, at)
+                if not is_intact(payload, size, checksum, salt):
+                    if not self._found:
+                        raise _Rotten
                     self._size = bytes_max
                     return
-                raise _Rotten
-            self._found.append((line.epoch, line.sn, payloads[index]))
-            self._expected += 1
-            self._size += line.size
-            if self._size >= bytes_max:
-                return
+                self._found.append((epoch, sn, payload))
+                self._expected += 1
+                self._size += size
+                if self._size >= bytes_max:
+                    return
+            at += size
 
     def _epoch_at(self, sn: int) -> int:
         index = bisect_right(self._starts, sn) - 1

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ringkeep_node.machines.records import Record
+from ringkeep_node.machines.records import Kind, Record
 from ringkeep_node.machines.recovery import CopyKey, LogState
 from ringkeep_node.runtime.disk import Disk, File
 from ringkeep_node.runtime.wal.format import Header, is_intact
-from ringkeep_node.runtime.wal.segments import FoundBatch, batches_in, segment_name, segment_numbers
+from ringkeep_node.runtime.wal.segments import Place, batches_in, read_header, segment_name, segment_numbers
 
 
 class Opened(NamedTuple):
@@ -46,17 +46,17 @@ def open_log(disk: Disk, applied: Mapping[CopyKey, int], salt: int) -> Opened:
         for file in files.values():
             file.sync()
         disk.sync_names()
-        found = [batch for segment in segments for batch in batches_in(files[segment], segment, salt)]
+        found = [batch.place for segment in segments for batch in batches_in(files[segment], segment, salt)]
         chain = chain_of(found, files, salt)
         state = LogState(applied)
-        _fold(state, chain.batches, files, salt)
+        _fold(state, chain.batches, files, applied, salt)
     finally:
         for file in files.values():
             file.close()
     ends: dict[int, int] = {}
     for batch in chain.batches:
         if batch is not None:
-            ends[batch.segment] = batch.offset + batch.header.total_bytes
+            ends[batch.segment] = batch.end
     return Opened(
         state=state,
         number=chain.number,
@@ -71,32 +71,32 @@ def open_log(disk: Disk, applied: Mapping[CopyKey, int], salt: int) -> Opened:
 class Chain(NamedTuple):
     """The batches that count, ascending, None where a durable one is gone; number and checksum of the last one."""
 
-    batches: list[FoundBatch | None]
+    batches: list[Place | None]
     number: int
     checksum: int
     cut: bool
 
 
-def chain_of(found: list[FoundBatch], files: Mapping[int, File], salt: int) -> Chain:
+def chain_of(found: list[Place], files: Mapping[int, File], salt: int) -> Chain:
     """Return the batches that count, followed from the newest end: a number stands twice when a cut batch was replaced.
 
     A cut batch still proves that the one it names was durable, so the chain ends there even if that one is gone.
     """
-    by_number: dict[int, list[FoundBatch]] = {}
-    for batch in found:
-        by_number.setdefault(batch.header.number, []).append(batch)
+    by_number: dict[int, list[Place]] = {}
+    for place in found:
+        by_number.setdefault(place.number, []).append(place)
     if not by_number:
         return Chain([], 0, 0, cut=False)
     highest = max(by_number)
     newest = by_number[highest][-1]
     cut = not is_whole(newest, files[newest.segment], salt)
-    last, checksum = (highest - 1, newest.header.before) if cut else (highest, newest.header.checksum)
+    last, checksum = (highest - 1, newest.before) if cut else (highest, newest.checksum)
     expected: int | None = checksum
-    batches: list[FoundBatch | None] = []
+    batches: list[Place | None] = []
     for number in range(last, min(by_number) - 1, -1):
-        fitting = [one for one in by_number.get(number, ()) if expected is None or one.header.checksum == expected]
+        fitting = [one for one in by_number.get(number, ()) if expected is None or one.checksum == expected]
         batches.append(fitting[-1] if fitting else None)
-        expected = fitting[-1].header.before if fitting else None
+        expected = fitting[-1].before if fitting else None
     if (batches and batches[-1] is not None and batches[-1].offset > 0) or (cut and last and not batches):
         # A segment begins with a batch at 0 that repeats all state, and the oldest one's is missing.
         batches.append(None)
@@ -104,44 +104,57 @@ def chain_of(found: list[FoundBatch], files: Mapping[int, File], salt: int) -> C
     return Chain(batches, last, checksum, cut=cut)
 
 
-def is_whole(batch: FoundBatch, file: File, salt: int) -> bool:
+def is_whole(place: Place, file: File, salt: int) -> bool:
     """Return whether every payload of a batch is intact."""
-    payloads = read_payloads(batch.header, file, batch.offset)
-    return all(is_intact(line, data, salt) for line, data in zip(batch.header.lines, payloads, strict=True))
-
-
-def read_payloads(header: Header, file: File, offset: int) -> list[bytes]:
-    """Return the payloads of a batch, unchecked; short ones where the file ends."""
-    body = file.pread(header.total_bytes - header.header_bytes, offset + header.header_bytes)
-    payloads = []
+    header = read_header(file, place.offset, salt)
+    if header is None:
+        return False
+    body = read_body(header, file, place.offset)
     at = 0
     for line in header.lines:
-        payloads.append(body[at : at + line.size])
+        if not is_intact(body[at : at + line.size], line.size, line.checksum, salt):
+            return False
         at += line.size
-    return payloads
+    return True
 
 
-def _fold(state: LogState, chain: list[FoundBatch | None], files: Mapping[int, File], salt: int) -> None:
-    for batch in chain:
-        if batch is None:
+def read_body(header: Header, file: File, offset: int) -> bytes:
+    """Return the payloads of a batch one after the other, unchecked; shorter where the file ends."""
+    return file.pread(header.total_bytes - header.header_bytes, offset + header.header_bytes)
+
+
+def _fold(
+    state: LogState,
+    places: list[Place | None],
+    files: Mapping[int, File],
+    applied: Mapping[CopyKey, int],
+    salt: int,
+) -> None:
+    for place in places:
+        # Read a second time: keeping a million records' numbers from the first pass costs more than reading them again.
+        header = None if place is None else read_header(files[place.segment], place.offset, salt)
+        if place is None or header is None:
             state.gone()
         else:
-            _fold_batch(state, batch, files[batch.segment], salt)
+            _fold_batch(state, header, place, files[place.segment], applied, salt)
 
 
-def _fold_batch(state: LogState, batch: FoundBatch, file: File, salt: int) -> None:
-    header, segment, offset = batch.header, batch.segment, batch.offset
-    wanted = [state.wants(line.kind, line.shard, line.copy, line.sn) for line in header.lines]
-    if not any(wanted):
-        for _kind, shard, copy, epoch, sn, _size, _checksum in header.lines:
-            state.take_entry(shard, copy, epoch, sn, segment, offset)
-        return
-    payloads = read_payloads(header, file, offset)
-    for line, payload, is_wanted in zip(header.lines, payloads, wanted, strict=True):
-        kind, shard, copy, epoch, sn, _size, _checksum = line
-        if not is_wanted:
-            state.take_entry(shard, copy, epoch, sn, segment, offset)
-        elif is_intact(line, payload, salt):
-            state.take(Record(kind, shard, copy, epoch, sn, payload), segment, offset)
+def _fold_batch(
+    state: LogState, header: Header, place: Place, file: File, applied: Mapping[CopyKey, int], salt: int
+) -> None:
+    segment, offset = place.segment, place.offset
+    take_entry, applied_sn, entry_kind = state.take_entry, applied.get, int(Kind.SHARD_ENTRY)
+    body: bytes | None = None
+    at = 0
+    for kind, shard, copy, epoch, sn, size, checksum in header.numbers():
+        if kind == entry_kind and sn <= applied_sn((shard, copy), 0):
+            take_entry(shard, copy, epoch, sn, segment, offset)
         else:
-            state.lost(kind, shard, copy, epoch, sn)
+            if body is None:
+                body = read_body(header, file, offset)
+            payload = body[at : at + size]
+            if is_intact(payload, size, checksum, salt):
+                state.take(Record(kind, shard, copy, epoch, sn, payload), segment, offset)
+            else:
+                state.lost(kind, shard, copy, epoch, sn)
+        at += size

@@ -16,12 +16,31 @@ SUFFIX = ".log"
 _HEADER_READ_BYTES = 4 * BLOCK_BYTES
 
 
+class Place(NamedTuple):
+    """Where a batch with an intact header stands, and its links in the chain of batches."""
+
+    segment: int
+    offset: int
+    end: int
+    number: int
+    before: int
+    checksum: int
+
+
 class FoundBatch(NamedTuple):
     """An intact header and where it stands."""
 
     segment: int
     offset: int
     header: Header
+
+    @property
+    def place(self) -> Place:
+        """The batch without what its header says about records."""
+        header = self.header
+        return Place(
+            self.segment, self.offset, self.offset + header.total_bytes, header.number, header.before, header.checksum
+        )
 
 
 def segment_name(segment: int) -> str:

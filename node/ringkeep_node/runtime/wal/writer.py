@@ -11,7 +11,7 @@ from ringkeep_node.machines.records import Kind, Record
 from ringkeep_node.machines.recovery import CopyKey, Track
 from ringkeep_node.runtime.disk import Disk
 from ringkeep_node.runtime.wal.format import encode, is_intact
-from ringkeep_node.runtime.wal.opening import Opened, read_payloads
+from ringkeep_node.runtime.wal.opening import Opened
 from ringkeep_node.runtime.wal.segments import SegmentFile, batches_in, segment_name
 
 CARRY_SHARE = 2  # a segment whose live tails are above 1/2 of it waits for the store, until the log is twice its limit
@@ -128,14 +128,13 @@ class Writer:
         file = self._disk.open(segment_name(segment))
         try:
             for batch in batches_in(file, segment, self._salt):
-                lines = batch.header.lines
-                if not any((line.shard, line.copy, line.epoch, line.sn) in wanted for line in lines):
-                    continue
-                payloads = read_payloads(batch.header, file, batch.offset)
-                for line, payload in zip(lines, payloads, strict=True):
-                    key = (line.shard, line.copy, line.epoch, line.sn)
-                    if line.kind == Kind.SHARD_ENTRY and key in wanted and is_intact(line, payload, self._salt):
-                        found.append(Record(line.kind, line.shard, line.copy, line.epoch, line.sn, payload))
+                at = batch.offset + batch.header.header_bytes
+                for kind, shard, copy, epoch, sn, size, checksum in batch.header.numbers():
+                    if kind == Kind.SHARD_ENTRY and (shard, copy, epoch, sn) in wanted:
+                        payload = file.pread(size, at)
+                        if is_intact(payload, size, checksum, self._salt):
+                            found.append(Record(kind, shard, copy, epoch, sn, payload))
+                    at += size
         finally:
             file.close()
         read = {(record.shard, record.copy, record.epoch, record.sn) for record in found}

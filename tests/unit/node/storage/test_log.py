@@ -37,7 +37,7 @@ def test_a_batch_is_whole_blocks_and_reads_back_as_it_was_written() -> None:
     at = header.header_bytes
     for line, record in zip(header.lines, records, strict=True):
         payload = data[at : at + line.size]
-        assert is_intact(line, payload, 5)
+        assert is_intact(payload, line.size, line.checksum, 5)
         assert Record(line.kind, line.shard, line.copy, line.epoch, line.sn, payload) == record
         at += line.size
 

@@ -196,6 +196,14 @@ def test_a_snapshot_takes_the_place_of_the_old_copy_in_one_step_with_everything_
     assert store.row(1, 5, "ada", "new") is not None
     assert store.remembered(1, 5, "ada", "k") is not None
 
+    store.apply(1, 5, [put(41, "new", b"v", epoch=3, operation=4)])
+    store.pump()
+    state = store.copies()[0].state
+    assert [state.result(OperationId(GATEWAY, number, 1)) for number in (3, 4)] == [
+        (Answer.CREATED, 40),
+        (Answer.CREATED, 41),
+    ]
+
 
 def test_a_fuzzy_snapshot_is_complete_once_the_last_range_is_caught_up_with(store: Store) -> None:
     install(store)
