@@ -1,0 +1,90 @@
+"""Is a recorded history of one document linearizable? The search of Wing and Gong with Lowe's memo.
+
+A document is a register with compare-and-set over unique values; None is "absent". An operation whose outcome nobody
+knows may take effect at any time after its call, or never. Each document is checked alone (the property is local).
+
+Source: Wing, Gong 1993; Lowe, "Testing for linearizability", 2017; testing.md, Linearizability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+ANY = "*"
+"""A precondition: the document exists (``only_if``), or it does not (``unless``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation on one document.
+
+    ``kind``: "read" (``value`` is what was seen), "write" (``value`` is what was written, None: deleted) or "refused"
+    (a write whose precondition did not hold). ``only_if``/``unless``: the precondition, a value or ANY; ``created``: what
+    the answer told about the state before (True: absent), None if it told nothing. ``returned`` is inf if unknown.
+    """
+
+    called: float
+    returned: float
+    kind: str
+    value: str | None
+    only_if: str | None = None
+    unless: str | None = None
+    created: bool | None = None
+
+
+def _holds(operation: Operation, state: str | None) -> bool:
+    if operation.only_if is not None and not (
+        state is not None if operation.only_if == ANY else state == operation.only_if
+    ):
+        return False
+    return operation.unless is None or (state is None if operation.unless == ANY else state != operation.unless)
+
+
+def step(operation: Operation, state: str | None) -> tuple[bool, str | None]:
+    """Return whether the operation may have happened in ``state``, and the state after it."""
+    if operation.kind == "read":
+        return operation.value == state, state
+    if operation.kind == "refused":
+        return not _holds(operation, state), state
+    if not _holds(operation, state):
+        # Nobody knows its outcome: it may as well have been refused.
+        return operation.returned == inf, state
+    if operation.created is not None and operation.created != (state is None):
+        return False, state
+    return True, operation.value
+
+
+def is_linearizable(history: Sequence[Operation], initial: str | None = None) -> bool:
+    """Return whether some order, consistent with real time, explains every known answer."""
+    operations = sorted(history, key=lambda it: (it.called, it.returned))
+    count = len(operations)
+    must = sum(1 << number for number, it in enumerate(operations) if it.returned != inf)
+    seen: set[tuple[int, str | None]] = set()
+    stack: list[tuple[int, str | None]] = [(0, initial)]
+    while stack:
+        done, state = stack.pop()
+        if done & must == must:
+            return True
+        if (done, state) in seen:
+            continue
+        seen.add((done, state))
+        earliest_return = inf
+        for number in range(count):
+            operation = operations[number]
+            if operation.called > earliest_return:
+                break
+            if done >> number & 1:
+                continue
+            earliest_return = min(earliest_return, operation.returned)
+        for number in range(count):
+            operation = operations[number]
+            if operation.called > earliest_return:
+                break
+            if done >> number & 1:
+                continue
+            possible, after = step(operation, state)
+            if possible:
+                stack.append((done | 1 << number, after))
+    return False
