@@ -33,12 +33,18 @@ class LineWriter:
     """Writes lines to a file descriptor from a thread of its own; ``write`` never waits."""
 
     def __init__(self, descriptor: int, lines_max: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._queue: queue.Queue[bytes | None] = queue.Queue(lines_max)
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
-        self.dropped = 0
-        """Lines lost since the start."""
+        # Each is counted by one side only, so no lock is needed.
+        self._did_not_fit = 0
+        self._not_written = 0
         self._told = 0
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost since the start."""
+        return self._did_not_fit + self._not_written
 
     def start(self) -> None:
         """Begin to write."""
@@ -52,7 +58,7 @@ class LineWriter:
                 self._told = self.dropped
             self._queue.put_nowait(line)
         except queue.Full:
-            self.dropped += 1
+            self._did_not_fit += 1
 
     def stop(self) -> None:
         """Write what is queued, for at most a second: a reader that is stuck must not keep the process."""
@@ -62,22 +68,24 @@ class LineWriter:
             return
         self._thread.join(STOP_S)
 
+    def pump(self) -> bool:
+        """Write the next batch, waiting for its first line; return False after the last one. The thread's work."""
+        lines = [self._queue.get()]
+        while len(lines) < BATCH_LINES and not self._queue.empty():
+            lines.append(self._queue.get())
+        ends = None in lines
+        if not self._write_all(b"".join(line + b"\n" for line in lines if line is not None)):
+            self._not_written += len(lines) - ends
+        return not ends
+
     def _run(self) -> None:
-        while True:
-            lines = [self._queue.get()]
-            while len(lines) < BATCH_LINES and not self._queue.empty():
-                lines.append(self._queue.get())
-            ends = None in lines
-            data = b"".join(line + b"\n" for line in lines if line is not None)
-            if not self._write_all(data):
-                self.dropped += len(lines) - ends
-            if ends:
-                return
+        while self.pump():
+            pass
 
     def _write_all(self, data: bytes) -> bool:
         try:
             while data:
-                data = data[os.write(self._descriptor, data) :]
+                data = data[os.write(self.descriptor, data) :]
         except OSError:
             return False  # Nobody reads any more; the counter is in /metrics.
         return True

@@ -163,3 +163,12 @@ def serve(test: Callable[[EdgeUnderTest], Awaitable[None]], edge: EdgeUnderTest 
             assert running.failures == []
 
     asyncio.run(whole())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop turn until the condition holds."""
+    for _ in range(100_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came to that")

@@ -42,6 +42,14 @@ def run(test: Callable[[Service, FakeDriver], Awaitable[None]]) -> None:
     asyncio.run(whole())
 
 
+async def carried_out(service: Service, request: Put | Delete | Get | List) -> object:
+    if isinstance(request, Put):
+        return await service.put(request)
+    if isinstance(request, Delete):
+        return await service.delete(request)
+    return await (service.get(request) if isinstance(request, Get) else service.list(request))
+
+
 def test_a_change_carries_its_deadline_wall_time_and_shard() -> None:
     async def test(service: Service, driver: FakeDriver) -> None:
         written = await service.put(Put("ada", "k", b"x", "a/b", timeout_s=2.0))
@@ -78,14 +86,7 @@ def test_what_may_not_be_never_reaches_replication(
 ) -> None:
     async def test(service: Service, driver: FakeDriver) -> None:
         with pytest.raises(error):
-            if isinstance(request_, Put):
-                await service.put(request_)
-            elif isinstance(request_, Delete):
-                await service.delete(request_)
-            elif isinstance(request_, Get):
-                await service.get(request_)
-            else:
-                await service.list(request_)
+            await carried_out(service, request_)
         assert driver.seen == []
 
     run(test)

@@ -9,6 +9,8 @@ from ringkeep_testing.http_edge import Answer, EdgeUnderTest, request, serve
 
 DOC = "/v1/users/ada/docs/k"
 MIB = 1 << 20
+HUGE = f"PUT {DOC} HTTP/1.1\r\nHost: n\r\nContent-Length: 99999999999\r\n\r\n".encode()
+MANY = {f"X_{i}": "y" * 1000 for i in range(17)}
 
 WELL_FORMED = [
     # what is wrong, request, status, code
@@ -85,13 +87,13 @@ WELL_FORMED = [
     ("OPTIONS of everything", request("OPTIONS", "*"), 400, "bad_request"),
     (
         "headers that are too large together",
-        request("GET", DOC, **{f"X_{i}": "y" * 1000 for i in range(17)}),
+        request("GET", DOC, b"", **MANY),
         431,
         "headers_too_large",
     ),
     ("a header that is too large", request("GET", DOC, X="y" * 20_000), 431, "headers_too_large"),
     ("a target that is too large", request("GET", "/" + "y" * 20_000), 431, "headers_too_large"),
-    ("a thousand headers", request("GET", DOC, **{f"X{i}": "" for i in range(1000)}), 431, "headers_too_large"),
+    ("a thousand headers", request("GET", DOC, b"", **{f"X{i}": "" for i in range(1000)}), 431, "headers_too_large"),
 ]
 
 MALFORMED = [

@@ -9,7 +9,7 @@ import pytest
 from ringkeep_core.hashing import shard_of
 from ringkeep_node.machines.shard.effects import NotApplied, Result, Unknown, WriteRequest
 from ringkeep_testing.fake_driver import FakeDriver
-from ringkeep_testing.http_edge import EdgeUnderTest, request, serve
+from ringkeep_testing.http_edge import EdgeUnderTest, request, serve, until
 
 PATH = "/v1/users/ada/docs/notes/1"
 
@@ -245,14 +245,11 @@ def test_a_change_is_made_although_its_client_hung_up() -> None:
         edge.driver.held_back = asyncio.Event()
         wire = await edge.connect()
         await wire.send(request("PUT", PATH, b"x"))
-        while not edge.driver.seen:
-            await asyncio.sleep(0)
+        await until(lambda: edge.driver.seen)
         wire.hang_up()
-        while edge.server.connections[0].transport is not None:
-            await asyncio.sleep(0)
+        await until(lambda: edge.server.connections[0].transport is None)
         edge.driver.held_back.set()
-        while edge.server.connections:
-            await asyncio.sleep(0)
+        await until(lambda: not edge.server.connections)
 
         assert edge.driver.documents == {("ada", "notes/1"): b"x"}
 
