@@ -84,6 +84,7 @@ class AsyncClient:
         self._transport: Transport | None = None
         self._refresh: asyncio.Task[None] | None = None
         self._refresh_again = False
+        self._refresh_source: str | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -354,7 +355,8 @@ class AsyncClient:
         try:
             answer = await self._attempt(url, request, attempt_s, total_s)
         except RingkeepError as error:
-            self._routes.failed(url, now=asyncio.get_running_loop().time())
+            silent = isinstance(error.__cause__, TimeoutError)
+            self._routes.failed(url, now=asyncio.get_running_loop().time(), silent=silent)
             return None, error
         self._routes.answered(url)
         return answer, answer.error()
@@ -405,11 +407,13 @@ class AsyncClient:
     def _notice(self, answer: Answer) -> None:
         """Fetch the map if an answer shows a newer epoch than ours, or if there is none yet."""
         if answer.shard >= 0 and self._routes.is_stale(answer.shard, answer.epoch):
-            self._start_refresh()
+            self._start_refresh(answer.url)
 
-    def _start_refresh(self) -> None:
+    def _start_refresh(self, source: str | None = None) -> None:
+        """Fetch the map soon, from ``source`` (a node that is known to answer) if one is given."""
         if not self._direct:
             return
+        self._refresh_source = source or self._refresh_source
         if self._refresh is None or self._refresh.done():
             self._refresh = asyncio.get_running_loop().create_task(self._refresh_map())
         else:
@@ -420,7 +424,8 @@ class AsyncClient:
         loop = asyncio.get_running_loop()
         while True:
             self._refresh_again = False
-            url = self._routes.target(None, now=loop.time(), draw=self._draw)
+            url = self._routes.target(self._refresh_source, now=loop.time(), draw=self._draw)
+            self._refresh_source = None
             limit_s = self._policy.attempt_s
             answer, error = await self._try(url, Request("GET", "/v1/cluster/map"), limit_s, limit_s)
             if error is None and answer is not None:

@@ -19,6 +19,8 @@ from ringkeep_core.hashing import shard_of
 
 AVOID_FIRST_S = 0.5
 AVOID_MAX_S = 8.0
+# Trying a silent node again costs a whole attempt, a refused connection costs nothing.
+AVOID_SILENT_S = 5.0
 
 
 class _Avoided(msgspec.Struct, frozen=True):
@@ -84,12 +86,16 @@ class Routes:
         others = [url for url in self._addresses if url != last] or list(self._addresses)
         return min(others, key=lambda url: self._avoided[url].until if url in self._avoided else 0.0)
 
-    def failed(self, url: str, *, now: float) -> None:
-        """Avoid an address that refused or broke a connection, longer each time (0.5 s doubled up to 8 s)."""
+    def failed(self, url: str, *, now: float, silent: bool = False) -> None:
+        """Avoid an address that refused or broke a connection, longer each time (0.5 s doubled up to 8 s).
+
+        One that was ``silent`` is avoided for at least 5 s.
+        """
         before = self._avoided.get(url)
         if before is not None and now < before.until:
             return  # several requests broke at once: that is one failure
-        span_s = AVOID_FIRST_S if before is None else min(AVOID_MAX_S, before.span_s * 2)
+        first_s = AVOID_SILENT_S if silent else AVOID_FIRST_S
+        span_s = first_s if before is None else min(AVOID_MAX_S, max(first_s, before.span_s * 2))
         self._avoided[url] = _Avoided(now + span_s, span_s)
 
     def answered(self, url: str) -> None:

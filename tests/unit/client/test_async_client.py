@@ -152,12 +152,25 @@ def test_a_dead_node_costs_a_retry_and_not_an_error() -> None:
     run(test)
 
 
+def test_a_node_that_hangs_costs_one_attempt_and_not_one_for_each_call() -> None:
+    async def test(cluster: FakeCluster, client: AsyncClient) -> None:
+        await client.map()
+        user = cluster.user_of("n1")
+        cluster.inject("n1", *[Fault.HANG] * 1000)
+        for number in range(5):
+            await client.put(user, str(number), b"v")
+
+        assert len(cluster.seen_by("n1", "PUT")) == 1
+
+    run(test)
+
+
 def test_a_refusal_until_the_deadline_is_raised_as_what_it_was() -> None:
     async def test(cluster: FakeCluster, client: AsyncClient) -> None:
         for name in cluster.nodes:
             cluster.inject(name, *[Fault.REFUSE] * 1000)
         with pytest.raises(NoPrimary) as caught:
-            await client.put("ada", "k", b"v", timeout_s=0.05)
+            await client.put("ada", "k", b"v", timeout_s=0.5)
 
         assert isinstance(caught.value.__cause__, ProblemAnswer)
         assert (caught.value.__cause__.status, cluster.applied) == (503, 0)
@@ -169,7 +182,7 @@ def test_one_unknown_attempt_makes_the_whole_change_unknown_even_if_later_ones_w
     async def test(cluster: FakeCluster, client: AsyncClient) -> None:
         cluster.inject("n1", Fault.UNKNOWN_APPLIED, *[Fault.REFUSE] * 1000)
         with pytest.raises(OutcomeUnknown):
-            await client.put("ada", "k", b"v", timeout_s=0.05)
+            await client.put("ada", "k", b"v", timeout_s=0.5)
 
         assert cluster.applied == 1
 
@@ -181,9 +194,9 @@ def test_a_read_that_nobody_answers_is_unavailable() -> None:
         for name in cluster.nodes:
             await cluster.stop(name)
         with pytest.raises(Unavailable):
-            await client.get("ada", "k", timeout_s=0.05)
+            await client.get("ada", "k", timeout_s=0.5)
         with pytest.raises(Unavailable):
-            await client.put("ada", "k", b"v", timeout_s=0.05)
+            await client.put("ada", "k", b"v", timeout_s=0.5)
 
     run(test)
 
@@ -218,7 +231,7 @@ def test_something_that_is_not_ringkeep_is_said_to_be_so() -> None:
     async def test(cluster: FakeCluster, client: AsyncClient) -> None:
         cluster.inject("n1", *[Fault.PROXY] * 1000)
         with pytest.raises(UnexpectedAnswer):
-            await client.get("ada", "k", timeout_s=0.05)
+            await client.get("ada", "k", timeout_s=0.5)
 
     run(test, nodes=1)
 
@@ -329,6 +342,6 @@ def test_an_import_into_a_dead_cluster_fails_with_one_plain_error() -> None:
         for name in cluster.nodes:
             await cluster.stop(name)
         with pytest.raises(Unavailable):
-            await client.import_lines([_line("ada", 1)], timeout_s=0.05)
+            await client.import_lines([_line("ada", 1)], timeout_s=0.5)
 
     run(test)

@@ -147,12 +147,12 @@ def test_an_unavailable_cluster_is_exit_code_three_with_the_next_step(
 ) -> None:
     for name in cluster.nodes:
         cluster.inject(name, *[Fault.REFUSE] * 1000)
-    refused = run(["get", "ada", "k", "--timeout", "0.05"])
+    refused = run(["get", "ada", "k", "--timeout", "0.5"])
     refused_err = capsys.readouterr().err
     monkeypatch.delenv("RINGKEEP_URL")
     missing = run(["get", "ada", "k"])
     missing_err = capsys.readouterr().err
-    unreachable = run(["status", "--url", "http://127.0.0.1:1", "--timeout", "0.05"])
+    unreachable = run(["status", "--url", "http://127.0.0.1:1", "--timeout", "0.5"])
 
     assert (refused, missing, unreachable) == (3, 3, 3)
     assert "ringkeep status" in refused_err
@@ -164,7 +164,7 @@ def test_an_unknown_outcome_is_never_called_a_failure(cluster: FakeCluster, caps
     for name in cluster.nodes:
         cluster.inject(name, *[Fault.UNKNOWN_APPLIED] * 1000)
 
-    assert run(["put", "ada", "k", "v", "--timeout", "0.05"]) == 1
+    assert run(["put", "ada", "k", "v", "--timeout", "0.5"]) == 1
     assert "It may have been done" in capsys.readouterr().err
 
 

@@ -79,6 +79,14 @@ def test_an_address_that_failed_is_avoided_for_longer_each_time_until_it_answers
     assert routes.target("http://a:1", now=20.5, draw=first) == "http://a:1"
 
 
+def test_an_address_that_was_silent_is_avoided_for_longer_than_one_that_refused() -> None:
+    routes = Routes(["http://a:1", "http://b:1"])
+    routes.failed("http://a:1", now=10.0, silent=True)
+
+    assert routes.target("http://a:1", now=14.9, draw=lambda: 0.0) == "http://b:1"
+    assert routes.target("http://a:1", now=15.0, draw=lambda: 0.0) == "http://a:1"
+
+
 def test_when_every_address_failed_the_one_that_failed_longest_ago_is_tried() -> None:
     routes = Routes(["http://a:1", "http://b:1"])
     routes.failed("http://b:1", now=1.0)
