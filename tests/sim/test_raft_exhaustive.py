@@ -19,6 +19,8 @@ FIGURE_8 = (
     *LED, "a proposes", "a synced", "a crashes",
     "c time-out", "c synced", "c->b RequestVote", "b synced", "b->c VoteAnswer", "c synced", "c crashes",
     "a time-out", "a synced", "a time-out", "a synced", "a->b RequestVote(term=4", "b synced", "b->a VoteAnswer(term=4",
+    "a->b AppendEntries(term=4, previous_index=3", "b->a AppendAnswer(term=4, success=False",
+    "a->b AppendEntries(term=4, previous_index=2", "b synced", "c time-out", "c synced",
 )
 
 
@@ -35,7 +37,9 @@ SCENES = {
     "from the start": Scene((), Budget(elections=2, proposals=1, crashes=1, duplicates=1)),
     "from the start, deep, with prevote": Scene((), Budget(elections=3, crashes=2), deep=True, prevote=True),
     "a leader is overtaken": Scene(LED, Budget(elections=1, proposals=1, crashes=1)),
-    "figure 8": Scene(FIGURE_8, Budget(elections=1, proposals=0, crashes=0, term_max=9)),
+    "figure 8": Scene(
+        FIGURE_8, Budget(elections=1, proposals=0, crashes=0, duplicates=0, drops=0, term_max=9, flight_max=12)
+    ),
     "figure 8 with crashes": Scene(FIGURE_8, Budget(elections=2, proposals=1, crashes=2, term_max=9), deep=True),
     "reads while leaders change": Scene(
         LED, Budget(elections=1, proposals=1, crashes=0, heartbeats=1, reads=1), deep=True
