@@ -193,3 +193,9 @@ def test_a_forecast_sums_what_a_plan_will_cost_before_it_is_carried_out() -> Non
         shards=(0, 1), copies=2, primaries=1, bytes=60_000_000, seconds=0.6, pause_s=0.01
     )
     assert forecast((), SETTINGS) == Forecast((), 0, 0, 0, 0.0, 0.0)
+
+
+def test_a_primary_stays_until_another_node_can_take_over() -> None:
+    shard = ShardCopies("a", ("a", "b", "c", "d"), need=2)
+
+    assert steps([shard], _goal(("bcd", None)), _nodes("abcd"), SETTINGS) == ()

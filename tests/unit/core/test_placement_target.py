@@ -354,3 +354,24 @@ def test_primaries_alone_move_only_inside_in_sync_and_never_make_the_balance_wor
 
     assert primary_moves(after, nodes, wanted) == ()
     assert [holders(shard) for shard in after] == [holders(shard) for shard in shards]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.lists(st.sampled_from("abcd"), unique=True, min_size=1, max_size=3).map(
+            lambda names: ShardCopies(primary=names[0], in_sync=tuple(names))
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_no_other_choice_of_the_same_balance_moves_fewer_primaries(shards: list[ShardCopies]) -> None:
+    moves = primary_moves(shards, [Candidate(name) for name in "abcd"], SETTINGS)
+    after = [shard.primary or "" for shard in shards]
+    for move in moves:
+        after[move.shard] = move.target
+    rivals = [choice for choice in itertools.product(*(s.in_sync for s in shards)) if sorted(choice) == sorted(after)]
+    fewest = min(sum(name != s.primary for name, s in zip(choice, shards, strict=True)) for choice in rivals)
+
+    assert len(moves) == fewest
