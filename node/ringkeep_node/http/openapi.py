@@ -90,6 +90,13 @@ def _document_paths() -> Schema:
                 parameters=[if_match, if_none_match, id_header],
             ),
         },
+        **_user_paths(),
+    }
+
+
+def _user_paths() -> Schema:
+    user, timeout, consistency = (_ref("parameters", name) for name in ("user", "timeout", "consistency"))
+    return {
         "/v1/users/{user}/docs": {
             "parameters": [user, timeout],
             "get": _operation(
@@ -290,6 +297,13 @@ def _schemas() -> Schema:
                 },
             }
         ),
+        **_admin_schemas(),
+    }
+
+
+def _admin_schemas() -> Schema:
+    text, number = {"type": "string"}, {"type": "integer"}
+    return {
         "Bootstrap": {
             "type": "object",
             "required": ["members"],
