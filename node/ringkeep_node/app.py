@@ -53,6 +53,7 @@ EXIT_FAILED: Final = 1
 LAG_EVERY_S: Final = 0.1
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 OPEN_FILES: Final = 65_536
+SWITCH_INTERVAL_S: Final = 0.0005
 LOG_FIXED: Final = ("salt",)
 STORE_FIXED: Final = ("vfs",)
 
@@ -234,6 +235,8 @@ class Process:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        # The log's thread must not wait 5 ms for the interpreter after each sync: that would be most of a write's time.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
 
     # --- parts, in the order in which they open ------------------------------------------------------------------
 

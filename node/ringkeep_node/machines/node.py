@@ -554,7 +554,7 @@ class Node:
         dead = [
             (view.storage, view.counter)
             for view in self.swim.members_at(now).values()
-            if view.state is MemberState.DEAD
+            if view.state >= MemberState.DEAD
         ]
         self.swim.set_state(DEATHS_KEY, encode_reports(dead), now=now)
 
