@@ -21,6 +21,7 @@ class _Content:
         self.durable = bytearray(durable)
         self.live = bytearray(durable)
         self.unsynced: list[tuple[int, bytes]] = []
+        self.cut_to: int | None = None
 
 
 class SimFile:
@@ -48,6 +49,14 @@ class SimFile:
         content.unsynced.append((offset, bytes(data)))
         self._disk.step()
 
+    def truncate(self, size: int) -> None:
+        """Cut the file (SQLite does); like a write it may be lost until the next sync."""
+        content = self._content
+        del content.live[size:]
+        content.unsynced = [(at, data[: size - at]) for at, data in content.unsynced if at < size]
+        content.cut_to = size if content.cut_to is None else min(size, content.cut_to)
+        self._disk.step()
+
     def sync(self) -> None:
         """Make everything written durable; a power cut here comes before that."""
         self._disk.step()
@@ -61,6 +70,9 @@ class SimFile:
 
 
 def _settle(content: _Content) -> None:
+    if content.cut_to is not None:
+        del content.durable[content.cut_to :]
+        content.cut_to = None
     for offset, data in content.unsynced:
         _put(content.durable, offset, data)
     content.unsynced.clear()
@@ -82,12 +94,14 @@ class SimDisk:
         self.steps = 0
         self.sync_calls = 0
         self.cut_at_step: int | None = None
+        self.at_cut: SimDisk | None = None
         self.sync_error: OSError | None = None
 
     def step(self) -> None:
-        """Count a step; raise PowerCut when it is the chosen one."""
+        """Count a step; raise PowerCut when it is the chosen one, and keep what the disk was in ``at_cut``."""
         self.steps += 1
         if self.steps == self.cut_at_step:
+            self.at_cut = self.after_kill()
             raise PowerCut
 
     def names(self) -> list[str]:
@@ -135,6 +149,7 @@ class SimDisk:
                 copied = _Content(bytes(content.durable))
                 copied.live = bytearray(content.live)
                 copied.unsynced = list(content.unsynced)
+                copied.cut_to = content.cut_to
                 copies[id(content)] = copied
         disk._files = {name: copies[id(content)] for name, content in self._files.items()}
         disk._durable_names = {name: copies[id(content)] for name, content in self._durable_names.items()}
@@ -177,6 +192,8 @@ class SimDisk:
 
 def _survived(content: _Content, random: Random) -> bytes:
     result = bytearray(content.durable)
+    if content.cut_to is not None and random.random() < 0.5:
+        del result[content.cut_to :]
     writes = list(content.unsynced)
     random.shuffle(writes)
     for offset, data in writes:
