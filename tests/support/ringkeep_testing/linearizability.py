@@ -56,10 +56,21 @@ def step(operation: Operation, state: str | None) -> tuple[bool, str | None]:
     return True, operation.value
 
 
+def _groups(operations: Sequence[Operation]) -> list[tuple[str | None, str | None, str | None] | None]:
+    """Name the operations of unknown outcome whose values nobody saw: those of one name are as good as each other."""
+    seen = {value for it in operations for value in (it.only_if, it.unless)}
+    seen |= {it.value for it in operations if it.kind == "read"}
+    return [
+        ("?" if it.value not in seen else it.value, it.only_if, it.unless) if it.returned == inf else None
+        for it in operations
+    ]
+
+
 def is_linearizable(history: Sequence[Operation], initial: str | None = None) -> bool:
     """Return whether some order, consistent with real time, explains every known answer."""
     operations = sorted(history, key=lambda it: (it.called, it.returned))
-    count = len(operations)
+    groups = _groups(operations)
+    values = ["?" if group is not None and group[0] == "?" else None for group in groups]
     must = sum(1 << number for number, it in enumerate(operations) if it.returned != inf)
     seen: set[tuple[int, str | None]] = set()
     stack: list[tuple[int, str | None]] = [(0, initial)]
@@ -70,21 +81,29 @@ def is_linearizable(history: Sequence[Operation], initial: str | None = None) ->
         if (done, state) in seen:
             continue
         seen.add((done, state))
+        known: list[tuple[int, str | None]] = []
+        tried: set[object] = set()
         earliest_return = inf
-        for number in range(count):
-            operation = operations[number]
+        candidates = []
+        for number, operation in enumerate(operations):
             if operation.called > earliest_return:
                 break
-            if done >> number & 1:
+            if not done >> number & 1:
+                candidates.append(number)
+                earliest_return = min(earliest_return, operation.returned)
+        for number in candidates:
+            group = groups[number]
+            if group is not None:
+                if group in tried:
+                    continue
+                tried.add(group)
+            possible, after = step(operations[number], state)
+            if not possible:
                 continue
-            earliest_return = min(earliest_return, operation.returned)
-        for number in range(count):
-            operation = operations[number]
-            if operation.called > earliest_return:
-                break
-            if done >> number & 1:
-                continue
-            possible, after = step(operation, state)
-            if possible:
-                stack.append((done | 1 << number, after))
+            if group is None:
+                known.append((done | 1 << number, after))
+            elif after != state:
+                stack.append((done | 1 << number, values[number] or after))
+        # Operations with known answers are tried first: they are what must be explained.
+        stack.extend(reversed(known))
     return False

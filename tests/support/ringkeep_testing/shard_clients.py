@@ -162,6 +162,9 @@ class _Attempts:
         world = self._world
         # The deadline of an attempt is over before the operation's: the primary may answer "unknown" in between.
         request = _with_deadline(self._request, world.now + 2.0)
+        if isinstance(request, WriteRequest):
+            assert self._gateway.held is not None
+            request = msgspec.structs.replace(request, epoch=self._gateway.held.shards[self._shard].epoch)
 
         def answered(result: Result) -> None:
             if not self._is_lost(target, self._gateway):
@@ -193,6 +196,8 @@ class _Attempts:
                 self._end("found", replace(self._draft, value=result.row.value.decode()))
             case Absent() if self._operation is None:
                 self._end("absent", replace(self._draft, value=None))
+            case Absent() | NotApplied("version_mismatch") if attempt != self._attempt:
+                pass  # A later attempt is on its way and may have been taken: only its answer counts.
             case Absent():
                 self._end("deleted nothing", replace(self._draft, kind="read", value=None, only_if=None, unless=None))
             case PageFound():

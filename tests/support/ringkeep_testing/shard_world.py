@@ -429,9 +429,12 @@ class ShardWorld:
     def block(self, one: ShardNode, other: ShardNode) -> None:
         """Cut one direction; both notice after a while."""
         self.blocked.add((one.number, other.number))
-        storage, theirs = other.storage, one.storage
-        self.after(self.random.random(), lambda: self._disconnect(one, other, storage), one)
-        self.after(self.random.random(), lambda: self._disconnect(other, one, theirs), other)
+        for node, lost in ((one, other), (other, one)):
+            self.after(self.random.random(), lambda n=node, o=lost: self._notice(n, o), node)  # type: ignore[misc]
+
+    def _notice(self, node: ShardNode, lost: ShardNode) -> None:
+        if self.is_blocked(node, lost) or self.is_blocked(lost, node):
+            self._disconnect(node, lost, lost.storage)
 
     def unblock_all(self) -> None:
         """End all partitions and connect everybody anew."""

@@ -37,7 +37,9 @@ class WriteRequest(Struct, frozen=True, array_like=True):
 
     ``if_match``: the first document must exist with one of these versions (empty: with any). ``if_none_match``: it must
     have none of these versions (empty: it must not exist). ``deadline`` is monotonic, in seconds, of the node that judges.
-    ``imported``: lines of an import; the answer is IMPORTED, and the last line of a key wins.
+    ``imported``: lines of an import; the answer is IMPORTED, and the last line of a key wins. ``epoch``: the
+    shard's epoch by the sender's map, 0 to leave it open: an attempt that another one has overtaken must not be applied
+    in a later epoch, where the other may have been refused.
     """
 
     writes: tuple[Write, ...]
@@ -48,6 +50,7 @@ class WriteRequest(Struct, frozen=True, array_like=True):
     if_match: tuple[int, ...] | None = None
     if_none_match: tuple[int, ...] | None = None
     imported: bool = False
+    epoch: int = 0
 
 
 class ReadRequest(Struct, frozen=True, array_like=True):

@@ -85,6 +85,44 @@ class Overlay:
         return None
 
 
+class Refusals:
+    """What operations of this epoch were refused, as long as their gateways may send them again.
+
+    An operation has one verdict in an epoch: were it judged anew when a second attempt arrives, its gateway could hear
+    that it was refused and the write be applied all the same. The request names its epoch, so no attempt crosses one.
+    """
+
+    __slots__ = ("_judged", "_lowest")
+
+    def __init__(self) -> None:
+        self._judged: dict[str, dict[int, Judged]] = {}
+        self._lowest: dict[str, int] = {}
+
+    def close_below(self, operation: OperationId) -> None:
+        """Forget numbers that the gateway has closed; they are refused from now on."""
+        if operation.lowest > self._lowest.get(operation.gateway, 0):
+            self._lowest[operation.gateway] = operation.lowest
+            kept = self._judged.get(operation.gateway)
+            if kept:
+                self._judged[operation.gateway] = {
+                    number: judged for number, judged in kept.items() if number >= operation.lowest
+                }
+
+    def judged(self, operation: OperationId) -> Judged | None:
+        """Return what this operation was refused with before."""
+        kept = self._judged.get(operation.gateway)
+        if kept and operation.number in kept:
+            return kept[operation.number]
+        if operation.number < self._lowest.get(operation.gateway, 0):
+            return Unknown(), 0
+        return None
+
+    def remember(self, operation: OperationId, judged: Judged) -> None:
+        """Keep a refusal; what was stored is kept in the log."""
+        if not isinstance(judged[0], Stored | Unknown):
+            self._judged.setdefault(operation.gateway, {})[operation.number] = judged
+
+
 def _drop_oldest(table: dict[tuple[str, str], list[_T]], place: tuple[str, str]) -> None:
     held = table[place]
     if len(held) == 1:

@@ -35,6 +35,7 @@ from ringkeep_node.machines.shard.messages import Ack, Append, EpochAsk, EpochEn
 from ringkeep_node.machines.shard.operations import (
     Judged,
     Overlay,
+    Refusals,
     judge_change,
     judge_idempotency,
     judge_operation,
@@ -110,6 +111,7 @@ class Lead:
         "peers",
         "pending_bytes",
         "queue",
+        "refusals",
         "shard",
         "takeover",
         "waiters",
@@ -127,6 +129,7 @@ class Lead:
         self.confirmers: tuple[str, ...] = ()
         self.takeover: Takeover | None = None
         self.overlay = Overlay()
+        self.refusals = Refusals()
         self.waiters: deque[tuple[int, int, int, int]] = deque()
         self.pending_bytes = 0
         self.queue: deque[tuple[int, WriteRequest | ReadRequest]] = deque()
@@ -162,12 +165,16 @@ class Lead:
     def _admit(self, token: int, request: WriteRequest) -> None:
         ctx, copy, operation = self.ctx, self.copy, request.operation
         judged: Judged | int | None = None
+        if request.epoch not in (0, self.epoch):
+            self._move_on(token)
+            return
         if operation is not None:
             if operation.gateway not in self.desk.registered:
                 # Ended, or registered by a map that is still on its way: only a newer map tells, so ask again.
                 ctx.answer(token, NotApplied("no_primary", "the gateway's boot is not registered in the map held here"))
                 return
-            judged = judge_operation(self.overlay, copy.state, operation, self.epoch)
+            self.refusals.close_below(operation)
+            judged = self.refusals.judged(operation) or judge_operation(self.overlay, copy.state, operation, self.epoch)
         if judged is None and request.idempotency is not None:
             judged = judge_idempotency(self.overlay, ctx.store, copy, request, self.epoch)
         if judged is None:
@@ -176,6 +183,8 @@ class Lead:
                 return
             judged = judge_change(self.overlay, ctx.store, copy, request, self.epoch)
         if isinstance(judged, tuple):
+            if operation is not None:
+                self.refusals.remember(operation, judged)
             if type(judged[0]) is Stored:
                 ctx.open[token] = APPENDED
             self.desk.confirmation.add(self, (token, None, judged[0], max(judged[1], self.begin_sn)))
@@ -271,6 +280,11 @@ class Lead:
         self.desk.pending_bytes -= self.pending_bytes
         for register in (self.desk.unsent, self.desk.active, self.desk.commit_news):
             register.pop(self, None)
+
+    def _move_on(self, token: int) -> None:
+        held = self.ctx.held
+        assert held is not None
+        self.ctx.answer(token, Moved(self.ctx.me, self.epoch, held.version))
 
     def refuse_reads(self, reads: list[WaitingRead]) -> None:
         """Send reads that were never answered to whoever leads now."""
