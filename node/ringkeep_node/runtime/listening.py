@@ -43,9 +43,18 @@ async def open_datagrams(
 
 
 def _refusal(error: OSError, kind: str, host: str, port: int, setting: str) -> StartRefused:
-    # uvloop reports a name that cannot be resolved, or an address of another machine, as OSError too.
-    if error.errno == errno.EADDRINUSE:
+    if _number_of(error) == errno.EADDRINUSE:
         return PortInUse(f"another process uses {kind} {host}:{port} ({setting})")
     if isinstance(error, socket.gaierror):
         return StartRefused(f"the host of {host}:{port} ({setting}) is not known")
     return StartRefused(f"cannot listen on {kind} {host}:{port} ({setting}): {error.strerror or error}")
+
+
+def _number_of(error: BaseException) -> int | None:
+    """Return the error number; uvloop wraps the system's error in one without a number."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause.errno
+        cause = cause.__cause__ or cause.__context__
+    return None
