@@ -3,13 +3,14 @@
 import errno
 import threading
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
 from ringkeep_node.runtime.disk import RealDisk
 from ringkeep_node.runtime.wal import Log, LogGone, LogSettings
-from ringkeep_node.runtime.wal.format import BLOCK_BYTES, decode_header, encode, is_intact
+from ringkeep_node.runtime.wal.format import BLOCK_BYTES, MAGIC, decode_header, encode, is_intact
 from ringkeep_node.runtime.wal.queue import Queue, Waiting
 from ringkeep_testing.sim_disk import SimDisk
 
@@ -265,3 +266,59 @@ def test_a_real_disk_names_its_files_and_refuses_to_make_one_twice(tmp_path: Pat
     file.close()
     disk.remove("a")
     assert disk.names() == []
+
+
+def test_garbage_in_place_of_segments_is_an_empty_log_and_no_error() -> None:
+    random = Random(7)
+    for _ in range(100):
+        disk = SimDisk()
+        file = disk.create(f"{random.randint(1, 5):016x}.log")
+        garbage = bytearray(random.randbytes(random.choice((0, 10, 4096, 20_000))))
+        for at in range(0, len(garbage), 4096):
+            garbage[at : at + 8] = MAGIC[: len(garbage) - at]
+        file.pwrite(bytes(garbage), 0)
+        log, found = Log.open(disk, SMALL, {})
+        fill(log, range(1, 3))
+
+        assert found.empty
+        assert len(log.read(1, 1, 0, 10_000)) == 2
+
+
+def test_readers_see_whole_entries_in_order_while_the_log_grows_and_lets_go(tmp_path: Path) -> None:
+    log, _found = Log.open(RealDisk(tmp_path / "log"), SMALL, {})
+    log.start(lambda function, *arguments: function(*arguments), lambda error: pytest.fail(repr(error)))
+    wrong: list[object] = []
+    seen = [0]
+    stop = threading.Event()
+
+    def read() -> None:
+        after = 0
+        while not stop.is_set():
+            try:
+                found = log.read(1, 1, after, 5000)
+            except LogGone:
+                after = log.first_sn(1, 1) - 1
+                continue
+            expected = [(1, after + 1 + n, b"%d" % (after + 1 + n) * 100) for n in range(len(found))]
+            if found != expected:
+                wrong.append((after, found))
+            after += len(found)
+            seen[0] += len(found)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for sn in range(1, 1501):
+        log.append([entry(1, sn, b"%d" % sn * 100)])
+        if sn % 20 == 0:
+            log.release({(1, 1): sn - 10})
+        if sn % 100 == 0:
+            while log.queued_bytes:
+                stop.wait(0.001)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    log.close()
+
+    assert wrong == []
+    assert seen[0] > 0
