@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ringkeep_core.mapchanges import Boot, MapChange, decode_change, encode_change
 from ringkeep_core.maprules import Applied
@@ -126,7 +127,9 @@ class Control:
         self._complete_boot = complete_boot
         self._unsynced: deque[_Unsynced] = deque()
         self._tracked: dict[int, _Tracked] = {}
+        self._relayed: dict[int, tuple[str, int]] = {}
         self._numbers = 0
+        self._asked_members = 0
         self._awaited: dict[int, tuple[int, str, int]] = {}
         self._asked: dict[int, _Asked] = {}
         self._raft_tokens: dict[int, tuple[str | None, int]] = {}
@@ -218,9 +221,18 @@ class Control:
         if leader == self._me:
             self._append(change, self._me, number, now)
             return
-        target = leader or self._leader_hint()
+        target = leader or self._leader_hint() or self._any_member()
         if target is not None and target != self._me:
             self.sends.append((target, Propose(number, encode_change(change), 1)))
+
+    def _any_member(self) -> str | None:
+        """Return somebody who may know the leader, another one each time.
+
+        Gossip takes nothing from a new storage under a known name, so the registration itself cannot wait for its hints.
+        """
+        others = sorted(set(self.held.map.members) - {self._me}) if self.held.map is not None else []
+        self._asked_members += 1
+        return others[self._asked_members % len(others)] if others else None
 
     def _proposed_by(self, sender: str, message: Propose, now: float) -> None:
         try:
@@ -230,10 +242,19 @@ class Control:
             return
         if self.raft.leader == self._me:
             self._append(change, sender, message.number, now)
-        elif message.hops < HOPS_MAX and message.number == 0:
-            leader = self.raft.leader
-            if leader is not None and leader != sender:
-                self.sends.append((leader, Propose(0, message.change, message.hops + 1)))
+        elif message.hops < HOPS_MAX:
+            leader = self.leader()
+            if leader is not None and leader not in (sender, self._me):
+                number = self._relay(sender, message.number) if message.number else 0
+                self.sends.append((leader, Propose(number, message.change, message.hops + 1)))
+
+    def _relay(self, origin: str, number: int) -> int:
+        """Return the number under which a proposal goes on, so that its outcome finds the way back."""
+        while len(self._relayed) >= WAITING_PROPOSALS_MAX:
+            del self._relayed[next(iter(self._relayed))]
+        self._numbers += 1
+        self._relayed[self._numbers] = (origin, number)
+        return self._numbers
 
     def _append(self, change: MapChange, origin: str, number: int, now: float) -> None:
         if isinstance(change, Boot):
@@ -245,6 +266,10 @@ class Control:
             self._awaited[result.index] = (result.term, origin, number)
 
     def _settle(self, outcome: ProposeOutcome) -> None:
+        origin = self._relayed.pop(outcome.number, None)
+        if origin is not None:
+            self.sends.append((origin[0], replace(outcome, number=origin[1])))
+            return
         if self._tracked.pop(outcome.number, None) is not None:
             self.outcomes.append((outcome.number, outcome))
 
