@@ -287,7 +287,7 @@ class Process:
         """Take all addresses, then start: a refused start must not have spoken to anybody."""
         node, loop = self._config.node, asyncio.get_running_loop()
         service = Service(host, clock=loop.time, wall=time.time)
-        edge = Edge(service, admin_token=node.admin_token)
+        edge = Edge(service, admin_token=node.admin_token, reading_bytes_max=self._config.http.reading_bytes_max)
         registry = registry_of(
             NodeCollector(
                 self._metrics, numbers=host.numbers, dropped=lambda: self._writer.dropped, version=version("ringkeep")

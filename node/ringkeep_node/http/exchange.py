@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from ringkeep_core.errors import BadRequest, RingkeepError, TooLarge, Unauthorized, UnsupportedMediaType
+from ringkeep_core.errors import BadRequest, Overloaded, RingkeepError, TooLarge, Unauthorized, UnsupportedMediaType
 from ringkeep_node.http.problems import PROBLEM_TYPE, headers_of, problem_of, status_of
 from ringkeep_node.http.replies import JSON_TYPE, STATUS_LINES, Clock, Reply
 from ringkeep_node.http.routing import MethodRefused, Target
@@ -24,6 +24,7 @@ from ringkeep_node.runtime.service import TIMEOUT_DEFAULT_S, Service, checked_ti
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 NOWHERE: Final = Target("unknown")
+READING_BYTES_MAX: Final = 64 << 20
 BODY_SILENCE_S: Final = 30.0
 """A streamed body that brings nothing for so long is given up."""
 
@@ -35,7 +36,9 @@ _BROKEN_BODY = (web.RequestPayloadError, aiohttp.ClientError, ConnectionError)
 class Edge:
     """What every request of this node shares. ``admin_token`` None: administration is open (loopback only)."""
 
-    def __init__(self, service: Service, *, admin_token: str | None = None) -> None:
+    def __init__(
+        self, service: Service, *, admin_token: str | None = None, reading_bytes_max: int = READING_BYTES_MAX
+    ) -> None:
         self.service = service
         self.driver = service.driver
         self.clock = Clock(service.wall)
@@ -44,6 +47,9 @@ class Edge:
         self.lines = f"Ringkeep-Node: {identity.name}\r\nServer: ringkeep\r\nX-Content-Type-Options: nosniff\r\n"
         self._prefix = f"{identity.boot[:8]}-"
         self._numbers = count(1)
+        self.reading_bytes = 0
+        """Announced bytes of the bodies that are being collected."""
+        self.reading_bytes_max = reading_bytes_max
         self.stopping = False
         """Set while the node ends: it still answers, but asks to be sent nothing more."""
 
@@ -97,7 +103,8 @@ class Exchange:
     async def body(self, bytes_max: int, what: str) -> bytes:
         """Return the whole body.
 
-        Raises ``TooLarge``, ``UnsupportedMediaType`` (a Content-Encoding), ``BadRequest`` (it breaks off or stalls).
+        Raises ``TooLarge``, ``UnsupportedMediaType`` (a Content-Encoding), ``BadRequest`` (it breaks off or is late),
+        ``Overloaded``.
         """
         content = self.request.content
         self._check_encoding()
@@ -110,14 +117,31 @@ class Exchange:
             if len(data) > bytes_max:
                 raise TooLarge(f"{what} may have {bytes_max} bytes, not {len(data)}")
             return data
+        return await self._whole_body(bytes_max if length is None else length, bytes_max, what)
+
+    async def _whole_body(self, expected: int, bytes_max: int, what: str) -> bytes:
+        """Collect a body that is still on its way; all such bodies together are bounded, and each has its deadline."""
+        edge = self.edge
+        if edge.reading_bytes + expected > edge.reading_bytes_max:
+            self.closes = True
+            raise Overloaded(f"this node reads {edge.reading_bytes} bytes of bodies, which is as many as it may hold")
+        edge.reading_bytes += expected
         parts: list[bytes] = []
         size = 0
-        async for part in self.chunks(silence_s=self.timeout_s()):
-            size += len(part)
-            if size > bytes_max:
-                self.closes = True
-                raise TooLarge(f"{what} may have {bytes_max} bytes")
-            parts.append(part)
+        timeout_s = self.timeout_s()
+        try:
+            async with asyncio.timeout(timeout_s):
+                async for part in self.chunks(silence_s=timeout_s):
+                    size += len(part)
+                    if size > bytes_max:
+                        self.closes = True
+                        raise TooLarge(f"{what} may have {bytes_max} bytes")
+                    parts.append(part)
+        except TimeoutError:
+            self.closes = True
+            raise BadRequest(f"the body was not complete after {timeout_s:g} s") from None
+        finally:
+            edge.reading_bytes -= expected
         return b"".join(parts)
 
     async def chunks(self, *, silence_s: float = BODY_SILENCE_S) -> AsyncIterator[bytes]:

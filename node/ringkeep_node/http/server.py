@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 from ringkeep_core.errors import BadRequest, HeadersTooLarge, Internal, RingkeepError
 from ringkeep_core.ids import HEADERS_BYTES_MAX
 from ringkeep_node.http import cluster, documents, health, openapi
-from ringkeep_node.http.exchange import Edge, Exchange, Handler
+from ringkeep_node.http.exchange import READING_BYTES_MAX, Edge, Exchange, Handler
 from ringkeep_node.http.imports import import_with
 from ringkeep_node.http.replies import Reply
 from ringkeep_node.http.routing import KNOWN_METHODS, check_method, split_target
@@ -35,17 +35,22 @@ HEADERS_MAX: Final = 512
 """Fields; the limit in bytes is met long before unless they are nearly empty."""
 FIELD_BYTES: Final = 4
 """Colon, space and line end of a header field."""
-READ_BYTES: Final = 1 << 17
+READ_BYTES: Final = 1 << 16
+"""A connection buffers at most twice as much."""
 
 OnFailure = Callable[[str, BaseException], None]
 """Called with the request id and an exception that nobody expected."""
 
 
 class ServerSettings(Struct, frozen=True):
-    """Bounds of the server. ``keep_alive_s`` also ends connections that never bring a whole request."""
+    """Bounds of the server. ``keep_alive_s`` also ends connections that never bring a whole request.
+
+    ``reading_bytes_max``: bodies that are on their way, all together.
+    """
 
     keep_alive_s: float = 75.0
-    connections_max: int = 8192
+    connections_max: int = 4096
+    reading_bytes_max: int = READING_BYTES_MAX
     shutdown_s: float = 5.0
 
 

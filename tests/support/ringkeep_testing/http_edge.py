@@ -104,7 +104,9 @@ class EdgeUnderTest:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         service = Service(self.driver, clock=loop.time, wall=lambda: self.wall_s)
-        self.edge = Edge(service, admin_token=self._admin_token)
+        self.edge = Edge(
+            service, admin_token=self._admin_token, reading_bytes_max=self._server_settings.reading_bytes_max
+        )
         registry = registry_of(
             NodeCollector(self.metrics, numbers=self.driver.numbers, dropped=lambda: 0, version="0.0.0")
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from ringkeep_node.http.server import ServerSettings
-from ringkeep_testing.http_edge import Answer, EdgeUnderTest, request, serve
+from ringkeep_testing.http_edge import Answer, EdgeUnderTest, request, serve, until
 
 DOC = "/v1/users/ada/docs/k"
 MIB = 1 << 20
@@ -266,6 +268,57 @@ def test_a_body_that_stalls_is_given_up_at_the_deadline() -> None:
 
         assert (answer.status, answer.code, answer.headers["connection"]) == (400, "bad_request", "close")
         await is_serving(edge)
+
+    serve(test)
+
+
+def test_a_body_that_drips_is_given_up_at_the_deadline_too() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        wire = await edge.connect()
+        await wire.send(
+            f"PUT {DOC} HTTP/1.1\r\nHost: n\r\nRingkeep-Timeout: 0.1\r\nContent-Length: 100\r\n\r\n".encode()
+        )
+        answer = asyncio.ensure_future(wire.answer())
+        while not answer.done():
+            await wire.send(b"x")
+            await asyncio.wait([answer], timeout=0.02)
+
+        assert ((await answer).status, (await answer).code) == (400, "bad_request")
+        assert edge.edge.reading_bytes == 0
+        await is_serving(edge)
+
+    serve(test)
+
+
+def test_bodies_on_their_way_are_bounded_all_together() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        head = f"PUT {DOC} HTTP/1.1\r\nHost: n\r\nContent-Length: 900000\r\n\r\nx".encode()
+        slow = [await edge.connect() for _ in range(2)]
+        for wire in slow:
+            await wire.send(head)
+        await until(lambda: edge.edge.reading_bytes == 1_800_000)
+        refused = await edge.raw(head)
+        small = await edge.ask("PUT", DOC, b"x")
+        for wire in slow:
+            wire.hang_up()
+        await until(lambda: edge.edge.reading_bytes == 0)
+
+        assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "overloaded", "1")
+        assert small.status == 201
+
+    serve(test, EdgeUnderTest(server=ServerSettings(reading_bytes_max=2_000_000, shutdown_s=0.5)))
+
+
+def test_an_upgrade_is_not_taken_and_the_request_answered() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        wire = await edge.connect()
+        await wire.send(request("GET", "/livez", Connection="Upgrade", Upgrade="websocket"))
+        answer = await wire.answer()
+        await wire.send(request("GET", "/readyz"))
+        after = await wire.answer()
+        tunnel = await edge.raw(b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: elsewhere:443\r\n\r\n")
+
+        assert (answer.status, after.status, tunnel.status, tunnel.code) == (200, 200, 400, "bad_request")
 
     serve(test)
 
