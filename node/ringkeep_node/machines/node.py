@@ -209,10 +209,11 @@ class Node:
         self._through_told = -1
         self._greeted: dict[str, str] = {}
         self._leads = False
-        self._last_records = 0
+        self._last_records = self._synced = 0
         self._stalled = False
         self._through_wanted = 0
         self._facts_stale = True
+        self._links_up: dict[str, None] = {}
 
     # --- what can be read at any time ----------------------------------------------------------------------------
 
@@ -268,14 +269,18 @@ class Node:
         """A link to a peer can be written."""
         if channel is Channel.CONTROL:
             self._gossip(self.swim.hint(storage, Evidence.CONNECTED, now=now), now)
+            self._links_up[storage] = None
             if self.held.map is None:
                 self._send(storage, MapPull(0))
+            self._campaign_if_new(now)
         elif channel is Channel.DATA:
             self.shards.peer_up(storage, boot, now=now)
             self.gateway.peer_up(storage, now=now)
 
     def link_down(self, storage: str, channel: Channel, evidence: Evidence | None, *, now: float) -> None:
         """A link was lost or could not be made; ``evidence`` is what that says about the peer, if anything."""
+        if channel is Channel.CONTROL:
+            self._links_up.pop(storage, None)
         if evidence is not None:
             self._gossip(self.swim.hint(storage, evidence, now=now), now)
         if channel is Channel.DATA:
@@ -295,11 +300,14 @@ class Node:
 
     def synced(self, step: int, *, now: float) -> None:
         """The records of all steps up to ``step`` are durable."""
+        self._synced = step
         self.control.synced(step, now=now)
         while self._unsynced_shards and self._unsynced_shards[0][0] <= step:
-            _, done = self._unsynced_shards.popleft()
-            self._send_shard(done.send_synced)
-            self.shards.synced(done.number, now=now)
+            self._shards_synced(self._unsynced_shards.popleft()[1], now)
+
+    def _shards_synced(self, done: ShardStep, now: float) -> None:
+        self._send_shard(done.send_synced)
+        self.shards.synced(done.number, now=now)
 
     def lagged(self, lag_s: float, *, now: float) -> None:
         """The loop was late by so much: distrust own clocks before judging others."""
@@ -386,9 +394,13 @@ class Node:
         step = self._step
         if done.records:
             step.records += done.records
-        if done.records or done.send_synced:
-            # A step without records still waits for the earlier ones, whose number is not above this one.
-            self._unsynced_shards.append((self._waits_for(bool(done.records)), done))
+        if done.records:
+            self._last_records = step.number
+        if self._last_records > self._synced:
+            # A step without records still waits for the records of earlier ones.
+            self._unsynced_shards.append((self._last_records, done))
+        else:
+            self._shards_synced(done, now)
         self._send_shard(done.send)
         step.orders += done.orders
         step.apply += done.apply
@@ -400,11 +412,6 @@ class Node:
         for token in done.read_index:
             self.control.ask_index(token, deadline=now + 1.0, now=now)
         return True
-
-    def _waits_for(self, has_records: bool) -> int:
-        if has_records:
-            self._last_records = self._step.number
-        return self._last_records
 
     def _from_gateway(self, now: float) -> bool:
         orders = self.gateway.take_orders()
@@ -621,6 +628,14 @@ class Node:
     def _tell_leadership(self, now: float) -> None:
         value = str(self.raft.term).encode() if self.raft.leader == self.identity.storage else b""
         self.swim.set_state(LEADS_KEY, value, now=now)
+
+    def _campaign_if_new(self, now: float) -> None:
+        """Stand for the first election of a new cluster as soon as a majority can be reached: there is no leader to hear."""
+        raft, voters = self.raft, self.raft.configuration.voters
+        if raft.leader is None and raft.vote is None and self.identity.storage in voters and raft.last_index <= 1:
+            reachable = 1 + sum(1 for voter in voters if voter in self._links_up)
+            if 2 * reachable > len(voters):
+                raft.campaign(now=now)
 
     def _housekeep(self, now: float) -> None:
         """Register this boot until the map names it, pull the map if we do not vote, and lead if we lead."""

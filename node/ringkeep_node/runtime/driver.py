@@ -180,7 +180,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
 
     # --- what happens --------------------------------------------------------------------------------------------
 
-    def greeted(self, hello: Hello) -> None:
+    def met(self, hello: Hello) -> None:
         """A node of this cluster was met; it may not be in the map yet."""
         self.node.greeted(hello.storage, hello.peer)
         self._schedule()
@@ -188,7 +188,6 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     def frame(self, hello: Hello, channel: Channel, body: memoryview) -> None:
         """A peer's frame: everything in it goes in before any timer fires. Raises ``BadFrame``."""
         bundle = decode_bundle(body)
-        self.node.greeted(hello.storage, hello.peer)
         self.node.receive(hello.storage, hello.boot, bundle, now=self._now())
         self._schedule()
 
@@ -345,8 +344,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         store, shards = self.store, self.node.shards
         run = self._loop.run_in_executor
         if isinstance(read, ReadLog):
-            entries = await run(self._readers, self.log.read, read.shard, read.copy, read.after_sn, read.bytes_max)
-            shards.log_read(read.token, entries, now=self._now())
+            shards.log_read(read.token, await run(self._readers, self._entries, read), now=self._now())
         elif isinstance(read, ReadRows):
             reader: Callable[..., tuple[list[Any], bool]] = (
                 store.remembered_after if read.of_remembered else store.rows_after
@@ -358,6 +356,13 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             page = await run(self._readers, self._page, read)
             shards.page_read(read.token, page.applied_sn, page.rows, page.more, now=self._now())
         self._schedule()
+
+    def _entries(self, read: ReadLog) -> list[LogEntry] | None:
+        """Return what the log still has, or None if the next entry is gone: the copy then needs a snapshot."""
+        try:
+            return self.log.read(read.shard, read.copy, read.after_sn, read.bytes_max)
+        except LogGone:
+            return None
 
     def _page(self, read: ReadPage) -> Any:
         return self.store.page(

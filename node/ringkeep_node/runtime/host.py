@@ -71,6 +71,10 @@ class _Inbox(LinkEvents, asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.driver: Driver | None = None
 
+    def met(self, hello: Hello) -> None:
+        if self.driver is not None:
+            self.driver.met(hello)
+
     def frame(self, hello: Hello, channel: Any, body: memoryview) -> None:
         if self.driver is not None:
             self.driver.frame(hello, channel, body)
@@ -214,7 +218,7 @@ class Host:
         while self._driver.shard_map is None:
             for greeting in await greet_all(self.links.session, seeds, self._hello(HELLO_CHANNEL)):
                 if greeting.cluster_id == self.cluster_id:
-                    self._driver.greeted(greeting)
+                    self._driver.met(greeting)
             await self._driver.wait_newer_than(0, timeout_s=0.3)
 
     # --- Observer ------------------------------------------------------------------------------------------------

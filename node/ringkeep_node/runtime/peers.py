@@ -25,6 +25,7 @@ from ringkeep_core.wire import FRAME_BYTES_MAX, FrameReader, FrameWriter, Hello,
 from ringkeep_node.machines.messages import Channel
 
 OUTBOX_BYTES_MAX: Final = 64 << 20
+KEPT_BYTES_MAX: Final = 64 << 10
 DIAL_TIMEOUT_S: Final = 2.0
 REDIAL_FIRST_S: Final = 0.05
 REDIAL_MOST_S: Final = 1.0
@@ -40,6 +41,9 @@ HARD_EVIDENCE: Final[Mapping[int, str]] = {
 
 class LinkEvents:
     """What links tell their owner; all calls come from the loop thread. Subclass or assign."""
+
+    def met(self, hello: Hello) -> None:
+        """A node of this cluster dialled us: it can be dialled back, before the map names it."""
 
     def frame(self, hello: Hello, channel: Channel, body: memoryview) -> None:
         """A frame of a greeted peer arrived."""
@@ -76,8 +80,11 @@ class Link:
         self._task = asyncio.create_task(self._run(), name=f"link {storage} {channel.name}")
 
     def send(self, body: bytes) -> None:
-        """Queue the body of a frame; dropped while the link is down (every protocol above resends)."""
-        if not self.is_up:
+        """Queue the body of a frame; dropped while the link is down (every protocol above resends).
+
+        A little control traffic is kept while the link is being made: a vote that gets lost there costs an election.
+        """
+        if not self.is_up and (self.channel is not Channel.CONTROL or self._outbox_bytes > KEPT_BYTES_MAX):
             return
         self._outbox.append(body)
         self._outbox_bytes += len(body)
@@ -249,6 +256,7 @@ class PeerLinks:
         if channel is None:
             raise BadFrame(f"there is no channel {theirs.channel!r}")
         self._replace((theirs.storage, theirs.channel), socket)
+        self.events.met(theirs)
         reader = FrameReader(ours.cluster_id)
         async for message in socket:
             if message.type is not aiohttp.WSMsgType.BINARY:

@@ -11,7 +11,7 @@ class Peer:
     ``match`` is durable there; ``floor`` is what an earlier boot of it had acknowledged: a copy that comes back with less
     lost what it promised to hold. ``spoke``: its registered boot acknowledged something in this epoch. ``adding``: it is
     in the awaited set before the map says so; ``added_at`` is the last entry appended before that. ``proposed`` is the
-    revision on which its Grow left, 0 if none did.
+    revision on which its Grow left, 0 if none did. ``start`` is where sending began before it told where it stands.
     """
 
     __slots__ = (
@@ -32,6 +32,7 @@ class Peer:
         "reading",
         "resent_at",
         "spoke",
+        "start",
         "storage",
         "stream",
     )
@@ -42,7 +43,7 @@ class Peer:
         self.boot = boot
         self.in_sync = self.eligible = self.adding = self.spoke = False
         self.match = self.floor = self.added_at = self.proposed = self.on_the_way = self.commit_sent = 0
-        self.next = next_sn
+        self.next = self.start = next_sn
         self.reading = self.stream = 0
         self.behind_since: float | None = None
         self.resent_at = self.proposed_at = -1.0
@@ -61,6 +62,7 @@ class Peer:
 
     def forget_sent(self) -> None:
         """Its connection ended: send again from what it acknowledged."""
-        self.next = self.match + 1
+        # Before it spoke nothing is known of its log: ask from where this epoch began, it says if that leaves a gap.
+        self.next = self.match + 1 if self.spoke or self.match else self.start
         self.on_the_way = self.commit_sent = 0
         self.reading = 0

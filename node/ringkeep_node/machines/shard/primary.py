@@ -244,7 +244,7 @@ class Lead:
             return  # Our map is older than one the log names: the epoch begins when a newer one is held.
         last_sn = copy.log.last_sn
         for peer in self.peers.values():
-            peer.next = last_sn + 1
+            peer.next = peer.start = last_sn + 1
         start: Body = Begin(ctx.me, ctx.boot, copy.state.wall_ms_max)
         self.begin_sn = self._append_payload(documents.encode(start))
         queue, self.queue = self.queue, deque()
