@@ -80,7 +80,7 @@ class Exchange:
         self.edge = edge
         self.request = request
         self.target = NOWHERE
-        self.closes = False
+        self.closes = edge.stopping
         given = request.headers.get("Ringkeep-Request-Id")
         self.id = given if given is not None and _REQUEST_ID(given) else edge.next_id()
 

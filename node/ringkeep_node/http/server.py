@@ -12,6 +12,7 @@ A handler is never cancelled because its client hung up: a change that was begun
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -92,7 +93,8 @@ class Api:
         self.edge = edge
         self._handlers = handlers_of(importer, registry)
         self._observe = requests.observe
-        self._clock = edge.service.clock
+        # Not the loop's clock, which may count whole milliseconds.
+        self._clock = time.perf_counter
         self._on_failure = on_failure
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -36,6 +36,7 @@ def test_a_node_that_stops_is_not_ready_but_goes_on_answering() -> None:
         document = await edge.ask("PUT", "/v1/users/ada/docs/k", b"x")
 
         assert (ready.status, ready.json["detail"]) == (503, "this node is stopping")
+        assert ready.headers["connection"] == document.headers["connection"] == "close"
         assert (live.status, document.status) == (200, 201)
 
     serve(test)
