@@ -45,6 +45,7 @@ from ringkeep_node.machines.recovery import RecoveredLog
 from ringkeep_node.machines.shard.effects import (
     DataRead,
     LogEntry,
+    NotApplied,
     ReadRequest,
     Result,
     ShardStep,
@@ -200,6 +201,8 @@ class Node:
             now=now,
         )
         self.fatal = ""
+        self.is_full = False
+        """Set by the driver while log or store hold as much as they may: no new change is admitted here."""
         self._step = NodeStep(1)
         self._unsynced_shards: deque[tuple[int, ShardStep]] = deque()
         self._served: dict[int, tuple[str, int]] = {}
@@ -444,6 +447,9 @@ class Node:
     def _serve_here(self, origin: str, token: int, shard: int, request: WriteRequest | ReadRequest, now: float) -> None:
         own = self._serve(origin, token)
         if type(request) is WriteRequest:
+            if self.is_full:
+                self._served_by_us(own, NotApplied("overloaded", "the primary's disk has fallen behind"), now)
+                return
             self.shards.write(own, shard, request, now=now)
         else:
             assert isinstance(request, ReadRequest)

@@ -19,7 +19,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ringkeep_core.errors import Conflict, NoPrimary
+from ringkeep_core.errors import Conflict, NoPrimary, StartRefused
 from ringkeep_core.mapchanges import MapChange
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_core.wire import PROTOCOL_VERSION, Hello
@@ -117,6 +117,7 @@ class Host:
     async def start(self, parts: HostParts) -> None:
         """Begin: run at once if the directory belongs to a cluster, else wait for one. The log's thread runs already."""
         self._parts = parts
+        _refuse_lost_log(parts)
         await self._durable([Record(Kind.BOOT, NO_SHARD, 0, 0, self.identity.counter)])
         if parts.cluster_id:
             self._run(parts.cluster_id, parts.recovered)
@@ -329,6 +330,14 @@ class Host:
         if self._driver is None:
             return NodeNumbers()
         return node_numbers(self._driver, self.history)
+
+
+def _refuse_lost_log(parts: HostParts) -> None:
+    """Refuse to go on as a voter and as copies whose promises are gone: only a new storage id may come from here."""
+    if parts.cluster_id and parts.recovered.empty:
+        raise StartRefused("the log of this node is gone while its identity is not: empty the data directory")
+    if parts.recovered.raft_harmed:
+        raise StartRefused("durable Raft records of this node are damaged: empty the data directory, it is rebuilt")
 
 
 async def greet_all(session: Any, addresses: Sequence[str], own: Hello) -> list[Hello]:
