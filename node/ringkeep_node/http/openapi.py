@@ -213,7 +213,7 @@ def _components() -> Schema:
             "key": _path("key", KEY_BYTES_MAX, "Everything after docs/; '/' and %2F mean the same"),
             "timeout": _header(
                 "Ringkeep-Timeout",
-                {"type": "number", "exclusiveMinimum": 0, "maximum": TIMEOUT_MAX_S, "default": TIMEOUT_DEFAULT_S},
+                {"type": "number", "minimum": 0, "maximum": TIMEOUT_MAX_S, "default": TIMEOUT_DEFAULT_S},
                 "Seconds until the request gives up",
             ),
             "idempotency": _header(

@@ -46,6 +46,7 @@ from ringkeep_node.runtime.reports import Driving
 
 TIMEOUT_DEFAULT_S = 5.0
 TIMEOUT_MAX_S = 60.0
+TIMEOUT_MIN_S = 0.001
 LIST_LIMIT_DEFAULT = 100
 LIST_LIMIT_MAX = 1_000
 PAGE_BYTES_MAX = 4 << 20
@@ -199,10 +200,13 @@ def checked_user(user: str) -> str:
 
 
 def checked_timeout_s(timeout_s: float) -> float:
-    """Return the deadline a client asked for, in seconds; raise ``BadRequest`` if it is none."""
-    if not 0 < timeout_s <= TIMEOUT_MAX_S:
-        raise BadRequest(f"a timeout is more than 0 and at most {TIMEOUT_MAX_S:.0f} seconds")
-    return timeout_s
+    """Return the deadline a client asked for, in seconds; raise ``BadRequest`` if it is none.
+
+    What is left of a client's own deadline may have been rounded to nothing: that is short, not wrong.
+    """
+    if not 0 <= timeout_s <= TIMEOUT_MAX_S:
+        raise BadRequest(f"a timeout is 0..{TIMEOUT_MAX_S:.0f} seconds")
+    return max(timeout_s, TIMEOUT_MIN_S)
 
 
 def request_hash(method: str, key: str, conditions: Conditions, content_type: str, value: bytes) -> bytes:

@@ -132,10 +132,14 @@ def test_deleting_what_is_not_there_is_not_found() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("timeout_s", [0.0, -1.0, 60.001, float("nan"), float("inf")])
-def test_a_timeout_is_positive_and_at_most_a_minute(timeout_s: float) -> None:
+@pytest.mark.parametrize("timeout_s", [-0.001, -1.0, 60.001, float("nan"), float("inf")])
+def test_a_timeout_is_at_most_a_minute_and_never_negative(timeout_s: float) -> None:
     with pytest.raises(BadRequest):
         checked_timeout_s(timeout_s)
+
+
+def test_a_timeout_that_was_rounded_to_nothing_is_the_shortest_one() -> None:
+    assert [checked_timeout_s(timeout_s) for timeout_s in (0.0, 0.0004, 0.25, 60.0)] == [0.001, 0.001, 0.25, 60.0]
 
 
 def test_the_service_knows_where_a_user_is_even_if_it_refuses_it() -> None:
