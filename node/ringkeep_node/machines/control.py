@@ -36,6 +36,7 @@ from ringkeep_node.machines.messages import (
 )
 from ringkeep_node.machines.raft.machine import Raft
 from ringkeep_node.machines.raft.messages import (
+    CONFIGURATION,
     NORMAL,
     Configuration,
     Entry,
@@ -45,6 +46,7 @@ from ringkeep_node.machines.raft.messages import (
     RaftStep,
     Recovered,
     Snapshot,
+    decode_configuration,
 )
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
 
@@ -136,6 +138,8 @@ class Control:
         self._raft_token = 0
         self._pulled_at = -PULL_RETRY_S
         self._compacted = raft.applied
+        snapshot = raft.snapshot
+        self._members = snapshot.configuration.members() if snapshot is not None else ()
         self._compactions: deque[tuple[int, Snapshot]] = deque()
 
     # --- who leads -----------------------------------------------------------------------------------------------
@@ -339,6 +343,7 @@ class Control:
             self.raft.hard_state_synced(done.hard_state, now=now)
         if done.install is not None:
             self.raft.snapshot_installed(done.install.index, now=now)
+            self._members = done.install.configuration.members()
             if self.held.installed(done.install.data, done.install.index):
                 self.map_moved = True
         if done.append:
@@ -352,6 +357,8 @@ class Control:
             self._take(taken, step, now)
         if self.raft.applied - self._compacted >= COMPACT_AFTER_ENTRIES:
             self._compact(step)
+        if not self.votes and (whole := self.held.compacted()) is not None:
+            self.records.append(whole)
 
     def _take(self, taken: RaftStep, step: int, now: float) -> None:
         self.sends += [(send.to, send.message) for send in taken.send]
@@ -389,7 +396,11 @@ class Control:
 
     def _commit(self, entry: Entry) -> None:
         before = self.held.map
-        done = self.held.committed(entry.index, entry.payload) if entry.kind == NORMAL else None
+        done = None
+        if entry.kind == NORMAL:
+            done = self.held.committed(entry.index, entry.payload, voters=self._members)
+        elif entry.kind == CONFIGURATION:
+            self._members = decode_configuration(entry.payload).members()
         self.held.passed(entry.index)
         if done is not None:
             self.changes.append(done)

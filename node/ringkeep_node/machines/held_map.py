@@ -13,7 +13,7 @@ Source: replication.md, "The shard map"; counterexamples.md S4 and L11.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -26,6 +26,7 @@ from ringkeep_node.machines.records import NO_SHARD, Kind, Record
 
 RECENT_ENTRIES_MAX = 1024
 PULL_BYTES_MAX = 1 << 20
+PULLED_ENTRIES_MAX = 1024
 
 
 class HeldMap:
@@ -38,25 +39,33 @@ class HeldMap:
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=RECENT_ENTRIES_MAX)
         self._recent_after = through
         self._pulled_through = through
+        self._pulled_entries = 0
         self._unsynced: deque[tuple[int, MapEntries | MapWhole]] = deque()
 
     # --- from Raft -----------------------------------------------------------------------------------------------
 
-    def committed(self, index: int, payload: bytes) -> tuple[MapChange, Applied] | None:
-        """Apply a committed entry that is on this disk; None if the map is already past it (or it changes nothing)."""
+    def committed(
+        self, index: int, payload: bytes, *, voters: Collection[str] = ()
+    ) -> tuple[MapChange, Applied] | None:
+        """Apply a committed entry that is on this disk; None if the map is already past it (or there is none).
+
+        ``voters`` are the members of the Raft configuration as of this entry: they cannot leave.
+        """
         if index <= self.through or self.map is None:
             return None
-        return self._apply(index, payload)
+        return self._apply(index, payload, voters)
 
     def passed(self, index: int) -> None:
         """Note a committed entry that carries no map change (a no-op, a configuration)."""
         self.through = max(self.through, index)
+        self._pulled_through = max(self._pulled_through, index)
 
     def installed(self, data: bytes, index: int) -> bool:
         """Take the whole map of a Raft snapshot that is on this disk. Returns whether it is newer."""
         if self.map is not None and index <= self.through:
             return False
         self.map, self.through = decode_map(data), index
+        self._pulled_through = max(self._pulled_through, index)
         self._recent.clear()
         self._recent_after = index
         return True
@@ -78,10 +87,12 @@ class HeldMap:
                 for index, payload in message.entries
                 if index > self._pulled_through
             ]
+            self._pulled_entries += len(records)
         else:
             if message.through <= self._pulled_through:
                 return []
             records = [Record(Kind.MAP_SNAPSHOT, NO_SHARD, 0, 0, message.through, message.data)]
+            self._pulled_entries = 0
         self._pulled_through = message.through
         self._unsynced.append((step, message))
         return records
@@ -101,6 +112,16 @@ class HeldMap:
             self.passed(message.through)
         return changes
 
+    def compacted(self) -> Record | None:
+        """Return the whole map as a record once many entries were pulled: the log then repeats no more of them.
+
+        None while answers wait for the disk: the record would stand behind them and take them back.
+        """
+        if self._pulled_entries < PULLED_ENTRIES_MAX or self._unsynced or self.map is None:
+            return None
+        self._pulled_entries = 0
+        return Record(Kind.MAP_SNAPSHOT, NO_SHARD, 0, 0, self.through, encode_map(self.map))
+
     def answer(self, after: int) -> MapEntries | MapWhole | None:
         """Return what brings a member that holds the map through ``after`` up to date; None if it is."""
         if self.map is None or after >= self.through:
@@ -111,12 +132,15 @@ class HeldMap:
                 return MapEntries(after, entries, self.through)
         return MapWhole(encode_map(self.map), self.through)
 
-    def _apply(self, index: int, payload: bytes) -> tuple[MapChange, Applied]:
+    def _apply(self, index: int, payload: bytes, voters: Collection[str]) -> tuple[MapChange, Applied]:
         assert self.map is not None
-        change = decode_change(payload)
-        applied = apply(self.map, self.map.generation * GENERATION_STEP + index, change)
+        change, before = decode_change(payload), self.map
+        applied = apply(before, before.generation * GENERATION_STEP + index, change, voters=voters)
         self.map, self.through = applied.map, index
         self._pulled_through = max(self._pulled_through, index)
+        if applied.map is before:
+            # Refused as a whole: nobody needs it, and who does not vote could not judge it (it knows no voters).
+            return change, applied
         if len(self._recent) == RECENT_ENTRIES_MAX:
             self._recent_after = self._recent[0][0]
         self._recent.append((index, payload))
@@ -124,11 +148,17 @@ class HeldMap:
 
 
 def recovered_map(snapshot: bytes | None, through: int, entries: Sequence[Record]) -> HeldMap:
-    """Return the map a non-voter held before its restart: the pulled snapshot and the entries pulled after it."""
+    """Return the map a non-voter held before its restart: the pulled snapshot and the entries pulled after it.
+
+    ``through`` is how far snapshot and entries reach together.
+    """
     try:
-        held = HeldMap(decode_map(snapshot) if snapshot is not None else None, through)
+        first = decode_map(snapshot) if snapshot is not None else None
     except msgspec.DecodeError as error:
         raise BadFrame("the map in the log is damaged") from error
+    held = HeldMap(first, 0 if first is None else first.index)
     for record in entries:
         held.committed(record.sn, record.payload)
+    if first is not None:
+        held.passed(through)
     return held
