@@ -41,7 +41,7 @@ def _lose_last_entry(trio: Trio, name: str) -> None:
 
 
 def test_s1_a_primary_that_restarts_does_not_resume_its_epoch() -> None:
-    trio, p, q, r = _ready()
+    trio, p, q, _r = _ready()
     trio.write(p, "w1")
     trio.deliver(p, q)
     trio.sync(q)
@@ -149,7 +149,7 @@ def test_s4b_a_read_is_not_confirmed_without_the_eligible_copies() -> None:
 
 
 def test_s4_a_read_is_confirmed_by_every_member_not_by_a_majority() -> None:
-    trio, p, q, r = _ready()
+    trio, p, q, _r = _ready()
     token = trio.read(p)
     trio.settle(p, q)
 
@@ -175,7 +175,7 @@ def test_s4c_a_peer_that_holds_a_newer_map_confirms_nothing_until_we_hold_it_too
 
 
 def test_s4c_a_copy_answers_a_higher_epoch_only_when_it_holds_the_map_that_made_it() -> None:
-    trio, p, q, r = _ready()
+    trio, _p, q, r = _ready()
     trio.commit(Move(0, trio.shard.revision, _storage(trio, q)))
     trio.hold(q)
     trio.settle(q, r)
@@ -247,7 +247,7 @@ def test_s5a_a_refusal_judged_on_a_pending_write_waits_until_that_write_has_comm
 
 
 def test_s5b_a_refusal_is_a_read_and_waits_for_a_confirmation() -> None:
-    trio, p, q, r = _ready()
+    trio, p, _q, _r = _ready()
     trio.write(p, "v1")
     trio.settle()
     refused = trio.write(p, "w", if_none_match=())
@@ -322,7 +322,7 @@ def test_s9a_a_new_primary_takes_over_a_longer_tail() -> None:
 
 
 def test_s9a_a_copy_that_comes_back_shorter_than_it_acknowledged_leaves_the_sets() -> None:
-    trio, p, q, r = _ready()
+    trio, p, q, _r = _ready()
     trio.write(p, "w")
     trio.settle()
     trio.kill(q)
@@ -371,7 +371,7 @@ def _diverged() -> tuple[Trio, str, str, str]:
 
 
 def test_s9c_a_commit_sn_beyond_the_verified_log_is_not_applied() -> None:
-    trio, p, q, r = _diverged()
+    trio, _p, q, r = _diverged()
     trio.deliver(q, r)
     node = trio.nodes[q]
     trio.machine(r).receive(node.storage, node.boot, Commits(((0, 2, 2),)), now=trio.now)
@@ -381,7 +381,7 @@ def test_s9c_a_commit_sn_beyond_the_verified_log_is_not_applied() -> None:
 
 
 def test_kip_101_and_279_a_copy_cuts_to_the_end_of_the_greatest_common_epoch() -> None:
-    trio, p, q, r = _diverged()
+    trio, _p, _q, r = _diverged()
     trio.pass_time(0.5)
     trio.settle()
     copy = trio.machine(r)._ctx.copies[0]
@@ -390,7 +390,7 @@ def test_kip_101_and_279_a_copy_cuts_to_the_end_of_the_greatest_common_epoch() -
 
 
 def test_rule_9_an_operation_that_was_refused_is_not_applied_when_it_comes_again() -> None:
-    trio, p, q, r = _ready()
+    trio, p, _q, _r = _ready()
     trio.write(p, "v1")
     trio.settle()
     refused = trio.write(p, "w", if_none_match=())
@@ -405,7 +405,7 @@ def test_rule_9_an_operation_that_was_refused_is_not_applied_when_it_comes_again
 
 
 def test_rule_9_a_repeated_operation_is_answered_with_the_first_result() -> None:
-    trio, p, q, r = _ready()
+    trio, p, _q, _r = _ready()
     first = trio.write(p, "v1")
     pending = trio.write(p, "v1", again=trio.numbers)
     trio.settle()
@@ -416,7 +416,7 @@ def test_rule_9_a_repeated_operation_is_answered_with_the_first_result() -> None
 
 
 def test_rule_7_a_primary_that_is_moved_hands_its_unanswered_writes_over() -> None:
-    trio, p, q, r = _ready()
+    trio, p, q, _r = _ready()
     token = trio.write(p, "w")
     number = trio.numbers
     trio.commit(Move(0, trio.shard.revision, _storage(trio, q)))

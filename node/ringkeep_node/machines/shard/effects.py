@@ -281,23 +281,38 @@ class StoreView(Protocol):
 class StoredCopyLike(Protocol):
     """What the store says of a copy when the node starts."""
 
-    shard: int
-    copy: int
-    complete: bool
-    epoch: int
-    sn: int
-    state: CopyState
-    epochs: tuple[EpochStart, ...]
+    @property
+    def shard(self) -> int: ...
+    @property
+    def copy(self) -> int: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def sn(self) -> int: ...
+    @property
+    def state(self) -> CopyState: ...
+    @property
+    def epochs(self) -> tuple[EpochStart, ...]: ...
 
 
 class RecoveredCopyLike(Protocol):
     """What the log says of a copy when the node starts."""
 
-    shard: int
-    copy: int
-    promised: int
-    epochs: tuple[EpochStart, ...]
-    base: tuple[int, int]
-    last: tuple[int, int]
-    entries: Sequence[LogEntry]
-    harmed: bool
+    @property
+    def shard(self) -> int: ...
+    @property
+    def copy(self) -> int: ...
+    @property
+    def promised(self) -> int: ...
+    @property
+    def epochs(self) -> tuple[EpochStart, ...]: ...
+    @property
+    def base(self) -> tuple[int, int]: ...
+    @property
+    def last(self) -> tuple[int, int]: ...
+    @property
+    def entries(self) -> Sequence[LogEntry]: ...
+    @property
+    def harmed(self) -> bool: ...
