@@ -94,6 +94,7 @@ class _Tracked(Struct):
 class _Asked(Struct):
     """A ReadIndex of this node that is under way through another one."""
 
+    token: int
     deadline: float
 
 
@@ -115,6 +116,7 @@ class Control:
         held: HeldMap,
         leader_hint: Callable[[], str | None],
         complete_boot: Callable[[Boot], Boot],
+        first_number: int = 1,
     ) -> None:
         self.raft, self.held = raft, held
         self.records: list[Record] = []
@@ -130,7 +132,8 @@ class Control:
         self._unsynced: deque[_Unsynced] = deque()
         self._tracked: dict[int, _Tracked] = {}
         self._relayed: dict[int, tuple[str, int]] = {}
-        self._numbers = 0
+        # Numbers never repeat over the boots of a node: an answer to an earlier boot finds nobody who asked.
+        self._numbers = first_number - 1
         self._asked_members = 0
         self._awaited: dict[int, tuple[int, str, int]] = {}
         self._asked: dict[int, _Asked] = {}
@@ -187,8 +190,7 @@ class Control:
             self._raft_read(sender, message.token, now)
         elif isinstance(message, IndexAnswer):
             if message.token in self._asked and message.index is not None:
-                del self._asked[message.token]
-                self.indexes.append((message.token, message.index))
+                self.indexes.append((self._asked.pop(message.token).token, message.index))
         else:
             return False
         return True
@@ -288,8 +290,9 @@ class Control:
         if leader is None:
             self.indexes.append((token, None))
             return
-        self._asked[token] = _Asked(min(deadline, now + INDEX_RETRY_S))
-        self.sends.append((leader, IndexAsk(token)))
+        self._numbers += 1
+        self._asked[self._numbers] = _Asked(token, min(deadline, now + INDEX_RETRY_S))
+        self.sends.append((leader, IndexAsk(self._numbers)))
 
     def _raft_read(self, origin: str | None, token: int, now: float) -> None:
         self._raft_token += 1
@@ -315,9 +318,8 @@ class Control:
             elif now >= tracked.next_try:
                 tracked.next_try = now + PROPOSAL_RETRY_S
                 self._submit(tracked.change, number, now)
-        for token in [token for token, asked in self._asked.items() if now >= asked.deadline]:
-            del self._asked[token]
-            self.indexes.append((token, None))
+        for number in [number for number, asked in self._asked.items() if now >= asked.deadline]:
+            self.indexes.append((self._asked.pop(number).token, None))
 
     def next_deadline(self) -> float:
         """When ``tick`` has something to do."""

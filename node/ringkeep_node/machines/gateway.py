@@ -8,7 +8,9 @@
 A failover is latency here, not an error: a request that found the wrong node, or nobody, or too few copies, waits for
 a newer map or a short back-off and goes out again. A change always goes out under the same operation id, so however
 often it arrives it is applied once. Ids count per (gateway boot, shard), and each names the lowest one still open, which
-lets the shard forget all results below.
+lets the shard forget all results below. Every attempt names the epoch it is meant for: one that was overtaken cannot be
+applied in a later epoch, so the refusal of the newest attempt is final, and that of an older one means nothing. Numbers
+of attempts never repeat over the boots of a node, so an answer to an earlier boot finds no request here.
 
 Source: replication.md rule 9 and rule 7; interface.md on deadlines and on what a 503 promises.
 """
@@ -22,11 +24,16 @@ from msgspec import Struct
 
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_node.machines.documents import OperationId
-from ringkeep_node.machines.shard.effects import Moved, NotApplied, ReadRequest, Result, Unknown, WriteRequest
+from ringkeep_node.machines.shard.effects import Moved, NotApplied, ReadRequest, Result, Stored, Unknown, WriteRequest
 
 RETRY_FIRST_S = 0.005
 RETRY_MOST_S = 0.1
+RESEND_AFTER_S = 1.0
+RESEND_MOST_S = 8.0
+SWEEP_S = 0.25
 RETRIED_CODES = frozenset({"no_primary", "not_enough_copies"})
+JUDGED_CODES = frozenset({"version_mismatch", "key_reused", "too_large"})
+"""Refusals by the documents or the request itself: nothing of an earlier attempt can be on its way when they come."""
 
 
 class GatewaySettings(Struct, frozen=True):
@@ -65,6 +72,8 @@ class _Open(Struct):
     attempts: list[int] = []
     attempt: int = 0
     sent_to: str | None = None
+    sent_at: float = 0.0
+    resends: int = 0
     uncertain: bool = False
     retries: int = 0
     last_failure: Result | None = None
@@ -80,7 +89,7 @@ class _ShardNumbers(Struct):
 class Gateway:
     """Every client request this node has taken and not yet answered."""
 
-    def __init__(self, *, me: str, boot: str, settings: GatewaySettings) -> None:
+    def __init__(self, *, me: str, boot: str, settings: GatewaySettings, first_attempt: int = 1) -> None:
         self._me, self._boot, self._settings = me, boot, settings
         self._map: ShardMap | None = None
         self._open: dict[int, _Open] = {}
@@ -88,7 +97,8 @@ class Gateway:
         self._waiting: dict[int, _Open] = {}
         self._numbers: dict[int, _ShardNumbers] = {}
         self._timers: list[tuple[float, int, int]] = []
-        self._attempts = 0
+        self._sweep_due: float | None = None
+        self._attempts = first_attempt - 1
         self._unreachable: set[str] = set()
         self._orders: list[Attempt | Answered] = []
         self.open_bytes = 0
@@ -108,7 +118,10 @@ class Gateway:
 
     def next_deadline(self) -> float | None:
         """Return when ``tick`` has something to do."""
-        return self._timers[0][0] if self._timers else None
+        due = self._timers[0][0] if self._timers else None
+        if self._sweep_due is None or (due is not None and due < self._sweep_due):
+            return due
+        return self._sweep_due
 
     # --- requests ------------------------------------------------------------------------------------------------
 
@@ -148,20 +161,32 @@ class Gateway:
         current = entry.attempt == attempt
         if current:
             entry.sent_to = None
-        if type(result) is Moved:
-            entry.uncertain = True
-            if current:
-                self._retry(entry, now)
-        elif type(result) is NotApplied and result.code in RETRIED_CODES:
-            entry.last_failure = result
-            if current:
-                self._retry(entry, now)
-        elif type(result) is Unknown and now < entry.deadline:
-            entry.uncertain = True
-            if current:
-                self._retry(entry, now)
-        else:
+        if self._is_final(entry, result, current, now):
             self._finish(entry, result)
+            return
+        if type(result) is NotApplied:
+            entry.last_failure = result
+        else:
+            entry.uncertain = True
+        if current:
+            self._retry(entry, now)
+
+    def _is_final(self, entry: _Open, result: Result, current: bool, now: float) -> bool:
+        """Return whether this answer is the request's answer, whatever its other attempts come to."""
+        kind = type(result)
+        if kind is Stored:
+            return True
+        if kind is Moved:
+            return False
+        if kind is Unknown:
+            return now >= entry.deadline
+        if kind is NotApplied:
+            assert isinstance(result, NotApplied)
+            if result.code in RETRIED_CODES:
+                return False
+            if entry.uncertain and result.code not in JUDGED_CODES:
+                return False  # This attempt was turned away at the door; the one before may be in the log.
+        return current or not entry.is_write
 
     # --- facts ---------------------------------------------------------------------------------------------------
 
@@ -181,13 +206,15 @@ class Gateway:
             self._lost(entry, now)
 
     def peer_up(self, storage: str, *, now: float) -> None:
-        """The link to a peer is back."""
+        """The link to a peer is there (again): what waited goes out, and what was sent before there was one."""
         self._unreachable.discard(storage)
+        for entry in [entry for entry in self._open.values() if entry.sent_to == storage]:
+            self._lost(entry, now)
         for entry in list(self._waiting.values()):
             self._send(entry, now)
 
     def tick(self, *, now: float) -> None:
-        """Fire what is due: back-offs and deadlines. Late calls are safe."""
+        """Fire what is due: back-offs, deadlines, and a second try of what was not answered. Late calls are safe."""
         while self._timers and self._timers[0][0] <= now:
             _, token, retries = heapq.heappop(self._timers)
             entry = self._open.get(token)
@@ -197,6 +224,8 @@ class Gateway:
                 self._expire(entry)
             elif entry.token in self._waiting and entry.retries == retries:
                 self._send(entry, now)
+        if self._sweep_due is not None and now >= self._sweep_due:
+            self._sweep(now)
 
     # --- inside --------------------------------------------------------------------------------------------------
 
@@ -204,9 +233,9 @@ class Gateway:
         numbers = self._numbers.setdefault(shard, _ShardNumbers())
         numbers.last += 1
         numbers.open[numbers.last] = None
-        return msgspec.structs.replace(
-            request, operation=OperationId(self._boot, numbers.last, next(iter(numbers.open)))
-        )
+        operation = OperationId(self._boot, numbers.last, next(iter(numbers.open)))
+        epoch = 0 if self._map is None else self._map.shards[shard].epoch
+        return msgspec.structs.replace(request, operation=operation, epoch=epoch)
 
     def _target(self, entry: _Open) -> str | None:
         if self._map is None:
@@ -221,11 +250,30 @@ class Gateway:
             return
         self._waiting.pop(entry.token, None)
         self._attempts += 1
-        entry.attempt, entry.sent_to = self._attempts, storage
+        entry.attempt, entry.sent_to, entry.sent_at = self._attempts, storage, now
+        if storage != self._me and self._sweep_due is None:
+            self._sweep_due = now + SWEEP_S
         entry.attempts.append(entry.attempt)
+        if entry.is_write:
+            self._name_epoch(entry)
         self._by_attempt[entry.attempt] = entry
         self.forwards += storage != self._me
         self._orders.append(Attempt(entry.attempt, storage, entry.shard, entry.request, entry.deadline))
+
+    def _sweep(self, now: float) -> None:
+        # A request or its answer may be dropped with a link that either side just lost; nobody else would notice.
+        forwarded = [entry for entry in self._open.values() if entry.sent_to not in (None, self._me)]
+        self._sweep_due = now + SWEEP_S if forwarded else None
+        for entry in forwarded:
+            if now >= entry.sent_at + min(RESEND_MOST_S, RESEND_AFTER_S * 2 ** min(entry.resends, 6)):
+                entry.resends += 1
+                self._lost(entry, now)
+
+    def _name_epoch(self, entry: _Open) -> None:
+        assert self._map is not None and isinstance(entry.request, WriteRequest)
+        epoch = self._map.shards[entry.shard].epoch
+        if entry.request.epoch != epoch:
+            entry.request = msgspec.structs.replace(entry.request, epoch=epoch)
 
     def _lost(self, entry: _Open, now: float) -> None:
         entry.sent_to, entry.uncertain = None, True

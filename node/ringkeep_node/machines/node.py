@@ -71,6 +71,7 @@ from ringkeep_node.machines.swim.timing import SwimSettings
 from ringkeep_node.machines.verdicts import MemberFacts, decode_reports, encode_reports
 
 BOOT_TIMEOUT_S = 10.0
+BOOT_NUMBERS_BITS = 32
 HOUSEKEEPING_S = 0.2
 STALLED_AFTER_S = 2.0
 LEADS_KEY = "leads"
@@ -167,6 +168,7 @@ class Node:
         self.identity, self.cluster_id = identity, cluster_id
         raft_log, held = recovered_raft(recovered.term, recovered.vote, recovered.raft_snapshot, recovered.raft_entries)
         pulled = recovered_map(recovered.map_snapshot, recovered.map_through, recovered.map_entries)
+        first_number = (identity.counter << BOOT_NUMBERS_BITS) + 1
         self.raft = Raft(me=identity.storage, recovered=raft_log, settings=settings.raft, draw=draw, now=now)
         self.leader = Leader(me=identity.storage, settings=settings.leader, now=now)
         self.control = Control(
@@ -175,6 +177,7 @@ class Node:
             held=pulled if pulled.through > held.through else held,
             leader_hint=self._leader_hint,
             complete_boot=self.leader.complete_boot,
+            first_number=first_number,
         )
         self.shards = Replication(
             me=identity.storage,
@@ -185,7 +188,9 @@ class Node:
             recovered=recovered.copies,
             now=now,
         )
-        self.gateway = Gateway(me=identity.storage, boot=identity.boot, settings=settings.gateway)
+        self.gateway = Gateway(
+            me=identity.storage, boot=identity.boot, settings=settings.gateway, first_attempt=first_number
+        )
         self.swim = Swim(
             me=MemberIdentity(
                 storage=identity.storage,

@@ -73,7 +73,7 @@ def test_a_change_goes_to_the_primary_under_an_operation_id_of_this_gateway_boot
 
     submit(gateway, 1, write())
 
-    expected = msgspec.structs.replace(write(), operation=OperationId(BOOT, 1, 1))
+    expected = msgspec.structs.replace(write(), operation=OperationId(BOOT, 1, 1), epoch=1)
     assert gateway.take_orders() == [Attempt(1, OTHER, 3, expected, 5.0)]
 
 
@@ -118,15 +118,17 @@ def test_a_moved_shard_is_tried_again_under_the_same_operation_id() -> None:
 def test_without_news_a_retry_goes_out_after_a_short_pause_that_grows_and_is_bounded() -> None:
     gateway = gateway_routing_to(OTHER)
     submit(gateway, 1, read(60.0))
-    pauses, now = [], 0.0
+    sent, pauses, now = attempt_of(gateway), [], 0.0
     for _ in range(8):
-        sent = attempt_of(gateway)
+        refused_at = now
         gateway.answered(sent.token, NotApplied("not_enough_copies"), now=now)
-        due = gateway.next_deadline()
-        assert due is not None
-        pauses.append(round(due - now, 3))
-        now = due
-        gateway.tick(now=now)
+        while not (orders := gateway.take_orders()):
+            due = gateway.next_deadline()
+            assert due is not None
+            now = due
+            gateway.tick(now=now)
+        (sent,) = (order for order in orders if isinstance(order, Attempt))
+        pauses.append(round(now - refused_at, 3))
 
     assert pauses == [0.005, 0.01, 0.02, 0.04, 0.08, 0.1, 0.1, 0.1]
 
@@ -234,3 +236,71 @@ def test_an_answer_that_is_not_an_outcome_of_routing_is_passed_on_as_it_is() -> 
     gateway.answered(attempt_of(gateway).token, Absent(4), now=0.1)
 
     assert gateway.take_orders() == [Answered(1, Absent(4))]
+
+
+def with_epoch(shard_map: ShardMap, epoch: int) -> ShardMap:
+    shards = tuple(msgspec.structs.replace(shard, epoch=epoch) for shard in shard_map.shards)
+    return msgspec.structs.replace(shard_map, shards=shards)
+
+
+def test_every_attempt_of_a_change_names_the_epoch_of_the_map_it_was_routed_by() -> None:
+    gateway = gateway_routing_to(OTHER)
+    submit(gateway, 1, write())
+    first = attempt_of(gateway).request
+
+    gateway.map_held(with_epoch(map_led_by(THIRD, 5), 2), now=0.1)
+
+    again = attempt_of(gateway).request
+    assert isinstance(first, WriteRequest) and isinstance(again, WriteRequest)
+    assert (first.epoch, again.epoch, again.operation) == (1, 2, first.operation)
+
+
+def test_a_refusal_of_an_overtaken_attempt_decides_nothing_while_a_newer_one_is_under_way() -> None:
+    gateway = gateway_routing_to(OTHER)
+    submit(gateway, 1, write())
+    first = attempt_of(gateway)
+    gateway.peer_down(OTHER, now=0.1)
+    gateway.map_held(map_led_by(THIRD, 5), now=0.2)
+    second = attempt_of(gateway)
+
+    gateway.answered(first.token, NotApplied("version_mismatch"), now=0.3)
+    before = gateway.take_orders()
+    gateway.answered(second.token, STORED, now=0.4)
+
+    assert (before, gateway.take_orders()) == ([], [Answered(1, STORED)])
+
+
+def test_after_an_uncertain_attempt_being_turned_away_at_the_door_is_no_answer() -> None:
+    gateway = gateway_routing_to(OTHER)
+    submit(gateway, 1, write(1.0))
+    gateway.answered(attempt_of(gateway).token, Moved(OTHER, 1, 1), now=0.1)
+    gateway.tick(now=0.2)
+
+    gateway.answered(attempt_of(gateway).token, NotApplied("overloaded"), now=0.99)
+
+    assert run_to_deadline(gateway, 1.0) == [Answered(1, Unknown())]
+
+
+def test_a_refusal_by_the_documents_is_final_even_after_an_uncertain_attempt() -> None:
+    gateway = gateway_routing_to(OTHER)
+    submit(gateway, 1, write())
+    gateway.answered(attempt_of(gateway).token, Moved(OTHER, 1, 1), now=0.1)
+    gateway.tick(now=0.2)
+
+    gateway.answered(attempt_of(gateway).token, NotApplied("version_mismatch"), now=0.3)
+
+    assert gateway.take_orders() == [Answered(1, NotApplied("version_mismatch"))]
+
+
+def test_an_answer_to_an_earlier_boot_of_this_node_finds_no_request() -> None:
+    earlier = Gateway(me=ME, boot=BOOT, settings=GatewaySettings(), first_attempt=(1 << 32) + 1)
+    later = Gateway(me=ME, boot="a" * 16, settings=GatewaySettings(), first_attempt=(2 << 32) + 1)
+    for gateway in (earlier, later):
+        gateway.map_held(map_led_by(OTHER), now=0.0)
+        submit(gateway, 1, write())
+    late = attempt_of(earlier)
+    later.take_orders()
+
+    later.answered(late.token, STORED, now=0.1)
+
+    assert (later.take_orders(), later.open_requests) == ([], 1)
