@@ -106,6 +106,9 @@ class Transport:
         self._session = aiohttp.ClientSession(
             connector=connector, headers=dict(headers), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
         )
+        # aiohttp sends PUT and DELETE a second time when a kept connection breaks, and reports only the second outcome:
+        # "cannot connect" would then hide that the first one may have been applied. Retrying is done above, in the open.
+        self._session._retry_connection = False
 
     async def close(self) -> None:
         """Close every connection."""
