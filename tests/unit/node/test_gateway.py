@@ -304,3 +304,38 @@ def test_an_answer_to_an_earlier_boot_of_this_node_finds_no_request() -> None:
     later.answered(late.token, STORED, now=0.1)
 
     assert (later.take_orders(), later.open_requests) == ([], 1)
+
+
+def test_what_was_sent_before_there_was_a_link_goes_out_when_there_is_one() -> None:
+    gateway = gateway_routing_to(OTHER)
+    submit(gateway, 1, write())
+    dropped = attempt_of(gateway)
+
+    gateway.peer_up(OTHER, now=0.1)
+
+    assert attempt_of(gateway) == Attempt(2, OTHER, 3, dropped.request, 5.0)
+
+
+def test_a_request_that_nobody_answers_goes_out_again_under_its_operation_id_less_and_less_often() -> None:
+    gateway = gateway_routing_to(OTHER)
+    submit(gateway, 1, write(60.0))
+    first, sent_at = attempt_of(gateway), [0.0]
+    while len(sent_at) < 4:
+        due = gateway.next_deadline()
+        assert due is not None
+        gateway.tick(now=due)
+        for order in gateway.take_orders():
+            assert isinstance(order, Attempt) and order.request == first.request
+            sent_at.append(due)
+
+    assert sent_at == [0.0, 1.0, 3.0, 7.0]
+
+
+def test_a_request_that_this_node_serves_itself_is_not_repeated() -> None:
+    gateway = gateway_routing_to(ME)
+    submit(gateway, 1, read(5.0))
+    attempt_of(gateway)
+
+    answered = run_to_deadline(gateway, 4.9)
+
+    assert (answered, gateway.next_deadline()) == ([], 5.0)
