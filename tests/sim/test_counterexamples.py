@@ -7,7 +7,9 @@ from ringkeep_node.machines.documents import CopyState
 from ringkeep_node.machines.records import Kind
 from ringkeep_node.machines.shard.effects import Absent, Found, Moved, NotApplied, Stored
 from ringkeep_node.machines.shard.messages import Ack, Commits, SnapshotAck, SnapshotBegin
+from ringkeep_testing.shard_clients import Clients
 from ringkeep_testing.shard_trio import Trio
+from ringkeep_testing.shard_world import ShardWorld
 
 
 def _ready(**sizes: int) -> tuple[Trio, str, str, str]:
@@ -434,3 +436,99 @@ def test_rule_7_a_primary_that_is_moved_hands_its_unanswered_writes_over() -> No
 
     assert isinstance(trio.answer(q, again), Stored)
     trio.check()
+
+
+def test_rule_1_a_write_is_not_answered_before_the_primarys_own_sync() -> None:
+    trio, p, q, r = _ready()
+    token = trio.write(p, "w")
+    for name in (q, r):
+        trio.deliver(p, name)
+        trio.sync(name)
+        trio.deliver(name, p)
+
+    assert trio.answer(p, token) is None
+
+    trio.sync(p)
+
+    assert isinstance(trio.answer(p, token), Stored)
+
+
+def test_rule_1_a_pending_write_is_visible_to_no_read() -> None:
+    trio, p, q, r = _ready()
+    trio.write(p, "w")
+    read = trio.read(p)
+    for _ in range(4):
+        for name in (q, r):
+            trio.deliver(p, name)
+            trio.deliver(name, p)
+
+    assert isinstance(trio.answer(p, read), Absent)
+
+
+def test_rule_1_a_replica_refuses_an_older_epoch() -> None:
+    trio, p, q, r = _ready()
+    trio.commit(Failover(0, trio.shard.revision, _storage(trio, q), (_storage(trio, q), _storage(trio, r))))
+    trio.hold(q, r)
+    trio.settle(q, r)
+    trio.lose(r, p)
+    trio.write(p, "w")
+    trio.deliver(p, r)
+    trio.sync(r)
+
+    assert not trio.links.get((r, p)) and trio.machine(r)._ctx.copies[0].log.last_epoch == 2
+
+
+def test_kip_497_and_841_a_member_that_restarts_is_not_let_in_by_a_proposal_for_its_earlier_boot() -> None:
+    trio, _p, q, _r = _ready()
+    _shrunk_to_primary(trio, q)
+    trio.hold()
+    trio.pass_time(0.5)
+    trio.settle()
+    grow = next(change for change in trio.proposals if isinstance(change, Grow))
+    trio.kill(q)
+    trio.commit(trio.restart(q))
+    trio.commit(grow)
+
+    assert not trio.shard.is_in_sync(_storage(trio, q))
+
+
+def test_kip_966_an_eligible_copy_takes_over_with_everything_acknowledged() -> None:
+    trio, p, q, r = _ready()
+    token = trio.write(p, "w")
+    trio.settle()
+    _shrunk_to_primary(trio, q, r)
+    trio.hold()
+    trio.kill(p)
+    trio.commit(Failover(0, trio.shard.revision, _storage(trio, q), (_storage(trio, q), _storage(trio, r))))
+    trio.hold()
+    trio.settle()
+    read = trio.read(q)
+    trio.pass_time(0.2)
+    trio.answer_index(q)
+    trio.settle()
+
+    assert (isinstance(trio.answer(p, token), Stored), _value(trio, q, read)) == (True, "w")
+
+
+def test_kip_903_an_emptied_disk_is_filled_by_snapshot_and_equals_the_others_with_operation_results() -> None:
+    world = ShardWorld(1, faults=False)
+    clients = Clients(world, documents=4)
+    for _ in range(80):
+        world.run(0.05)
+        clients.act()
+    world.kill(world.nodes[2])
+    world.nodes[2].wipe()
+    for node in world.nodes[:2]:
+        node.log.release(node.store.checkpoint(), keep=0)
+    world.restart(world.nodes[2])
+    world.run(15.0)
+    copies = [
+        (node.store.digest(number, copy.added), copy.storage)
+        for number, shard in enumerate(world.service.map.shards)
+        for copy in shard.in_sync
+        for node in world.nodes
+        if node.storage == copy.storage
+    ]
+
+    clients.judge()
+    assert (len(copies), len({digest for digest, _ in copies})) == (6, 2)

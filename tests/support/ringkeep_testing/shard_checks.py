@@ -74,7 +74,11 @@ class GodsEye:
             if acknowledged is not None:
                 for copy in (*shard.in_sync, *shard.eligible):
                     node = world.by_storage.get(copy.storage)
-                    if node is not None and node.storage == copy.storage and not node.holds(number, copy.added, *acknowledged):
+                    if (
+                        node is not None
+                        and node.storage == copy.storage
+                        and not node.holds(number, copy.added, *acknowledged)
+                    ):
                         raise Violation(
                             f"{node.name} is complete for shard {number} without {acknowledged}: "
                             f"{node.describe(number, copy.added)}"
