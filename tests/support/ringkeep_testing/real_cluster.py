@@ -63,7 +63,8 @@ class RealCluster:
     """The cluster of one directory. Close it, whatever happens."""
 
     def __init__(self, path: Path) -> None:
-        local.API_PORT_FIRST, local.PEER_PORT_FIRST = own_ports()
+        for setting, port in zip(("API_PORT_FIRST", "PEER_PORT_FIRST"), own_ports(), strict=True):
+            setattr(local, setting, port)
         self.launcher = LocalCluster(path, node_command=MORTAL_NODE)
 
     def __enter__(self) -> Self:
@@ -72,9 +73,11 @@ class RealCluster:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def up(self, nodes: int | None = None, **settings: int) -> ClusterRecord:
+    async def up(
+        self, nodes: int | None = None, *, shards: int | None = None, min_in_sync: int | None = None
+    ) -> ClusterRecord:
         """Make the cluster, or start what is down of it; return when it takes writes."""
-        return await self.launcher.up(nodes, **settings)
+        return await self.launcher.up(nodes, shards=shards, min_in_sync=min_in_sync)
 
     def close(self) -> None:
         """End every process, also the paused ones, and wait for each."""
