@@ -43,7 +43,8 @@ class Walk:
 
     def events(self) -> list[Event]:
         """Return everything that may happen next."""
-        trio, left, found = self.trio, self.left, []
+        trio, left = self.trio, self.left
+        found: list[Event] = []
         for (sender, receiver), link in trio.links.items():
             if link and trio.nodes[receiver].machine is not None:
                 found.append(("deliver", sender, receiver))

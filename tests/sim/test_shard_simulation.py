@@ -1,4 +1,4 @@
-"""Shard replication under random faults, then healed: nothing acknowledged is lost, nothing read is stale (testing.md, L3)."""
+"""Shard replication under random faults, then healed: nothing acknowledged is lost, nothing read is stale (L3)."""
 
 from __future__ import annotations
 
