@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
+
 from ringkeep.launcher.local import LocalCluster
 
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100

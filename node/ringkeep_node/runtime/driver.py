@@ -36,6 +36,7 @@ from ringkeep_node.machines.shard.effects import (
     InstallBegin,
     InstallFinish,
     InstallRows,
+    LogEntry,
     ReadLog,
     ReadPage,
     ReadRequest,
@@ -47,7 +48,7 @@ from ringkeep_node.machines.shard.effects import (
 from ringkeep_node.machines.swim.members import Address, Evidence
 from ringkeep_node.runtime.peers import LinkEvents, PeerLinks
 from ringkeep_node.runtime.store.store import Store
-from ringkeep_node.runtime.wal.log import Log
+from ringkeep_node.runtime.wal.log import Log, LogGone
 
 CHECKPOINT_EVERY_S: Final = 10.0
 LAG_NOTICED_S: Final = 0.02

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ringkeep_core.errors import BadFrame
 from ringkeep_core.wire import (
     FRAME_BYTES_MAX,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import msgspec
+
 from ringkeep_core.maprules import bootstrap
 from ringkeep_core.shardmap import Member, Primary, Settings, ShardMap
-
 from ringkeep_node.machines.documents import Answer, OperationId, Write
 from ringkeep_node.machines.gateway import Answered, Attempt, Gateway, GatewaySettings
 from ringkeep_node.machines.shard.effects import (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ringkeep_core.mapchanges import Boot, encode_change
 from ringkeep_core.maprules import bootstrap
 from ringkeep_core.shardmap import GENERATION_STEP, Member, Settings, ShardMap, encode_map
-
 from ringkeep_node.machines.held_map import RECENT_ENTRIES_MAX, HeldMap, recovered_map
 from ringkeep_node.machines.messages import MapEntries, MapWhole
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record

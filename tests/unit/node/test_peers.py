@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from ringkeep_core.wire import PROTOCOL_VERSION, FrameWriter, Hello, decode_hello, encode_hello
 
+from ringkeep_core.wire import PROTOCOL_VERSION, FrameWriter, Hello, decode_hello, encode_hello
 from ringkeep_node.machines.messages import Channel
 from ringkeep_node.runtime.peers import LinkEvents, PeerLinks, greet
 
@@ -122,7 +122,7 @@ def test_a_node_of_another_cluster_is_refused_by_both_sides() -> None:
     async def play() -> None:
         async with two_hosts("00000000000000bb") as (one, two):
             one.links.set_peers({two.storage: two.address})
-            await one.events.until(lambda told: ("stranger",) == tuple(told[0][:1]) if told else False)
+            await one.events.until(lambda told: tuple(told[0][:1]) == ("stranger",) if told else False)
             await two.events.until(lambda told: any(what[0] == "stranger" for what in told))
 
             assert "belongs to cluster 00000000000000bb" in one.events.told[0][1]
