@@ -201,6 +201,8 @@ class Replication:
             if lead.takeover is not None:
                 lead.takeover.ask()
                 continue
+            if not peer.in_sync:
+                desk.active[lead] = None  # Level as it may be, it is looked at until the map takes it in.
             if peer.match < lead.copy.log.last_sn or not peer.spoke:
                 desk.active[lead] = None
                 if self._ctx.is_up(storage):
