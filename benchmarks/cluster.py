@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,13 +30,13 @@ TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 @contextmanager
-def cluster(nodes: int, **options: int) -> Iterator[tuple[LocalCluster, float]]:
+def cluster(nodes: int) -> Iterator[tuple[LocalCluster, float]]:
     """Start a cluster; yield it with the seconds from the call to the first possible write."""
     with tempfile.TemporaryDirectory(prefix="ringkeep-bench-") as folder:
         local = LocalCluster(Path(folder))
         started = time.monotonic()
         try:
-            asyncio.run(local.up(nodes, **options))
+            asyncio.run(local.up(nodes))
             yield local, time.monotonic() - started
         finally:
             local.down(wipe=True)
@@ -169,14 +169,14 @@ async def wait_full(session: aiohttp.ClientSession, url: str, copies: int) -> fl
 
 
 async def one_kill(
-    session: aiohttp.ClientSession, local: LocalCluster, victim: str, kill: Callable[[], object]
+    session: aiohttp.ClientSession, local: LocalCluster, victim: str
 ) -> tuple[list[float], list[float], float]:
     """Kill a node; return detection times, recovery times of some of its shards, and the time back to full."""
     nodes = local.directory.existing().nodes
     urls = [node.url for node in nodes if node.name != victim]
     users = await users_of(session, urls[0], victim, 4)
     since = time.monotonic()
-    kill()
+    local.kill(victim)
     dead = asyncio.gather(*(wait_dead(session, url, victim, since) for url in urls))
     written = asyncio.gather(*(wait_written(session, urls, user, since) for user in users))
     detected, recovered = await dead, await written
@@ -194,7 +194,7 @@ async def kill_in_turn(local: LocalCluster, kills: int) -> dict[str, object]:
         names = [node.name for node in local.directory.existing().nodes]
         for number in range(kills):
             victim = names[number % len(names)]
-            dead, written, full_s = await one_kill(session, local, victim, lambda name=victim: local.kill(name))
+            dead, written, full_s = await one_kill(session, local, victim)
             detected += dead
             recovered += written
             full.append(full_s)

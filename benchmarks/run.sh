@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# All benchmarks, one JSON line each. With a load program in $RINGKEEP_LOAD also throughput, and with the client endpoints
+# of a three-node etcd in $ETCD_ENDPOINTS the ratios to it, A B A B.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+
+"$python" -P benchmarks/routing.py
+"$python" -P benchmarks/placement.py
+"$python" -P benchmarks/http_edge.py
+"$python" -P benchmarks/cluster.py startup --runs 5
+"$python" -P benchmarks/cluster.py idle --seconds 30
+"$python" -P benchmarks/cluster.py failover --nodes 5 --runs 20
+if [ -n "${RINGKEEP_LOAD:-}" ]; then
+    "$python" -P benchmarks/cluster.py throughput --runs 3 --etcd "${ETCD_ENDPOINTS:-}"
+else
+    echo '{"measure": "throughput", "skipped": "set RINGKEEP_LOAD to a load program"}'
+fi
