@@ -17,6 +17,7 @@ import random
 import resource
 import secrets
 import signal
+import stat
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -149,7 +150,14 @@ def run(environment: Mapping[str, str]) -> int:
 
 def _refused(error: RingkeepError) -> None:
     logger.error("start_refused", error_code=error.code, reason=error.detail)
-    sys.stderr.write(f"ringkeep-node: {error.detail}\n")
+    _tell_people(error.detail)
+
+
+def _tell_people(sentence: str) -> None:
+    """Write a sentence to standard error, unless that is the file of the JSON lines: there the log line has said it."""
+    output, errors = (os.fstat(stream.fileno()) for stream in (sys.stdout, sys.stderr))
+    if not (stat.S_ISREG(errors.st_mode) and os.path.samestat(output, errors)):
+        sys.stderr.write(f"ringkeep-node: {sentence}\n")
 
 
 def _refused_early(error: RingkeepError, environment: Mapping[str, str]) -> int:
@@ -207,7 +215,7 @@ class Process:
             edge.stopping = True
             if reason:
                 logger.error("node_failed", error_code="internal", reason=reason)
-                sys.stderr.write(f"ringkeep-node: {reason}\n")
+                _tell_people(reason)
                 self._writer.stop()
                 os._exit(EXIT_FAILED)  # fail-stop: nothing is flushed, closed or said any more
             logger.info("node_stopping")

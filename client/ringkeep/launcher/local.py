@@ -304,14 +304,14 @@ def log_tail(path: Path, *, lines: int = 3, bytes_max: int = 4096) -> str:
 
 
 def last_words(tail: str) -> str:
-    """Return what the end of a log says to people: the detail of its last JSON line, else its last line as it is."""
+    """Return what the end of a log says to people: the reason in its last JSON line, else its last line as it is."""
     lines = tail.splitlines()
     for line in reversed(lines):
         try:
             told = msgspec.json.decode(line)
         except (msgspec.DecodeError, UnicodeError):
             continue
-        if isinstance(told, dict) and (words := told.get("detail") or told.get("error") or told.get("event")):
+        if isinstance(told, dict) and (words := told.get("reason") or told.get("event")):
             return str(words)
     return lines[-1] if lines else "it said nothing"
 

@@ -121,6 +121,25 @@ class RealCluster:
         lines = self.launcher.directory.log(name).read_bytes().splitlines()
         return [msgspec.json.decode(line, type=dict[str, Any]) for line in lines]
 
+    async def error_lines(self) -> list[dict[str, Any]]:
+        """Return what any node has logged as an error."""
+        return [line for name in self.names for line in self.log_lines(name) if line["level"] == "error"]
+
+    async def events(self, name: str) -> list[dict[str, Any]]:
+        """Return what a node remembers that happened."""
+        async with self.gateway(name) as client:
+            decoded: dict[str, list[dict[str, Any]]] = msgspec.json.decode(await client.read("/v1/cluster/events"))
+        return decoded["events"]
+
+    async def serves(self) -> None:
+        """Write and read through every node; fail if that cannot be done."""
+        for name in self.names:
+            async with self.gateway(name) as client:
+                written = await client.put("serves", name, name)
+                found = await client.get("serves", name)
+
+            assert (found.value, found.version) == (name.encode(), written.version)
+
     # -- what is done to it ------------------------------------------------------------------------------------
 
     def kill(self, *names: str) -> None:
@@ -149,6 +168,17 @@ class RealCluster:
     def empty(self, name: str) -> None:
         """Delete all data of a node that is down."""
         shutil.rmtree(self.launcher.directory.data(name))
+
+    async def without_cluster(self, nodes: int) -> list[dict[str, str]]:
+        """Start nodes that belong to no cluster; return them as the members of a bootstrap."""
+        with self.launcher.directory.locked(create=True):
+            record = self.launcher._new_record(nodes, {})
+            record = self.launcher._start(record, [node.name for node in record.nodes])
+        members = await self.launcher._answering(record)
+        return [
+            {"name": node.name, "storage_id": member.storage_id, "peer": node.peer}
+            for node, member in zip(record.nodes, members, strict=True)
+        ]
 
     # -- what is waited for ------------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ def main() -> None:
     """Serve until SIGTERM."""
     mode = os.environ.get("FAKE_NODE_MODE", "")
     if mode == "crash":
-        sys.exit('{"event": "start_refused", "detail": "this directory belongs to another node"}')
+        sys.exit('{"event": "start_refused", "reason": "this directory belongs to another node"}')
     (DATA.parent / "environment.json").write_text(
         json.dumps({name: value for name, value in os.environ.items() if name.startswith("RINGKEEP_")})
     )

@@ -138,8 +138,8 @@ def test_a_node_that_ends_while_starting_is_told_with_its_last_words(
     [
         ("", "it said nothing"),
         ("Traceback\nOops: x", "Oops: x"),
-        ('{"event": "started"}\n{"event": "refused", "detail": "the port is in use"}\n', "the port is in use"),
-        ('{"event": "refused", "detail": "the port is in use"}\nsomething else', "the port is in use"),
+        ('{"event": "started"}\n{"event": "refused", "reason": "the port is in use"}\n', "the port is in use"),
+        ('{"event": "refused", "reason": "the port is in use"}\nsomething else', "the port is in use"),
         ('{"event": "ended"}', "ended"),
     ],
 )
