@@ -190,7 +190,8 @@ class Trio:
                     self.acknowledged = max(self.acknowledged, (result.version, result.epoch))
             self.proposals += step.proposals
             node.indexes += step.read_index
-            if step.records or (step.send_synced and node.pending):
+            if step.records or node.pending:
+                # Nothing is durable before what was written earlier is.
                 node.pending.append(step)
             else:
                 self._release(node, step)
