@@ -101,6 +101,8 @@ class GodsEye:
         lead = machine.node.shards._leads.get(number)
         if lead is None or lead.epoch != shard.epoch or shard.primary.boot != machine.node.identity.boot:
             return
+        if lead.shard.revision > shard.revision:
+            return  # One step brought it several changes; it is judged by the last of them.
         awaited = {peer.storage for peer in lead.awaited} | {machine.storage}
         missing = {copy.storage for copy in shard.in_sync} - awaited
         if missing:

@@ -93,7 +93,7 @@ class Faults:
             machine.sync_factor = rng.choice((1.0, 10.0, 50.0))
         if self._strikes(plan.clock_rate):
             self._count("clock")
-            machine.wall_offset_s = rng.choice((-86400.0, -5.0, 0.0, 30.0, 12 * 3600.0))
+            machine.wall_offset_s = rng.choice((-11 * 3600.0, -5.0, 0.0, 30.0, 11 * 3600.0))
         if self._strikes(plan.reset_rate) and len(world.machines) > 1:
             self._count("reset")
             world.network.reset(machine, rng.choice(self._others(machine)))

@@ -135,6 +135,8 @@ class CatchUp:
             # It counts as complete: it leaves the sets before anything of it is overwritten.
             self._proposals.want(Unfit(lead.copy.shard, lead.shard.revision, peer.storage, peer.added), peer.storage)
             return
+        peer.is_beyond_log = True
+        lead.desk.growth.drop(lead, peer)
         if len(self._outgoing) >= ctx.settings.streams_max or peer.adding:
             return
         copy, stream = lead.copy, ctx.next_token()

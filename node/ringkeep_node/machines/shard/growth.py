@@ -62,7 +62,7 @@ class Growth:
 
     def consider(self, lead: Lead, peer: Peer) -> None:
         """A learner acknowledged: add it when its lag is small, propose it when it has what was there before."""
-        if not peer.spoke or peer.stream:
+        if not peer.spoke or peer.stream or peer.is_beyond_log:
             return
         last_sn = lead.copy.log.last_sn
         if not peer.adding:
@@ -107,12 +107,17 @@ class Growth:
         silent = not is_up or (peer.behind_since is not None and now >= peer.behind_since + settings.touch_after_s)
         if not peer.proposed:
             if silent:
-                # Nothing left for the leader yet, so nothing can commit that needs this copy.
-                peer.adding = False
-                self.refresh(lead)
-                lead.advance()
+                self.drop(lead, peer)
         elif silent and now >= peer.proposed_at + settings.touch_after_s:
             self._proposals.want(Touch(lead.copy.shard, lead.shard.revision))
+
+    def drop(self, lead: Lead, peer: Peer) -> None:
+        """Await a copy no longer that is being added, unless its proposal has left: then only a map settles it."""
+        if peer.adding and not peer.proposed:
+            # Nothing left for the leader yet, so nothing can commit that needs this copy.
+            peer.adding = False
+            self.refresh(lead)
+            lead.advance()
 
     def _propose(self, lead: Lead, peer: Peer) -> None:
         shard = lead.shard

@@ -11,7 +11,8 @@ class Peer:
     ``match`` is durable there; ``floor`` is what an earlier boot of it had acknowledged: a copy that comes back with less
     lost what it promised to hold. ``spoke``: its registered boot acknowledged something in this epoch. ``adding``: it is
     in the awaited set before the map says so; ``added_at`` is the last entry appended before that. ``proposed`` is the
-    revision on which its Grow left, 0 if none did. ``start`` is where sending began before it told where it stands.
+    revision on which its Grow left, 0 if none did. ``is_beyond_log``: what it lacks is gone from the log here, only a
+    snapshot helps. ``start`` is where sending began before it told where it stands.
     """
 
     __slots__ = (
@@ -24,6 +25,7 @@ class Peer:
         "eligible",
         "floor",
         "in_sync",
+        "is_beyond_log",
         "match",
         "next",
         "on_the_way",
@@ -41,7 +43,7 @@ class Peer:
         self.storage = copy.storage
         self.added = copy.added
         self.boot = boot
-        self.in_sync = self.eligible = self.adding = self.spoke = False
+        self.in_sync = self.eligible = self.adding = self.spoke = self.is_beyond_log = False
         self.match = self.floor = self.added_at = self.proposed = self.on_the_way = self.commit_sent = 0
         self.next = self.start = next_sn
         self.reading = self.stream = 0

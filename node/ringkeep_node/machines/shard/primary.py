@@ -369,6 +369,7 @@ class Lead:
             on_the_way = peer.next - 1 - peer.match
             peer.on_the_way = 0 if on_the_way <= 0 else peer.on_the_way * max(0, peer.next - 1 - sn) // on_the_way
             peer.match = sn
+            peer.is_beyond_log = False
             peer.behind_since = None if sn == last_sn else self.ctx.now
             if peer.next <= sn:
                 peer.next = sn + 1
