@@ -537,3 +537,15 @@ def test_kip_903_an_emptied_disk_is_filled_by_snapshot_and_equals_the_others_wit
 
     clients.judge()
     assert (len(copies), len({digest for digest, _ in copies})) == (6, 2)
+
+
+def test_rule_1_a_replica_acknowledges_nothing_before_its_sync() -> None:
+    trio, p, q, _r = _ready()
+    trio.write(p, "w")
+    trio.deliver(p, q)
+
+    assert not trio.links.get((q, p))
+
+    trio.sync(q)
+
+    assert [type(message) for _, message in trio.links[q, p]] == [Ack]
