@@ -72,6 +72,7 @@ from ringkeep_node.machines.verdicts import MemberFacts, decode_reports, encode_
 
 BOOT_TIMEOUT_S = 10.0
 BOOT_NUMBERS_BITS = 32
+GREETED_MAX = 64
 HOUSEKEEPING_S = 0.2
 STALLED_AFTER_S = 2.0
 LEADS_KEY = "leads"
@@ -270,7 +271,11 @@ class Node:
     def greeted(self, storage: str, address: str) -> None:
         """A node of this cluster dialled us; it may not be in our map yet, but can be answered."""
         if storage != self.identity.storage and self._greeted.get(storage) != address:
+            self._greeted.pop(storage, None)
             self._greeted[storage] = address
+            # Whoever knows the cluster id can greet under any number of names.
+            while len(self._greeted) > GREETED_MAX:
+                del self._greeted[next(iter(self._greeted))]
             self._step.peers = self._addresses()
 
     def link_up(self, storage: str, boot: str, channel: Channel, *, now: float) -> None:
