@@ -93,6 +93,12 @@ class HeldMap:
                 return []
             records = [Record(Kind.MAP_SNAPSHOT, NO_SHARD, 0, 0, message.through, message.data)]
             self._pulled_entries = 0
+        if not records:
+            # Nothing changed the map up to there: this waits for what is on its way to the disk, or for nothing.
+            if not self._unsynced:
+                self.passed(message.through)
+                return []
+            step = self._unsynced[-1][0]
         self._pulled_through = message.through
         self._unsynced.append((step, message))
         return records

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ringkeep_testing.world_machine import Machine
 
 DECIDE_S = 0.1
+LINKS_BACK_S = 2.5
 DOWN_FOR_S = (0.02, 0.05, 0.3, 2.0, 5.0)
 
 
@@ -52,7 +53,7 @@ class Faults:
             machine.lags_until = 0.0
             machine.sync_factor = 1.0
             self._start(machine)
-        world.run_until(max(max(one.paused_until, one.hung_until) for one in world.machines.values()) + 0.5)
+        world.run_until(max(max(world.now, one.paused_until, one.hung_until) for one in world.machines.values()) + LINKS_BACK_S)
 
     def ended_itself(self, machine: Machine) -> None:
         """A node refused to go on: that is right for a volume that was rolled back; it comes back with an empty one."""

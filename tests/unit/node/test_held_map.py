@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from ringkeep_core.mapchanges import Boot, encode_change
+from msgspec.structs import replace
+from ringkeep_core.mapchanges import Boot, Leave, encode_change
 from ringkeep_core.maprules import bootstrap
-from ringkeep_core.shardmap import GENERATION_STEP, Member, Settings, ShardMap, encode_map
-from ringkeep_node.machines.held_map import RECENT_ENTRIES_MAX, HeldMap, recovered_map
+from ringkeep_core.shardmap import (
+    GENERATION_STEP,
+    Member,
+    Primary,
+    Settings,
+    ShardMap,
+    WantedMember,
+    encode_map,
+)
+from ringkeep_node.machines.held_map import PULLED_ENTRIES_MAX, RECENT_ENTRIES_MAX, HeldMap, recovered_map
 from ringkeep_node.machines.messages import MapEntries, MapWhole
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
 
@@ -153,3 +162,79 @@ def test_a_restart_finds_the_pulled_map_again() -> None:
     held = recovered_map(encode_map(first_map()), 1, records)
 
     assert (held.map, held.through) == (ahead.map, 4)
+
+
+def test_a_restart_after_pulled_entries_holds_the_map_that_they_made() -> None:
+    first, ahead = first_map(), held_through(4)
+    entries = [Record(Kind.MAP_ENTRY, NO_SHARD, 0, 0, index, boot(index)) for index in (2, 3, 4)]
+
+    held = recovered_map(encode_map(first), 4, entries)
+
+    assert (held.map, held.through) == (ahead.map, 4)
+
+
+def test_a_pulled_answer_without_entries_moves_the_index_at_once_for_there_is_nothing_to_sync() -> None:
+    held = held_through(3)
+
+    records = held.pulled(MapEntries(3, (), 7), 5)
+
+    assert (records, held.through) == ([], 7)
+
+
+def test_an_answer_without_entries_waits_for_the_entries_pulled_before_it() -> None:
+    held = held_through(3)
+    held.pulled(MapEntries(3, ((4, boot(4)),), 4), 5)
+
+    held.pulled(MapEntries(4, (), 7), 6)
+    before = held.through
+    held.synced(5)
+
+    assert (before, held.through) == (3, 7)
+
+
+def test_an_entry_refused_as_a_whole_is_not_passed_on() -> None:
+    held = held_through(3)
+    held.committed(4, boot(2))
+
+    assert held.answer(3) == MapEntries(3, (), 4)
+
+
+def test_who_is_in_the_raft_configuration_cannot_leave() -> None:
+    leave = encode_change(Leave(STORAGES[2], "test"))
+    held = HeldMap(empty_of(STORAGES[2]), 1)
+
+    refused = held.committed(2, leave, voters=STORAGES)
+    done = held.committed(3, leave, voters=STORAGES[:2])
+
+    assert refused is not None and done is not None
+    assert [outcome.code if outcome else "" for _, one in (refused, done) for outcome in one.outcomes] == [
+        "is_voter",
+        "",
+    ]
+
+
+def empty_of(storage: str) -> ShardMap:
+    """The first map with a draining member that holds nothing."""
+    first = first_map()
+    shards = []
+    for shard in first.shards:
+        in_sync = tuple(copy for copy in shard.in_sync if copy.storage != storage)
+        lead = in_sync[0].storage
+        shards.append(replace(shard, in_sync=in_sync, primary=Primary(lead, first.members[lead].boot)))
+    name = first.members[storage].name
+    members = {**first.wanted.members, name: WantedMember(weight=1.0, draining=True)}
+    return replace(first, shards=tuple(shards), wanted=replace(first.wanted, members=members))
+
+
+def test_after_many_pulled_entries_the_log_gets_the_whole_map_once() -> None:
+    held = HeldMap(first_map(), 1)
+    for index in range(2, PULLED_ENTRIES_MAX + 2):
+        held.pulled(MapEntries(index - 1, ((index, boot(index)),), index), index)
+        assert held.compacted() is None  # It would stand behind what is on its way to the disk.
+        held.synced(index)
+
+    whole = held.compacted()
+
+    assert whole is not None and held.map is not None
+    assert (whole.kind, whole.sn, whole.payload) == (Kind.MAP_SNAPSHOT, held.through, encode_map(held.map))
+    assert held.compacted() is None
