@@ -58,7 +58,11 @@ def check_value(value: bytes) -> bytes:
 
 def check_content_type(content_type: str) -> str:
     """Return ``content_type`` if it is 1..256 printable ASCII characters; raise ``BadRequest`` otherwise."""
-    if not 0 < len(content_type) <= CONTENT_TYPE_BYTES_MAX or not content_type.isascii() or not content_type.isprintable():
+    if (
+        not 0 < len(content_type) <= CONTENT_TYPE_BYTES_MAX
+        or not content_type.isascii()
+        or not content_type.isprintable()
+    ):
         raise BadRequest(f"a content type is 1..{CONTENT_TYPE_BYTES_MAX} printable ASCII characters")
     return content_type
 

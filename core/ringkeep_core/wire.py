@@ -29,7 +29,8 @@ _HEADER = struct.Struct("<BIQ")
 class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     """Who is on one end of a connection. ``cluster_id`` is "" while the node belongs to no cluster.
 
-    ``counter`` is the boot counter; ``channel`` what the connection is for.
+    ``counter`` is the boot counter; ``channel`` what the connection is for; ``weight`` the share of copies that the node
+    asks for when a cluster is founded (0: a pure gateway).
     """
 
     version: int
@@ -42,6 +43,7 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
     peer: str
     zone: str
     channel: str
+    weight: float = 1.0
 
 
 _hello_encoder = msgspec.msgpack.Encoder()

@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 from aiohttp import web
+from msgspec.structs import replace
 
 from ringkeep_core.errors import RingkeepError, StartRefused
 from ringkeep_node.http.exchange import Edge
@@ -51,7 +52,6 @@ from ringkeep_node.settings import NodeSettings, node_settings, subsystem, unkno
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
-LAG_EVERY_S: Final = 0.1
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 OPEN_FILES: Final = 65_536
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -283,8 +283,9 @@ class Process:
             url=node.url,
             peer=node.advertise.text,
             zone=node.zone,
+            weight=node.weight,
         )
-        host = Host(identity, self._config.machines, draw=random.random)
+        host = Host(identity, self._config.machines, draw=random.random, metrics=self._metrics)
         try:
             yield host
         finally:
@@ -296,12 +297,15 @@ class Process:
         node, loop = self._config.node, asyncio.get_running_loop()
         service = Service(host, clock=loop.time, wall=time.time)
         edge = Edge(service, admin_token=node.admin_token, reading_bytes_max=self._config.http.reading_bytes_max)
+        importer = Importer(service, self._config.imports)
         registry = registry_of(
             NodeCollector(
-                self._metrics, numbers=host.numbers, dropped=lambda: self._writer.dropped, version=version("ringkeep")
+                self._metrics,
+                numbers=lambda: replace(host.numbers(), import_lines=dict(importer.lines)),
+                dropped=lambda: self._writer.dropped,
+                version=version("ringkeep"),
             )
         )
-        importer = Importer(service, self._config.imports)
         api = HttpServer(Api(edge, importer, self._metrics.requests, registry, _request_failed), self._config.http)
         await api.bind(node.api.host, node.api.port)
         stack.push_async_callback(api.stop)
@@ -326,19 +330,10 @@ class Process:
             )
         )
         await api.serve()
-        lag = asyncio.create_task(self._observe_lag())
         try:
             yield edge
         finally:
-            lag.cancel()
             await api.stop()  # Before peers and gossip: running requests still need them.
-
-    async def _observe_lag(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + LAG_EVERY_S
-            await asyncio.sleep(LAG_EVERY_S)
-            self._metrics.loop_lag.observe(max(0.0, loop.time() - due))
 
 
 def _request_failed(request_id: str, error: BaseException) -> None:

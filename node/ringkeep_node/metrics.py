@@ -57,11 +57,28 @@ class CommitStages(Struct, frozen=True):
     """How long the parts of a commit take at the primary. The runtime observes, the collector reads."""
 
     log_wait: Durations = field(default_factory=lambda: Durations(STAGE_BOUNDS_S))
-    """From append to the start of the sync that makes it durable."""
+    """From append to the start of the sync that makes it durable; the first append of each batch."""
     fsync: Durations = field(default_factory=lambda: Durations(STAGE_BOUNDS_S))
     """One write and sync of a batch."""
     replicate: Durations = field(default_factory=lambda: Durations(STAGE_BOUNDS_S))
-    """From append to the last acknowledgement that the commit needed."""
+    """From append to the last acknowledgement that the commit needed; one change at a time is followed."""
+
+
+class Traffic(Struct):
+    """What left and what came, since the start: plain numbers that one thread adds to."""
+
+    sent: int = 0
+    sent_bytes: int = 0
+    received: int = 0
+    received_bytes: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """Return how many, by direction."""
+        return {"sent": self.sent, "received": self.received}
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many bytes, by direction."""
+        return {"sent": self.sent_bytes, "received": self.received_bytes}
 
 
 class NodeNumbers(Struct, frozen=True, kw_only=True):
@@ -101,11 +118,15 @@ class NodeNumbers(Struct, frozen=True, kw_only=True):
     shards: Mapping[tuple[str, str], int] = {}
     """By role of this node (primary, in_sync, learner) and state (ok, under_replicated, moving, unavailable)."""
     copy_bytes: int = 0
+    refused: int = 0
+    import_lines: Mapping[str, int] = {}
+    """By result: stored or failed."""
 
 
 MEMBER_STATES = ("joining", "alive", "suspect", "dead", "left")
 VERDICTS = ("suspect", "dead")
 DIRECTIONS = ("sent", "received")
+RESULTS = ("stored", "failed")
 CONSISTENCIES = ("strict", "local")
 ROLES = ("primary", "in_sync", "learner")
 SHARD_STATES = ("ok", "under_replicated", "moving", "unavailable")
@@ -143,7 +164,7 @@ SCALARS = (
     Scalar("log_bytes", "Size of the write-ahead log on disk", "log_bytes"),
     Scalar("log_queued_bytes", "Bytes that wait for the log's thread", "log_queued_bytes"),
     Scalar("disk_free_bytes", "Free space of the data directory's volume", "disk_free_bytes"),
-    Scalar("disk_full", "1 while changes are refused because the disk is nearly full", "disk_full"),
+    Scalar("disk_full", "1 while less is free than a segment of the log needs", "disk_full"),
     Scalar("disk_stalled", "1 while a sync of the log takes longer than 2 s", "disk_stalled"),
     Scalar("suspicion_refutes_total", "Suspicions of this node that it refuted", "refutes", True),
     Scalar("raft_term", "Raft term", "raft_term"),
@@ -151,7 +172,10 @@ SCALARS = (
     Scalar("raft_commit_index", "Raft commit index", "raft_commit_index"),
     Scalar("raft_elections_total", "Elections that this node started", "raft_elections", True),
     Scalar("map_version", "Version of the shard map that this node holds", "map_version"),
-    Scalar("copy_bytes", "Bytes of all copies in the materialised store", "copy_bytes"),
+    Scalar("copy_bytes", "Size of the materialised store's files", "copy_bytes"),
+    Scalar(
+        "peers_refused_total", "Connections and dials refused: of another cluster, or not understood", "refused", True
+    ),
 )
 
 LABELLED = (
@@ -171,6 +195,7 @@ LABELLED = (
     Labelled("gossip_bytes_total", "Bytes of gossip datagrams", "gossip_bytes", "direction", DIRECTIONS, True),
     Labelled("peer_frames_total", "Frames between nodes", "peer_frames", "direction", DIRECTIONS, True),
     Labelled("peer_bytes_total", "Bytes of frames between nodes", "peer_bytes", "direction", DIRECTIONS, True),
+    Labelled("import_lines_total", "Lines of imports that have ended", "import_lines", "result", RESULTS, True),
 )
 
 REQUESTS = "request_duration_seconds"

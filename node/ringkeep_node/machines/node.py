@@ -94,6 +94,7 @@ class NodeIdentity(Struct, frozen=True):
     url: str
     peer: str
     zone: str = ""
+    weight: float = 1.0
 
 
 class NodeSettings(Struct, frozen=True):

@@ -46,7 +46,9 @@ from ringkeep_node.machines.shard.effects import (
     WriteRequest,
 )
 from ringkeep_node.machines.swim.members import Address, Evidence
+from ringkeep_node.metrics import NodeMetrics, Traffic
 from ringkeep_node.runtime.peers import LinkEvents, PeerLinks
+from ringkeep_node.runtime.stages import CommitTimer
 from ringkeep_node.runtime.store.store import Store
 from ringkeep_node.runtime.wal.log import Log, LogGone
 
@@ -85,9 +87,14 @@ class LoopHealth(Struct):
 class Driver(LinkEvents, asyncio.DatagramProtocol):
     """Runs one ``Node`` on the running event loop."""
 
-    def __init__(self, node: Node, log: Log, store: Store, links: PeerLinks, observer: Observer) -> None:
+    def __init__(
+        self, node: Node, log: Log, store: Store, links: PeerLinks, observer: Observer, metrics: NodeMetrics
+    ) -> None:
         self.node, self.log, self.store, self.links = node, log, store, links
         self.health = LoopHealth()
+        self.gossip = Traffic()
+        self._stages = CommitTimer(metrics.stages, node.identity.storage)
+        self._observe_lag = metrics.loop_lag.observe
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._now: Callable[[], float] = self._loop.time
@@ -111,6 +118,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         """Begin to run; log and store have been opened, links exist."""
         self._udp = udp
         self.log.on_synced = self._on_synced
+        self.log.on_timed = self._stages.batch
         self.store.on_applied = self._on_applied
         self._spawn(self._checkpoint_forever())
         self._wake()
@@ -123,7 +131,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for waiting in (*self._requests.values(), *self._proposals.values()):
+        left: list[asyncio.Future[Any]] = [*self._requests.values(), *self._proposals.values()]
+        for waiting in left:
             if not waiting.done():
                 waiting.set_exception(NoPrimary("this node is stopping"))
         self._readers.shutdown(wait=True)
@@ -208,6 +217,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         """Gossip from anybody."""
+        self.gossip.received += 1
+        self.gossip.received_bytes += len(data)
         self.node.datagram(data, (addr[0], addr[1]), now=self._now())
         self._schedule()
 
@@ -261,6 +272,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
 
     def _measure_lag(self, now: float) -> None:
         lag_s = max(0.0, now - self._timer_due) if self._timer_due else 0.0
+        self._observe_lag(lag_s)
         self.health.last_lag_s = lag_s
         self.health.worst_lag_s = max(self.health.worst_lag_s, lag_s)
         if lag_s > LAG_NOTICED_S:
@@ -277,16 +289,18 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
 
     def _carry_out(self, step: NodeStep) -> None:
         if step.records:
+            self._stages.appended(step.records, self.node.held.map)
             self._tickets.append((self.log.append(step.records, urgent=step.urgent), step.number))
         for (peer, channel), bundle in step.bundles.items():
             self.links.send(peer, channel, encode_bundle(bundle))
-        if self._udp is not None:
-            for address, data in step.datagrams:
-                self._udp.sendto(data, address)
+        if step.datagrams:
+            self._send_datagrams(step.datagrams)
         for order in step.orders:
             self._order(order)
-        for shard, copy, entries in step.apply:
-            self.store.apply(shard, copy, entries)
+        if step.apply:
+            self._stages.committed(step.apply)
+            for shard, copy, entries in step.apply:
+                self.store.apply(shard, copy, entries)
         for read in step.reads:
             self._spawn(self._read(read))
         for answer in step.answers:
@@ -305,6 +319,14 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._observer.stepped(step)
         if step.fatal:
             self._observer.fatal(step.fatal)
+
+    def _send_datagrams(self, datagrams: Sequence[tuple[Address, bytes]]) -> None:
+        assert self._udp is not None
+        gossip = self.gossip
+        for address, data in datagrams:
+            gossip.sent += 1
+            gossip.sent_bytes += len(data)
+            self._udp.sendto(data, address)
 
     def _wake_map_waiters(self) -> None:
         for waiter in self._map_waiters:

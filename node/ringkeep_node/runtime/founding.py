@@ -13,7 +13,7 @@ Source: replication.md, "Raft group: Bootstrap"; counterexamples.md S11.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import aiohttp
 from msgspec import Struct
@@ -29,6 +29,7 @@ from ringkeep_node.runtime.peers import greet
 
 SEED_POLL_S = 0.15
 MEMBERS_MAX = 200
+WEIGHT_MAX = 100.0
 
 
 class FirstMember(Struct, frozen=True):
@@ -46,6 +47,13 @@ class BootstrapRequest(Struct, frozen=True):
     shards: int = 256
     replication_factor: int = 3
     min_in_sync: int = 2
+
+
+class Asked(Struct, frozen=True):
+    """The members of a bootstrap as they are now, in the order of the request, and their weights by name."""
+
+    members: tuple[Member, ...]
+    weights: dict[str, float]
 
 
 class Founded(Struct, frozen=True):
@@ -87,17 +95,18 @@ def check_request(request: BootstrapRequest, *, name: str, storage: str) -> None
 
 async def ask_members(
     session: aiohttp.ClientSession, own: Hello, request: BootstrapRequest, seeds: Sequence[str]
-) -> tuple[Member, ...]:
+) -> Asked:
     """Greet everybody a bootstrap concerns and return the members as they are now.
 
-    Raises ``Conflict``: somebody already has a cluster, is another node than named, or cannot be asked.
+    Raises ``Conflict``: somebody already has a cluster, is another node than named, or cannot be asked; or nobody has a
+    weight above 0.
     """
     peers = {member.peer: member for member in request.members if member.storage_id != own.storage}
     strangers = [seed for seed in seeds if seed not in peers and seed != own.peer]
     greetings = await asyncio.gather(
         *(greet(session, address, own) for address in (*peers, *strangers)), return_exceptions=True
     )
-    members = [_member(own)]
+    members = [own]
     for address, answer in zip((*peers, *strangers), greetings, strict=True):
         named = peers.get(address)
         if isinstance(answer, BaseException):
@@ -109,12 +118,16 @@ async def ask_members(
         if named is not None:
             if (answer.name, answer.storage) != (named.name, named.storage_id):
                 raise Conflict(f"{address} is {answer.name} with storage {answer.storage}, not {named.name}")
-            members.append(_member(answer))
+            members.append(answer)
     order = {member.storage_id: place for place, member in enumerate(request.members)}
-    return tuple(sorted(members, key=lambda member: order[member.storage]))
+    members.sort(key=lambda member: order[member.storage])
+    weights = {member.name: _weight(member) for member in members}
+    if not any(weights.values()):
+        raise Conflict("every member is a pure gateway (weight 0): somebody has to hold the copies")
+    return Asked(tuple(_member(member) for member in members), weights)
 
 
-def found(request: BootstrapRequest, members: tuple[Member, ...], nonce: str) -> Founded:
+def found(request: BootstrapRequest, members: tuple[Member, ...], weights: Mapping[str, float], nonce: str) -> Founded:
     """Return the new cluster: its id, its first map and its first voters."""
     voters = tuple(member.storage for member in members[: voters_wanted(len(members))])
     cluster_id = xxh3_64_hexdigest("/".join((*voters, nonce)).encode())
@@ -123,6 +136,7 @@ def found(request: BootstrapRequest, members: tuple[Member, ...], nonce: str) ->
         members=members,
         shards=request.shards,
         settings=Settings(replication_factor=request.replication_factor, min_in_sync=request.min_in_sync),
+        weights=weights,
     )
     return Founded(cluster_id, first_map, voters)
 
@@ -143,6 +157,13 @@ async def wait_for_cluster(
         await asyncio.sleep(SEED_POLL_S)
 
 
+def _weight(hello: Hello) -> float:
+    # Also not a number is refused: the comparison is false for it.
+    if not 0.0 <= hello.weight <= WEIGHT_MAX:
+        raise Conflict(f"{hello.name} has weight {hello.weight}, which is not 0..{WEIGHT_MAX:.0f}")
+    return hello.weight
+
+
 def _member(hello: Hello) -> Member:
     return Member(
         storage=hello.storage,
@@ -157,6 +178,7 @@ def _member(hello: Hello) -> Member:
 
 
 __all__ = [
+    "Asked",
     "BootstrapRequest",
     "FirstMember",
     "Founded",

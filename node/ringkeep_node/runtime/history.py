@@ -53,7 +53,9 @@ class History:
         fields: dict[str, str | int | float] = {"version": version}
         if isinstance(change, Boot):
             if applied.outcomes[0] is None:
-                self._add(at, "boot", f"{change.name} started (boot {change.counter})", fields | {"member": change.name})
+                self._add(
+                    at, "boot", f"{change.name} started (boot {change.counter})", fields | {"member": change.name}
+                )
         elif isinstance(change, ShardChanges):
             if done:
                 kinds = Counter(type(one).__name__.lower() for one in change.changes)

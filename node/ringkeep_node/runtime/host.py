@@ -29,7 +29,7 @@ from ringkeep_node.machines.node import Node, NodeIdentity, NodeSettings, NodeSt
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
 from ringkeep_node.machines.recovery import RecoveredLog
 from ringkeep_node.machines.shard.effects import NotApplied, ReadRequest, Result, WriteRequest
-from ringkeep_node.metrics import NodeNumbers
+from ringkeep_node.metrics import NodeMetrics, NodeNumbers
 from ringkeep_node.runtime.driver import Driver, seeds_of
 from ringkeep_node.runtime.founding import (
     BootstrapRequest,
@@ -99,13 +99,21 @@ class _Inbox(LinkEvents, asyncio.DatagramProtocol):
 class Host:
     """The node of this process. Implements ``reports.Driving``."""
 
-    def __init__(self, identity: NodeIdentity, settings: NodeSettings, *, draw: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        identity: NodeIdentity,
+        settings: NodeSettings,
+        *,
+        draw: Callable[[], float],
+        metrics: NodeMetrics | None = None,
+    ) -> None:
         self.identity = identity
         self.cluster_id = ""
         self.inbox = _Inbox()
         self.history = History()
         self.links = PeerLinks(self._hello, self.inbox, draw)
         self._settings = settings
+        self._metrics = metrics or NodeMetrics()
         self._parts: HostParts | None = None
         self._driver: Driver | None = None
         self._founding = asyncio.Lock()
@@ -157,6 +165,7 @@ class Host:
             own.peer,
             own.zone,
             channel,
+            own.weight,
         )
 
     async def _durable(self, records: Sequence[Record]) -> None:
@@ -206,7 +215,7 @@ class Host:
             draw=parts.draw,
             now=loop.time(),
         )
-        self._driver = self.inbox.driver = Driver(node, parts.log, parts.store, self.links, self)
+        self._driver = self.inbox.driver = Driver(node, parts.log, parts.store, self.links, self, self._metrics)
         self._driver.start(parts.udp)
         self._running.set()
         if not node.registered:
@@ -266,7 +275,7 @@ class Host:
             if self.cluster_id:
                 raise Conflict(f"this node already belongs to cluster {self.cluster_id}")
             members = await ask_members(self.links.session, own, request, self._parts.seeds)
-            founded = found(request, members, self._parts.nonce())
+            founded = found(request, members.members, members.weights, self._parts.nonce())
             snapshot = first_snapshot(founded.first_map, founded.voters)
             payload = encode_snapshot(snapshot)
             # The first map before the id: a crash in between leaves a node without a cluster, never half a founder.
@@ -298,6 +307,7 @@ class Host:
                     url=own.url,
                     peer=own.peer,
                     zone=own.zone,
+                    weight=own.weight,
                 ),
             )
         return member_reports(self._driver.node, self.history, asyncio.get_running_loop().time(), time.time())
@@ -327,9 +337,21 @@ class Host:
 
     def numbers(self) -> NodeNumbers:
         """Return the counters and gauges of this moment."""
-        if self._driver is None:
+        if self._parts is None:
             return NodeNumbers()
-        return node_numbers(self._driver, self.history)
+        numbers = NodeNumbers() if self._driver is None else node_numbers(self._driver, self.history)
+        log, traffic = self._parts.log, self.links.traffic
+        return replace(
+            numbers,
+            log_bytes=log.log_bytes,
+            log_queued_bytes=log.queued_bytes,
+            disk_free_bytes=log.free_bytes,
+            disk_full=not log.has_room,
+            copy_bytes=self._parts.store.file_bytes,
+            peer_frames=traffic.counts(),
+            peer_bytes=traffic.sizes(),
+            refused=self.history.strangers,
+        )
 
 
 def _refuse_lost_log(parts: HostParts) -> None:
@@ -346,4 +368,3 @@ async def greet_all(session: Any, addresses: Sequence[str], own: Hello) -> list[
         *(greet(session, address, own) for address in addresses), return_exceptions=True
     )
     return [answer for answer in answers if isinstance(answer, Hello)]
-

@@ -129,6 +129,8 @@ class Importer:
         self._service = service
         self._settings = settings
         self._running = 0
+        self.lines = {"stored": 0, "failed": 0}
+        """What became of the lines of all imports that have ended."""
 
     async def run(self, chunks: AsyncIterable[bytes], *, timeout_s: float) -> ImportResult:
         """Store the lines of a body; ``timeout_s`` bounds each entry, not the whole.
@@ -140,10 +142,13 @@ class Importer:
         if self._running >= self._settings.imports_max:
             raise Overloaded(f"this node runs {self._running} imports, which is as many as it may")
         self._running += 1
+        imported = Import(self._service, self._settings, shards, timeout_s)
         try:
-            return await Import(self._service, self._settings, shards, timeout_s).run(chunks)
+            return await imported.run(chunks)
         finally:
             self._running -= 1
+            self.lines["stored"] += imported.stored
+            self.lines["failed"] += imported.failed
 
 
 class Import:
@@ -164,8 +169,8 @@ class Import:
         self._changed = asyncio.Event()
         self._number = 0
         self._lines = 0
-        self._stored = 0
-        self._failed = 0
+        self.stored = 0
+        self.failed = 0
         self._errors: list[ImportProblem] = []
         self._crashed: BaseException | None = None
 
@@ -177,7 +182,7 @@ class Import:
         finally:
             await self._settle()
         errors = sorted(self._errors, key=lambda problem: problem.line)[:ERRORS_MAX]
-        return ImportResult(self._lines, self._stored, self._failed, tuple(errors))
+        return ImportResult(self._lines, self.stored, self.failed, tuple(errors))
 
     async def _settle(self) -> None:
         # Also after the body broke off: what was sent has an outcome, and no task may outlive the request.
@@ -335,7 +340,7 @@ class Import:
         error = await self._stored_or_error(shard, group)
         self._held_bytes -= group.size
         if error is None:
-            self._stored += len(group.numbers)
+            self.stored += len(group.numbers)
         else:
             for number in group.numbers:
                 self._fail(number, error.code, error.detail)
@@ -362,7 +367,7 @@ class Import:
             await asyncio.sleep(PAUSE_S)
 
     def _fail(self, number: int, code: str, detail: str) -> None:
-        self._failed += 1
+        self.failed += 1
         self._errors.append(ImportProblem(number, code, detail))
         if len(self._errors) > 10 * ERRORS_MAX:
             self._errors.sort(key=lambda problem: problem.line)

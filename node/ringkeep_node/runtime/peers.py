@@ -23,6 +23,7 @@ from aiohttp import web
 from ringkeep_core.errors import BadFrame, ForeignCluster
 from ringkeep_core.wire import FRAME_BYTES_MAX, FrameReader, FrameWriter, Hello, decode_hello, encode_hello
 from ringkeep_node.machines.messages import Channel
+from ringkeep_node.metrics import Traffic
 
 OUTBOX_BYTES_MAX: Final = 64 << 20
 KEPT_BYTES_MAX: Final = 64 << 10
@@ -158,7 +159,7 @@ class Link:
         return hello
 
     async def _write_until_end(self, socket: aiohttp.ClientWebSocketResponse, hello: Hello) -> None:
-        writer = FrameWriter(hello.cluster_id)
+        writer, traffic = FrameWriter(hello.cluster_id), self._links.traffic
         ended = asyncio.create_task(socket.receive())
         ended.add_done_callback(lambda _: self._wake.set())
         try:
@@ -169,6 +170,8 @@ class Link:
                     continue
                 bodies, self._outbox, self._outbox_bytes = self._outbox, [], 0
                 for body in bodies:
+                    traffic.sent += 1
+                    traffic.sent_bytes += len(body)
                     await socket.send_bytes(writer.seal(body))
         finally:
             ended.cancel()
@@ -181,6 +184,7 @@ class PeerLinks:
     def __init__(self, hello: Callable[[str], Hello], events: LinkEvents, draw: Callable[[], float]) -> None:
         self.hello, self.events, self.draw = hello, events, draw
         self.is_open = True
+        self.traffic = Traffic()
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=aiohttp.ClientTimeout(total=None)
         )
@@ -257,11 +261,14 @@ class PeerLinks:
             raise BadFrame(f"there is no channel {theirs.channel!r}")
         self._replace((theirs.storage, theirs.channel), socket)
         self.events.met(theirs)
-        reader = FrameReader(ours.cluster_id)
+        reader, traffic = FrameReader(ours.cluster_id), self.traffic
         async for message in socket:
             if message.type is not aiohttp.WSMsgType.BINARY:
                 raise BadFrame("a frame that is not binary")
-            self.events.frame(theirs, channel, reader.open(message.data))
+            body = reader.open(message.data)
+            traffic.received += 1
+            traffic.received_bytes += len(body)
+            self.events.frame(theirs, channel, body)
 
     def _replace(self, key: tuple[str, str], socket: web.WebSocketResponse) -> None:
         # A peer that dials again has given its older connection up, even if that has not ended yet here.

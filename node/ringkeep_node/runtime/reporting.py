@@ -101,8 +101,8 @@ def unready_reason(node: Node) -> str | None:
 
 
 def node_numbers(driver: Driver, history: History) -> NodeNumbers:
-    """Return the counters and gauges of this moment."""
-    node, log = driver.node, driver.log
+    """Return what the node's machines count; the host adds what it knows of disk and links."""
+    node, gossip, tally = driver.node, driver.gossip, driver.node.shards.tally
     held = node.held.map
     states = Counter(view.state.name.lower() for view in node.swim.members.values())
     return NodeNumbers(
@@ -111,12 +111,15 @@ def node_numbers(driver: Driver, history: History) -> NodeNumbers:
         shed=node.gateway.shed,
         forwards=node.gateway.forwards,
         retries=node.gateway.retries,
-        log_bytes=log.log_bytes,
-        log_queued_bytes=log.queued_bytes,
+        writes_committed=tally.writes,
+        reads_answered={"strict": tally.strict_reads, "local": tally.local_reads},
         disk_stalled=node.is_stalled,
         members=dict(states),
         verdicts=dict(history.verdicts),
         refutes=node.swim.refutes,
+        gossip_messages=gossip.counts(),
+        gossip_bytes=gossip.sizes(),
+        raft_elections=node.raft.elections,
         raft_term=node.raft.term,
         raft_is_leader=node.control.leads,
         raft_commit_index=node.raft.commit,

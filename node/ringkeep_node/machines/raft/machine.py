@@ -96,6 +96,8 @@ class Raft:
         self._incoming = IncomingSnapshot(settings.snapshot_bytes_max)
         if bootstrap is not None and recovered == Recovered():
             self._bootstrap(bootstrap)
+        self.elections = 0
+        """How often we stood for election since we started; asking beforehand (PreVote) does not count."""
         self._shown: tuple[Role, int, str | None] = (self._role, self._term, self._leader)
 
     def _bootstrap(self, configuration: Configuration) -> None:
@@ -327,6 +329,7 @@ class Raft:
 
     def _become_candidate(self, now: float, transfer: bool) -> None:
         self._role = Role.CANDIDATE
+        self.elections += 1
         self._set_leader(None)
         self._fail_forwarded()
         self._set_hard_state(self._term + 1, self._me)

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from ringkeep_node.machines.shard.reads import OpenPage
 
 
+class Tally:
+    """What this node did for clients since it started: changes committed as primary, reads answered."""
+
+    __slots__ = ("local_reads", "strict_reads", "writes")
+
+    def __init__(self) -> None:
+        self.writes = self.strict_reads = self.local_reads = 0
+
+
 class LocalCopy:
     """This node's copy of a shard.
 
@@ -81,6 +90,7 @@ class Context:
         "settings",
         "step",
         "store",
+        "tally",
         "through",
         "token",
     )
@@ -103,6 +113,7 @@ class Context:
         self.open: dict[int, int] = {}
         self.token = 0
         self.pages: dict[int, OpenPage] = {}
+        self.tally = Tally()
 
     def shard(self, shard: int) -> Shard:
         """Return what the held map says of a shard."""

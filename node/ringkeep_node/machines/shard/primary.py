@@ -422,11 +422,13 @@ class Lead:
             self.confirmed(parked)
 
     def _answer_committed(self, commit: int) -> None:
-        waiters, ctx, done = self.waiters, self.ctx, 0
+        waiters, ctx, done, count = self.waiters, self.ctx, 0, 0
         while waiters and waiters[0][0] <= commit:
             sn, token, answer, size = waiters.popleft()
             done += size
             ctx.answer(token, Stored(answer, sn, self.epoch))
+            count += 1
+        ctx.tally.writes += count
         self.pending_bytes -= done
         self.desk.pending_bytes -= done
 

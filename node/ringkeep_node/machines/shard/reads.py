@@ -32,6 +32,7 @@ from ringkeep_node.machines.shard.operations import Overlay, holds, row_of
 
 def answer_read(ctx: Context, copy: LocalCopy, overlay: Overlay, epoch: int, token: int, request: ReadRequest) -> None:
     """Answer a confirmed read of the primary."""
+    ctx.tally.strict_reads += 1
     if request.kind == ReadKind.PAGE:
         start_page(ctx, copy, overlay, epoch, 0, token, request)
         return
@@ -42,6 +43,7 @@ def answer_read(ctx: Context, copy: LocalCopy, overlay: Overlay, epoch: int, tok
 
 def answer_local(ctx: Context, copy: LocalCopy, epoch: int, token: int, request: ReadRequest) -> None:
     """Answer from what this replica has applied, at once."""
+    ctx.tally.local_reads += 1
     lag = max(0, copy.heard_commit - copy.applied)
     if request.kind == ReadKind.PAGE:
         start_page(ctx, copy, None, epoch, lag, token, request)

@@ -16,7 +16,7 @@ from ringkeep_core.shardmap import Shard, ShardMap
 from ringkeep_node.machines.documents import Remembered, Row
 from ringkeep_node.machines.shard.catch_up import CatchUp
 from ringkeep_node.machines.shard.confirmation import Confirmation
-from ringkeep_node.machines.shard.context import Context
+from ringkeep_node.machines.shard.context import Context, Tally
 from ringkeep_node.machines.shard.effects import (
     DropCopy,
     LogEntry,
@@ -85,6 +85,11 @@ class Replication:
         self._is_stalled = False
         self.wall_ms = 0
         """Wall time for pongs, in ms; set by the driver, decides no safety."""
+
+    @property
+    def tally(self) -> Tally:
+        """What this node did for clients since it started."""
+        return self._ctx.tally
 
     # --- the map ------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ class Store:
 
     def __init__(self, folder: Path, settings: StoreSettings, writer: apsw.Connection, changes: Changes) -> None:
         self.on_applied: Callable[[list[tuple[int, int, int]]], None] = _ignore
+        self._folder = folder
         self._settings = settings
         self._writer = writer
         self._changes = changes
@@ -145,6 +146,11 @@ class Store:
             StoredCopy(shard, copy, sn >= complete_at, epoch, sn, decode_state(state), decode_epochs(epochs))
             for shard, copy, epoch, sn, complete_at, state, epochs in found
         ]
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the SQLite file and its write-ahead file: all copies, and space that is not used at present."""
+        return sum(path.stat().st_size for path in self._folder.glob(f"{schema.FILE_NAME}*"))
 
     # Point look-ups, in the loop's thread.
 

@@ -66,6 +66,10 @@ def _nothing(_through: int) -> None:
     return None
 
 
+def _untimed(_wait_s: float, _sync_s: float) -> None:
+    return None
+
+
 def _call(function: Callable[..., object], *arguments: object) -> None:
     function(*arguments)
 
@@ -79,6 +83,8 @@ class Log:
     def __init__(self, disk: Disk, settings: LogSettings, writer: Writer, clock: Callable[[], float]) -> None:
         self.on_synced: Callable[[int], None] = _nothing
         self.on_urgent_synced: Callable[[int], None] = _nothing
+        self.on_timed: Callable[[float, float], None] = _untimed
+        """Called for each batch: how long its first append had waited, and how long its write and sync took."""
         self._disk = disk
         self._settings = settings
         self._writer = writer
@@ -142,7 +148,7 @@ class Log:
         for record in records:
             size += len(record.payload)
         self._appended_bytes += size
-        self._inbox.put(Waiting(self._tickets, urgent, size, records))
+        self._inbox.put(Waiting(self._tickets, urgent, size, records, self._clock()))
         return self._tickets
 
     @property
@@ -164,6 +170,16 @@ class Log:
     def batches(self) -> int:
         """How many batches this process has made durable."""
         return self._batches
+
+    @property
+    def free_bytes(self) -> int:
+        """How much of the log's volume is free."""
+        return self._disk.free_bytes()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the volume has room for another segment."""
+        return self.free_bytes >= self._settings.segment_bytes
 
     def sync_age_s(self, now: float) -> float:
         """Return how long the present write and sync have been running; 0 when none is."""
@@ -240,15 +256,18 @@ class Log:
             return
         records = [record for append in batch for record in append.records]
         carried = [record for _segment, live in released for record in live]
-        if batch or carried:
-            self._write(carried + records)
+        timed = self._write(carried + records) if batch or carried else (0.0, 0.0)
         for segment, _live in released:
             self._writer.remove(segment)
         if batch:
             self._written_bytes += sum(append.size for append in batch)
-            self._post(self._deliver, self._queue.durable_through(), self._queue.urgent_durable_through())
+            wait_s, sync_s = timed[0] - batch[0].at, timed[1]
+            self._post(
+                self._deliver, self._queue.durable_through(), self._queue.urgent_durable_through(), wait_s, sync_s
+            )
 
-    def _write(self, records: list[Record]) -> None:
+    def _write(self, records: list[Record]) -> tuple[float, float]:
+        """Make records durable; return when that began and how long it took."""
         now = self._clock()
         self._sync_since = now
         try:
@@ -256,8 +275,10 @@ class Log:
         finally:
             self._sync_since = None
         self._batches += 1
+        took_s = self._clock() - now
         with self._state_lock:
             self._writer.take(records, segment, offset)
+        return now, took_s
 
     def _carry(self, covered: Mapping[CopyKey, int]) -> list[tuple[int, list[Record]]]:
         released = []
@@ -270,7 +291,8 @@ class Log:
             released.append((segment, live))
         return released
 
-    def _deliver(self, through: int, urgent_through: int) -> None:
+    def _deliver(self, through: int, urgent_through: int, wait_s: float, sync_s: float) -> None:
+        self.on_timed(wait_s, sync_s)
         self.on_urgent_synced(urgent_through)
         self.on_synced(through)
 

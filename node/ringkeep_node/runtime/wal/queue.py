@@ -17,12 +17,13 @@ from ringkeep_node.machines.records import Record
 
 
 class Waiting(NamedTuple):
-    """One append: its ticket, its records and their size in the batch."""
+    """One append: its ticket, its records, their size in the batch, and when it was made."""
 
     ticket: int
     urgent: bool
     size: int
     records: Sequence[Record]
+    at: float = 0.0
 
 
 class Queue:

@@ -1,0 +1,74 @@
+"""Hosts on loopback with real logs and stores: founding, numbers, and what a node remembers of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ringkeep_core.errors import Conflict
+from ringkeep_node.machines.shard.effects import Found, Stored
+from ringkeep_testing.live_hosts import SHARDS, found, hosts, run, until
+
+
+def test_everything_that_a_node_does_is_counted(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 3) as nodes:
+            empty = nodes[0].host.numbers()
+            await found(nodes)
+            answers = [await nodes[0].put(shard, f"k{shard}") for shard in range(SHARDS)]
+            answers += [await nodes[0].get(shard, f"k{shard}") for shard in range(SHARDS)]
+            await until(lambda: all(isinstance(row, Found) for row in answers[SHARDS:]))
+            await nodes[1].get(0, "k0", local=True)
+            numbers = [node.host.numbers() for node in nodes]
+
+            assert [type(answer) for answer in answers] == [Stored] * SHARDS + [Found] * SHARDS
+            assert sum(one.writes_committed for one in numbers) == SHARDS
+            assert sum(one.reads_answered["strict"] for one in numbers) == SHARDS
+            assert [one.reads_answered["local"] for one in numbers] == [0, 1, 0]
+            for kind in ("gossip_messages", "gossip_bytes", "peer_frames", "peer_bytes"):
+                assert all(min(getattr(one, kind).values()) > 0 for one in numbers), kind
+            assert empty.disk_free_bytes > 0 and not empty.disk_full
+            assert all(one.copy_bytes > 0 and one.log_bytes > 0 and one.disk_free_bytes > 0 for one in numbers)
+            assert sum(one.raft_elections for one in numbers) >= 1
+            assert {one.map_version for one in numbers} == {nodes[0].host.numbers().map_version}
+            for node in nodes:
+                stages = node.metrics.stages
+                assert min(stages.log_wait.count, stages.fsync.count, node.metrics.loop_lag.count) > 0
+                assert stages.replicate.count > 0 or node.host.numbers().writes_committed == 0
+            assert [node.failures for node in nodes] == [[], [], []]
+
+    run(play())
+
+
+def test_a_node_of_weight_0_is_a_pure_gateway_that_holds_nothing_and_serves(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 3, weights=(1.0, 2.5, 0.0)) as nodes:
+            await found(nodes, replication_factor=2)
+            gateway = nodes[2]
+            written = await gateway.put(3, "k", b"through the gateway")
+            read = await gateway.get(3, "k")
+            members = {one.name: (one.weight, one.copies, one.primaries > 0) for one in gateway.host.members()}
+            numbers = gateway.host.numbers()
+
+            assert members == {"n1": (1.0, SHARDS, True), "n2": (2.5, SHARDS, True), "n3": (0.0, 0, False)}
+            assert isinstance(written, Stored) and isinstance(read, Found)
+            assert read.row.value == b"through the gateway"
+            assert (numbers.shards, numbers.forwards) == ({}, 2)
+
+    run(play())
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [((0.0, 0.0), "every member is a pure gateway"), ((1.0, float("nan")), "n2 has weight nan, which is not 0..100")],
+)
+def test_weights_that_make_no_sense_found_no_cluster(tmp_path: Path, weights: tuple[float, ...], sentence: str) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 2, weights=weights) as nodes:
+            with pytest.raises(Conflict, match=sentence):
+                await found(nodes)
+
+            assert [node.host.cluster_id for node in nodes] == ["", ""]
+
+    run(play())
