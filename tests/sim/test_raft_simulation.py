@@ -19,8 +19,21 @@ SEEDS = int(os.environ.get("RINGKEEP_RAFT_SEEDS", "400"))
 BLOCK = 50
 
 QUIET = WorldOptions(
-    nodes=3, spares=0, faulty_s=5.0, loss=0.0, duplication=0.0, delay_s=0.001, sync_s=0.002, crashes=0.0,
-    partitions=0.0, pauses=0.0, transfers=0.0, changes=0.0, compactions=0.0, proposals=20.0, reads=20.0,
+    nodes=3,
+    spares=0,
+    faulty_s=5.0,
+    loss=0.0,
+    duplication=0.0,
+    delay_s=0.001,
+    sync_s=0.002,
+    crashes=0.0,
+    partitions=0.0,
+    pauses=0.0,
+    transfers=0.0,
+    changes=0.0,
+    compactions=0.0,
+    proposals=20.0,
+    reads=20.0,
     merged_reports=True,
 )
 

@@ -83,8 +83,12 @@ class World(Struct, frozen=True, gc=False):
     def key(self) -> tuple[object, ...]:
         """Return what decides the future of this world."""
         return (
-            tuple(node.key for node in self.nodes), tuple(sorted(map(repr, self.wires))), self.budget, self.leaders,
-            self.truth, self.reads,
+            tuple(node.key for node in self.nodes),
+            tuple(sorted(map(repr, self.wires))),
+            self.budget,
+            self.leaders,
+            self.truth,
+            self.reads,
         )
 
 
@@ -167,8 +171,14 @@ class Explorer:
     """
 
     def __init__(
-        self, budget: Budget, *, states_max: int, voters: int = 3, prevote: bool = False, deep: bool = False, seed: int
-        = 0
+        self,
+        budget: Budget,
+        *,
+        states_max: int,
+        voters: int = 3,
+        prevote: bool = False,
+        deep: bool = False,
+        seed: int = 0,
     ) -> None:
         self.deep, self.rng = deep, random.Random(seed)
         self.names = tuple("abcde"[:voters])
@@ -230,9 +240,9 @@ class Explorer:
     def play(self, world: World, *orders: str) -> World:
         """Return the world after a script.
 
-        An order is the beginning of an event's label (``a time-out``, ``c->b RequestVote``), or ``ab settle``: sync and
-        deliver, between the named nodes only, until nothing is left to do, and lose what is under way to others. The
-        script costs nothing of the budget.
+        An order is the beginning of an event's label (``a time-out``, ``c->b RequestVote``), ``ab settle``: sync and
+        deliver between the named nodes until nothing is left to do, or ``ab only``: lose what is under way to and from
+        others. The script costs nothing of the budget.
         """
         ample = Budget(9, 9, 9, 0, 0, 9, 9, 99, 99)
         for order in orders:
@@ -240,6 +250,9 @@ class Explorer:
             subject, verb = order.split(" ", 1)
             if verb == "settle":
                 world = self._settle(world, subject, ample)
+            elif verb == "only":
+                kept = tuple(wire for wire in world.wires if {wire[0], wire[1]} <= set(subject))
+                world = _replaced(world, wires=kept)
             else:
                 found = self._first(world, (order,))
                 assert found is not None, order
@@ -251,7 +264,7 @@ class Explorer:
         quiet = (*ends, *(f"{name} synced" for name in names))
         while (after := self._first(world, quiet)) is not None:
             world = _replaced(after, budget=ample)
-        return _replaced(world, wires=())
+        return world
 
     def _first(self, world: World, labels: tuple[str, ...]) -> World | None:
         return next((after for label, after in self.successors(world, None) if label.startswith(labels)), None)
@@ -277,29 +290,33 @@ class Explorer:
         if budget.elections and raft.role is not Role.LEADER and raft.term < budget.term_max:
             after = fork(raft)
             after.tick(now=0.0)
-            yield f"{name} time-out", self._absorb(
-                _replaced(world, budget=_less(budget, elections=1)), at, node, after, path
+            yield (
+                f"{name} time-out",
+                self._absorb(_replaced(world, budget=_less(budget, elections=1)), at, node, after, path),
             )
         if raft.role is Role.LEADER and budget.proposals:
             after = fork(raft)
             assert isinstance(after.propose(b"%d" % budget.proposals, now=0.0), Proposed)
-            yield f"{name} proposes", self._absorb(
-                _replaced(world, budget=_less(budget, proposals=1)), at, node, after, path
+            yield (
+                f"{name} proposes",
+                self._absorb(_replaced(world, budget=_less(budget, proposals=1)), at, node, after, path),
             )
         if raft.role is Role.LEADER and budget.heartbeats:
             after = fork(raft)
             leadership = after._leadership
             assert leadership is not None
             leadership._start_round(0.0)
-            yield f"{name} heartbeats", self._absorb(
-                _replaced(world, budget=_less(budget, heartbeats=1)), at, node, after, path
+            yield (
+                f"{name} heartbeats",
+                self._absorb(_replaced(world, budget=_less(budget, heartbeats=1)), at, node, after, path),
             )
         if raft.leader is not None and budget.reads:
             after = fork(raft)
             after.read_index(budget.reads, now=0.0)
             asked = (*world.reads, (name, budget.reads, max(other.raft.commit for other in world.nodes)))
-            yield f"{name} reads", self._absorb(
-                _replaced(world, budget=_less(budget, reads=1), reads=asked), at, node, after, path
+            yield (
+                f"{name} reads",
+                self._absorb(_replaced(world, budget=_less(budget, reads=1), reads=asked), at, node, after, path),
             )
         if node.unfinished:
             yield f"{name} synced", self._sync(world, at, node, path)
@@ -414,9 +431,7 @@ def _answered(
     return tuple(read for read in reads if read[:2] != (name, token))
 
 
-def _elected(
-    leaders: tuple[tuple[int, str], ...], term: int, name: str, path: Any
-) -> tuple[tuple[int, str], ...]:
+def _elected(leaders: tuple[tuple[int, str], ...], term: int, name: str, path: Any) -> tuple[tuple[int, str], ...]:
     """At most one leader a term."""
     for led, leader in leaders:
         if led == term and leader != name:

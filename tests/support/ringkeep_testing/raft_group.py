@@ -55,7 +55,12 @@ class Group:
         draw = self._draws / 1000
         first = self.bootstrap if name in self.bootstrap.voters else None
         self.nodes[name] = Raft(
-            me=name, recovered=self.disks[name], settings=self.settings, draw=lambda: draw, now=self.now, bootstrap=first
+            me=name,
+            recovered=self.disks[name],
+            settings=self.settings,
+            draw=lambda: draw,
+            now=self.now,
+            bootstrap=first,
         )
         self.applied[name] = []
         self.pump(name)

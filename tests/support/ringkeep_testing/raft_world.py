@@ -66,11 +66,22 @@ class WorldOptions(Struct, frozen=True, kw_only=True):
             return rng.choice([0.0, most / 5, most])
 
         return cls(
-            nodes=rng.choice([1, 2, 3, 3, 3, 5]), spares=rng.choice([0, 1, 2]), faulty_s=rng.choice([6.0, 10.0]),
-            loss=rate(0.3), duplication=rate(0.3), delay_s=rng.choice([0.001, 0.01, 0.1]),
-            sync_s=rng.choice([0.001, 0.01, 0.15]), crashes=rate(1.0), partitions=rate(0.6), pauses=rate(0.5),
-            transfers=rate(0.6), changes=rate(1.5), compactions=rate(3.0), proposals=rng.choice([5.0, 40.0]),
-            reads=rng.choice([2.0, 20.0]), merged_reports=rng.random() < 0.5,
+            nodes=rng.choice([1, 2, 3, 3, 3, 5]),
+            spares=rng.choice([0, 1, 2]),
+            faulty_s=rng.choice([6.0, 10.0]),
+            loss=rate(0.3),
+            duplication=rate(0.3),
+            delay_s=rng.choice([0.001, 0.01, 0.1]),
+            sync_s=rng.choice([0.001, 0.01, 0.15]),
+            crashes=rate(1.0),
+            partitions=rate(0.6),
+            pauses=rate(0.5),
+            transfers=rate(0.6),
+            changes=rate(1.5),
+            compactions=rate(3.0),
+            proposals=rng.choice([5.0, 40.0]),
+            reads=rng.choice([2.0, 20.0]),
+            merged_reports=rng.random() < 0.5,
         )
 
 
@@ -98,8 +109,10 @@ class RaftWorld:
         self.rng = random.Random(seed)
         self.options = options or WorldOptions.drawn(self.rng)
         self.settings = settings or RaftSettings(
-            tail_entries=self.rng.choice([0, 3, 20]), snapshot_chunk_bytes=self.rng.choice([50, 1 << 20]),
-            inflight_messages_max=self.rng.choice([2, 64]), append_bytes_max=self.rng.choice([20, 300, 1 << 20]),
+            tail_entries=self.rng.choice([0, 3, 20]),
+            snapshot_chunk_bytes=self.rng.choice([50, 1 << 20]),
+            inflight_messages_max=self.rng.choice([2, 64]),
+            append_bytes_max=self.rng.choice([20, 300, 1 << 20]),
             caught_up_entries=8,
         )
         self.now = 0.0
@@ -148,7 +161,11 @@ class RaftWorld:
         host.boot += 1
         first = name in self.bootstrap.voters
         host.raft = Raft(
-            me=name, recovered=host.disk, settings=self.settings, draw=self.rng.random, now=self.now,
+            me=name,
+            recovered=host.disk,
+            settings=self.settings,
+            draw=self.rng.random,
+            now=self.now,
             bootstrap=self.bootstrap if first else None,
         )
         snapshot = host.disk.snapshot
@@ -351,9 +368,14 @@ class RaftWorld:
         """Start everything that goes on by itself: clients, and faults until ``faulty_s``."""
         options = self.options
         for rate, action in (
-            (options.proposals, self.propose), (options.reads, self.read), (options.crashes, self._crash_one),
-            (options.partitions, self.partition), (options.pauses, self._pause_one),
-            (options.transfers, self._transfer), (options.changes, self._change), (options.compactions, self._compact),
+            (options.proposals, self.propose),
+            (options.reads, self.read),
+            (options.crashes, self._crash_one),
+            (options.partitions, self.partition),
+            (options.pauses, self._pause_one),
+            (options.transfers, self._transfer),
+            (options.changes, self._change),
+            (options.compactions, self._compact),
         ):
             if rate:
                 self._repeat(rate, action)

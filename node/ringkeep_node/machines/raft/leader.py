@@ -51,9 +51,7 @@ class _Transfer(Struct, frozen=True):
 class Leadership:
     """The leader's side of Raft in one term. Times are monotonic seconds."""
 
-    def __init__(
-        self, *, me: str, term: int, log: RaftLog, outbox: Outbox, settings: RaftSettings, now: float
-    ) -> None:
+    def __init__(self, *, me: str, term: int, log: RaftLog, outbox: Outbox, settings: RaftSettings, now: float) -> None:
         self._me, self._term, self._log, self._outbox, self._settings = me, term, log, outbox, settings
         self.over = False
         self.lag_s = 0.0
@@ -205,8 +203,14 @@ class Leadership:
         assert snapshot is not None
         data = snapshot.data[offset : offset + self._settings.snapshot_chunk_bytes]
         message = InstallSnapshot(
-            self._term, snapshot.index, snapshot.term, snapshot.configuration,
-            len(snapshot.data), peer.digest, offset, data,
+            self._term,
+            snapshot.index,
+            snapshot.term,
+            snapshot.configuration,
+            len(snapshot.data),
+            peer.digest,
+            offset,
+            data,
         )
         self._outbox.now(to, message)
 

@@ -256,9 +256,7 @@ class Raft:
         """
         return NotLeader(self._leader) if self._leadership is None else self._leadership.propose(payload)
 
-    def propose_configuration(
-        self, configuration: Configuration, *, now: float
-    ) -> Proposed | NotLeader | Refused:
+    def propose_configuration(self, configuration: Configuration, *, now: float) -> Proposed | NotLeader | Refused:
         """Append a configuration that differs by at most one voter.
 
         Refused: ``transferring``, ``not_ready`` (no entry of our term is committed), ``in_progress`` (another change is
@@ -572,8 +570,16 @@ class Raft:
         if not (append or committed or changed or hard_state or out or cut_after is not None):
             return EMPTY_STEP
         step = RaftStep(
-            hard_state, cut_after, append, out.install, tuple(out.send), tuple(out.send_synced), committed,
-            tuple(out.reads), tuple(out.reads_failed), changed,
+            hard_state,
+            cut_after,
+            append,
+            out.install,
+            tuple(out.send),
+            tuple(out.send_synced),
+            committed,
+            tuple(out.reads),
+            tuple(out.reads_failed),
+            changed,
         )
         out.clear()
         return step

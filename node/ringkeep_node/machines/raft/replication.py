@@ -26,8 +26,23 @@ class Mode(IntEnum):
 class Progress:
     """One follower as seen by one leadership. ``match`` is granted, ``next`` is what is sent next."""
 
-    __slots__ = ("commit_told", "digest", "heard_at", "inflight", "inflight_bytes", "mark", "match", "mode",
-                 "next", "offset", "paused", "resent_to", "round", "silent", "snapshot")
+    __slots__ = (
+        "commit_told",
+        "digest",
+        "heard_at",
+        "inflight",
+        "inflight_bytes",
+        "mark",
+        "match",
+        "mode",
+        "next",
+        "offset",
+        "paused",
+        "resent_to",
+        "round",
+        "silent",
+        "snapshot",
+    )
 
     def __init__(self, *, next_index: int, now: float) -> None:
         self.mode = Mode.PROBE
@@ -49,9 +64,7 @@ class Progress:
         """Return whether another ``AppendEntries`` may leave now."""
         if self.mode is not Mode.REPLICATE:
             return self.mode is Mode.PROBE and not self.paused
-        return (
-            len(self.inflight) < settings.inflight_messages_max and self.inflight_bytes < settings.inflight_bytes_max
-        )
+        return len(self.inflight) < settings.inflight_messages_max and self.inflight_bytes < settings.inflight_bytes_max
 
     def sent(self, last: int, size: int) -> None:
         """Note that entries up to ``last``, of ``size`` payload bytes, are under way."""

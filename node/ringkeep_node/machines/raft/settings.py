@@ -48,7 +48,15 @@ class RaftSettings(Struct, frozen=True):
         """Check the relations between the numbers; a violation is a configuration error (``ValueError``)."""
         if not 0 <= self.heartbeat_s <= self.election_s_min <= self.election_s_max:
             raise ValueError("heartbeat_s <= election_s_min <= election_s_max must hold")
-        bounds = (self.append_bytes_max, self.inflight_messages_max, self.inflight_bytes_max, self.entry_bytes_max,
-                  self.uncommitted_bytes_max, self.snapshot_chunk_bytes, self.snapshot_bytes_max, self.reads_max)
+        bounds = (
+            self.append_bytes_max,
+            self.inflight_messages_max,
+            self.inflight_bytes_max,
+            self.entry_bytes_max,
+            self.uncommitted_bytes_max,
+            self.snapshot_chunk_bytes,
+            self.snapshot_bytes_max,
+            self.reads_max,
+        )
         if min(bounds) < 1 or self.tail_entries < 0:
             raise ValueError("every bound must be at least 1")

@@ -44,9 +44,7 @@ def node(*terms: int, term: int | None = None, vote: str | None = None, me: str 
     """Return a node whose disk holds such a log."""
     log = entries(*terms)
     hard_state = HardState(log[-1].term if term is None else term, vote)
-    return Raft(
-        me=me, recovered=Recovered(hard_state, None, log), settings=RaftSettings(), draw=lambda: at, now=0.0
-    )
+    return Raft(me=me, recovered=Recovered(hard_state, None, log), settings=RaftSettings(), draw=lambda: at, now=0.0)
 
 
 def finish(raft: Raft) -> list[object]:
@@ -113,7 +111,8 @@ def test_silence_makes_a_follower_ask_before_it_raises_its_term_5_2_and_9_6() ->
     assert early is Role.FOLLOWER
     assert (raft.role, raft.term, step.hard_state) == (Role.PRE_CANDIDATE, 1, None)
     assert [(send.to, send.message) for send in step.send] == [
-        ("b", RequestVote(2, 1, 1, True)), ("c", RequestVote(2, 1, 1, True))
+        ("b", RequestVote(2, 1, 1, True)),
+        ("c", RequestVote(2, 1, 1, True)),
     ]
 
 
@@ -124,7 +123,8 @@ def test_a_candidate_votes_for_itself_and_asks_everybody_only_when_that_is_durab
 
     assert (raft.role, raft.term, step.hard_state, step.send) == (Role.CANDIDATE, 2, HardState(2, "a"), ())
     assert [(send.to, send.message) for send in step.send_synced] == [
-        ("b", RequestVote(2, 1, 1)), ("c", RequestVote(2, 1, 1))
+        ("b", RequestVote(2, 1, 1)),
+        ("c", RequestVote(2, 1, 1)),
     ]
 
 
@@ -221,10 +221,18 @@ def test_a_proposal_is_appended_sent_committed_and_announced_at_once_5_3() -> No
     assert {name: group.payloads(name) for name in "abc"} == {"a": [b"x"], "b": [b"x"], "c": [b"x"]}
 
 
-@pytest.mark.parametrize(("voters", "holders", "commits"), [
-    ("a", "", True), ("abc", "", False), ("abc", "b", True), ("abcde", "b", False), ("abcde", "bc", True),
-    ("abcd", "b", False), ("abcd", "bc", True),
-])
+@pytest.mark.parametrize(
+    ("voters", "holders", "commits"),
+    [
+        ("a", "", True),
+        ("abc", "", False),
+        ("abc", "b", True),
+        ("abcde", "b", False),
+        ("abcde", "bc", True),
+        ("abcd", "b", False),
+        ("abcd", "bc", True),
+    ],
+)
 def test_an_entry_commits_when_a_majority_holds_it_5_3(voters: str, holders: str, commits: bool) -> None:
     group = Group(voters, elect="a")
     before = group.nodes["a"].commit
@@ -270,10 +278,17 @@ def test_a_conflicting_entry_goes_with_all_behind_it_and_nothing_else_does_5_3(
     assert tuple(raft.term_at(index) for index in range(1, raft.last_index + 1)) == after
 
 
-@pytest.mark.parametrize("terms", [
-    (1, 1, 1, 4, 4, 5, 5, 6, 6), (1, 1, 1, 4), (1, 1, 1, 4, 4, 5, 5, 6, 6, 6, 6), (1, 1, 1, 4, 4, 5, 5, 6, 6, 6, 7, 7),
-    (1, 1, 1, 4, 4, 4, 4), (1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3),
-])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        (1, 1, 1, 4, 4, 5, 5, 6, 6),
+        (1, 1, 1, 4),
+        (1, 1, 1, 4, 4, 5, 5, 6, 6, 6, 6),
+        (1, 1, 1, 4, 4, 5, 5, 6, 6, 6, 7, 7),
+        (1, 1, 1, 4, 4, 4, 4),
+        (1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3),
+    ],
+)
 def test_the_leader_of_figure_7_makes_every_log_its_own(terms: tuple[int, ...]) -> None:
     group = Group("abc")
     group.disks["a"] = Recovered(HardState(7, None), None, entries(1, 1, 1, 4, 4, 5, 5, 6, 6, 6))
