@@ -51,6 +51,7 @@ async def _nothing_is_lost(cluster: RealCluster, writer: RecordingWriter) -> Sha
     assert missing == []
     assert acknowledged <= kept
     assert writer.failed == []
+    assert await cluster.error_lines() == []
     return shard_map
 
 
