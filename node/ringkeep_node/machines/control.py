@@ -116,6 +116,7 @@ class Control:
         held: HeldMap,
         leader_hint: Callable[[], str | None],
         complete_boot: Callable[[Boot], Boot],
+        is_linked: Callable[[str], bool] = lambda _storage: True,
         first_number: int = 1,
     ) -> None:
         self.raft, self.held = raft, held
@@ -129,6 +130,7 @@ class Control:
         self._me = me
         self._leader_hint = leader_hint
         self._complete_boot = complete_boot
+        self._is_linked = is_linked
         self._unsynced: deque[_Unsynced] = deque()
         self._tracked: dict[int, _Tracked] = {}
         self._relayed: dict[int, tuple[str, int]] = {}
@@ -160,8 +162,13 @@ class Control:
 
     @property
     def votes(self) -> bool:
-        """Whether Raft brings this node the map; everybody else pulls it."""
+        """Whether this node is in the Raft configuration."""
         return self._me in self.raft.configuration.members()
+
+    @property
+    def has_raft(self) -> bool:
+        """Whether Raft brings this node the map; everybody else pulls it, and so does a voter that hears no leader."""
+        return self.raft.leader is not None and self.votes
 
     def leader(self) -> str | None:
         """The storage id of the leader, as far as this node knows."""
@@ -180,7 +187,7 @@ class Control:
             if answer is not None:
                 self.sends.append((sender, answer))
         elif isinstance(message, MapEntries | MapWhole):
-            if not self.votes:
+            if not self.votes or isinstance(message, MapWhole):
                 self.records += self.held.pulled(message, step)
         elif isinstance(message, Propose):
             self._proposed_by(sender, message, now)
@@ -204,10 +211,13 @@ class Control:
 
     def heard_of_newer(self, sender: str, version_index: int, *, now: float) -> None:
         """A peer or gossip names a newer map: pull it, at most one pull under way."""
-        if version_index <= self.held.through or self.votes or now < self._pulled_at + PULL_RETRY_S:
+        if version_index <= self.held.through or self.has_raft or now < self._pulled_at + PULL_RETRY_S:
             return
+        if not self._is_linked(sender):
+            return  # Somebody else has it too, and the question would only be lost.
         self._pulled_at = now
-        self.sends.append((sender, MapPull(self.held.through)))
+        # A voter's log has no pulled map that entries could follow: it takes the whole one, and Raft goes on from there.
+        self.sends.append((sender, MapPull(0 if self.votes else self.held.through)))
 
     # --- proposals -----------------------------------------------------------------------------------------------
 
@@ -227,16 +237,24 @@ class Control:
         if leader == self._me:
             self._append(change, self._me, number, now)
             return
-        target = leader or self._leader_hint() or self._any_member()
-        if target is not None and target != self._me:
+        target = self._way_to_leader()
+        if target is not None:
             self.sends.append((target, Propose(number, encode_change(change), 1)))
+
+    def _way_to_leader(self) -> str | None:
+        """Return the leader if a link to it is up, else another member each time: any may pass things on."""
+        leader = self.leader()
+        if leader is not None and leader != self._me and self._is_linked(leader):
+            return leader
+        return self._any_member()
 
     def _any_member(self) -> str | None:
         """Return somebody who may know the leader, another one each time.
 
         Gossip takes nothing from a new storage under a known name, so the registration itself cannot wait for its hints.
         """
-        others = sorted(set(self.held.map.members) - {self._me}) if self.held.map is not None else []
+        members = self.held.map.members if self.held.map is not None else ()
+        others = [storage for storage in sorted(members) if storage != self._me and self._is_linked(storage)]
         self._asked_members += 1
         return others[self._asked_members % len(others)] if others else None
 
@@ -283,16 +301,16 @@ class Control:
 
     def ask_index(self, token: int, *, deadline: float, now: float) -> None:
         """Ask for a ReadIndex; ``indexes`` will name the token, with None if it failed."""
-        if self.votes:
+        if self.has_raft:
             self._raft_read(None, token, now)
             return
-        leader = self._leader_hint()
-        if leader is None:
+        target = self._way_to_leader()
+        if target is None:
             self.indexes.append((token, None))
             return
         self._numbers += 1
         self._asked[self._numbers] = _Asked(token, min(deadline, now + INDEX_RETRY_S))
-        self.sends.append((leader, IndexAsk(self._numbers)))
+        self.sends.append((target, IndexAsk(self._numbers)))
 
     def _raft_read(self, origin: str | None, token: int, now: float) -> None:
         self._raft_token += 1

@@ -170,6 +170,7 @@ class Node:
         self.identity, self.cluster_id = identity, cluster_id
         raft_log, held = recovered_raft(recovered.term, recovered.vote, recovered.raft_snapshot, recovered.raft_entries)
         pulled = recovered_map(recovered.map_snapshot, recovered.map_through, recovered.map_entries)
+        self._links_up: dict[str, None] = {}
         first_number = (identity.counter << BOOT_NUMBERS_BITS) + 1
         self.raft = Raft(me=identity.storage, recovered=raft_log, settings=settings.raft, draw=draw, now=now)
         self.leader = Leader(me=identity.storage, settings=settings.leader, now=now)
@@ -179,6 +180,7 @@ class Node:
             held=pulled if pulled.through > held.through else held,
             leader_hint=self._leader_hint,
             complete_boot=self.leader.complete_boot,
+            is_linked=self._is_linked,
             first_number=first_number,
         )
         self.shards = Replication(
@@ -223,7 +225,6 @@ class Node:
         self._stalled = False
         self._through_wanted = 0
         self._facts_stale = True
-        self._links_up: dict[str, None] = {}
 
     # --- what can be read at any time ----------------------------------------------------------------------------
 
@@ -290,6 +291,9 @@ class Node:
         elif channel is Channel.DATA:
             self.shards.peer_up(storage, boot, now=now)
             self.gateway.peer_up(storage, now=now)
+
+    def _is_linked(self, storage: str) -> bool:
+        return storage in self._links_up
 
     def link_down(self, storage: str, channel: Channel, evidence: Evidence | None, *, now: float) -> None:
         """A link was lost or could not be made; ``evidence`` is what that says about the peer, if anything."""
@@ -662,7 +666,7 @@ class Node:
         self._facts_stale = self._facts_stale or self.control.leads
         if self.held.map is not None and not self.registered and self._boot_number is None:
             self._boot_number = self.control.propose_tracked(self._boot(), deadline=now + BOOT_TIMEOUT_S, now=now)
-        if not self.control.votes:
+        if not self.control.has_raft:
             self._pull(now)
 
     def _boot(self) -> Boot:
@@ -676,7 +680,7 @@ class Node:
                 self._send(storage, MapPull(0))
             return
         leader = self._leader_hint()
-        if leader is not None and self._through_wanted > self.held.through:
+        if leader is not None:
             self.control.heard_of_newer(leader, self._through_wanted, now=now)
         for storage in self.swim.members:
             value = self.swim.values(storage).get(MAP_KEY, b"")

@@ -128,12 +128,12 @@ class World:
     # --- looking -------------------------------------------------------------------------------------------------
 
     def machine_of(self, storage: str) -> Machine | None:
-        """Return the machine with a storage id now, or None if that disk is gone."""
-        return next((machine for machine in self.machines.values() if machine.storage == storage), None)
+        """Return the machine with a storage id now, or None if that disk is gone or was rolled back."""
+        return self.disks().get(storage)
 
     def disks(self) -> dict[str, Machine]:
-        """Return the machines by their present storage id."""
-        return {machine.storage: machine for machine in self.machines.values()}
+        """Return the machines by their present storage id; a volume that was rolled back is none that counts."""
+        return {machine.storage: machine for machine in self.machines.values() if not machine.is_rolled_back}
 
     def user_of(self, shard: int) -> str:
         """Return a user whose documents are in a shard."""

@@ -58,6 +58,7 @@ class Machine:
         self.log, self.store = SimLog(), SimStore()
         self.counter = 0
         self.image = None
+        self.is_rolled_back = False
 
     def take_image(self) -> None:
         """Copy the disk as it is now, as a volume snapshot does."""
@@ -69,6 +70,7 @@ class Machine:
         self.storage, self.log, self.store, self.counter = copy.deepcopy(self.image)
         self.log.crash(self.world.rng)
         self.store.crash(self.world.rng)
+        self.is_rolled_back = True
 
     # --- life ----------------------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class Growth:
     def check(self, lead: Lead) -> bool:
         """Look at every copy: send again, add, drop, propose; return whether something stays open."""
         ctx, settings = self._ctx, self._ctx.settings
-        last_sn, is_open = lead.copy.log.last_sn, False
+        last_sn, is_open, silent = lead.copy.log.last_sn, False, list[str]()
         for peer in list(lead.peers.values()):
             is_behind = peer.match < last_sn
             is_up = ctx.is_up(peer.storage)
@@ -86,12 +86,14 @@ class Growth:
                 if is_behind and peer.behind_since is None:
                     peer.behind_since = ctx.now
                 if peer.behind_since is not None and ctx.now >= peer.behind_since + settings.ack_silence_s:
-                    silent = Shrink(lead.copy.shard, lead.shard.revision, (peer.storage,))
-                    self._proposals.want(silent, peer.storage)
+                    silent.append(peer.storage)
                 is_open = is_open or is_behind or (is_up and not peer.spoke)
             else:
                 self._check_learner(lead, peer, is_up=is_up, is_behind=is_behind)
                 is_open = is_open or is_up or peer.adding
+        if silent:
+            # All in one entry: those that it removes together become eligible together, and may go on without us.
+            self._proposals.want(Shrink(lead.copy.shard, lead.shard.revision, tuple(silent)))
         return is_open
 
     def _is_due(self, peer: Peer) -> bool:
