@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import socket
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,13 @@ import pytest
 from ringkeep.errors import BadRequest, Conflict, RingkeepError
 from ringkeep.launcher import LauncherError
 from ringkeep_core.hashing import SHARDS_MIN
+from ringkeep_core.maprules import bootstrap
+from ringkeep_core.shardmap import Member, Settings
+from ringkeep_node.machines.control import encode_snapshot, first_snapshot
+from ringkeep_node.machines.records import NO_SHARD, Kind, Record
+from ringkeep_node.runtime.directory import Directory
+from ringkeep_node.runtime.disk import RealDisk
+from ringkeep_node.runtime.wal.log import Log, LogSettings
 from ringkeep_testing.real_cluster import HOST, RealCluster, node_environment, refused_start, run, until
 
 BAD_SETTINGS = [
@@ -207,6 +215,38 @@ def test_a_bootstrap_that_was_interrupted_is_finished_by_the_next_up(
         assert record.cluster_id == cluster_id
 
     run(story())
+
+
+def test_a_founder_that_died_before_it_had_a_cluster_id_can_found_again(cluster: RealCluster) -> None:
+    async def story() -> None:
+        await cluster.without_cluster(3)
+        cluster.kill("n1")
+        await _write_half_a_bootstrap(cluster.launcher.directory.data("n1"))
+        await cluster.up()
+        await cluster.settled()
+        await cluster.serves()
+        cluster.kill("n1")
+        await cluster.restart("n1")
+        await cluster.serves()
+
+    run(story())
+
+
+async def _write_half_a_bootstrap(data: Path) -> None:
+    """Leave in the directory of n1 what a founder has there that died between the first map and the cluster id."""
+    directory = Directory.open(data, "n1", lambda: "")
+    settings = LogSettings(salt=directory.salt)
+    log, _ = Log.open(RealDisk(directory.log_folder), settings, {})
+    synced = asyncio.Event()
+    log.on_synced = lambda _: synced.set()
+    log.start(asyncio.get_running_loop().call_soon_threadsafe, lambda error: None)
+    own = Member(directory.identity.storage_id, "n1", "b" * 16, 1, f"http://{HOST}:1", f"{HOST}:1", "", 0)
+    first_map = bootstrap(cluster_id="c" * 16, members=[own], shards=SHARDS_MIN, settings=Settings(1, 1))
+    snapshot = first_snapshot(first_map, (own.storage,))
+    log.append([Record(Kind.RAFT_RESET, NO_SHARD, 0, snapshot.term, snapshot.index, encode_snapshot(snapshot))])
+    await synced.wait()
+    log.close()
+    directory.close()
 
 
 async def _refused(call: Awaitable[object]) -> tuple[str, str]:

@@ -280,7 +280,8 @@ class Host:
             payload = encode_snapshot(snapshot)
             # The first map before the id: a crash in between leaves a node without a cluster, never half a founder.
             await self._durable([Record(Kind.RAFT_RESET, NO_SHARD, 0, snapshot.term, snapshot.index, payload)])
-            await self._join(founded.cluster_id, replace(self._without_cluster(), raft_snapshot=payload))
+            # The record stands for whatever an interrupted bootstrap left: without an id on disk nobody ever heard of that.
+            await self._join(founded.cluster_id, replace(self._parts.recovered, raft_snapshot=payload, raft_entries=[]))
             return founded.cluster_id
 
     async def wait_newer_than(self, version: int, *, timeout_s: float) -> None:
