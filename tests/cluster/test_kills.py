@@ -172,7 +172,10 @@ def test_a_node_whose_directory_was_emptied_is_rebuilt_as_another_storage(cluste
             await until(replaced, "the name n2 stands for another storage")
             shard_map = await _nothing_is_lost(cluster, writer)
             after = {member.name: member.storage_id for member in shard_map.members}
+            async with cluster.gateway("n2") as rebuilt, cluster.gateway("n1") as voter:
+                leaders = [await rebuilt.leader(), await voter.leader()]
 
+        assert leaders[0] == leaders[1]
         assert {name for name in before if before[name] != after[name]} == {"n2"}
         assert all({copy.storage_id for copy in shard.in_sync} == set(after.values()) for shard in shard_map.shards)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ringkeep_core.shardmap import MemberState as MapState
 from ringkeep_core.shardmap import Shard, ShardMap
-from ringkeep_node.machines.node import Node
+from ringkeep_node.machines.node import LEADS_KEY, Node
 from ringkeep_node.machines.swim.members import MemberState, MemberView
 from ringkeep_node.metrics import NodeNumbers
 from ringkeep_node.runtime.history import History
@@ -82,7 +82,12 @@ def leader_report(node: Node) -> LeaderReport | None:
     """Return the Raft leader as this node knows it."""
     held, storage = node.held.map, node.control.leader()
     member = held.members.get(storage) if held is not None and storage is not None else None
-    return LeaderReport(member.name, member.url, node.raft.term) if member is not None else None
+    if member is None:
+        return None
+    told = node.swim.values(member.storage).get(LEADS_KEY, b"")
+    # Raft tells its term to voters only; everybody else has it from the leader's gossip.
+    term = node.raft.term if node.raft.leader is not None or not told.isdigit() else int(told)
+    return LeaderReport(member.name, member.url, term)
 
 
 def unready_reason(node: Node) -> str | None:
