@@ -1,4 +1,4 @@
-"""The whole cluster under random faults, then healed: nothing acknowledged is lost, nothing stale is read (testing.md, L3, L4).
+"""The whole cluster under faults, then healed: nothing acknowledged is lost, nothing stale is read (testing.md, L3, L4).
 
 ``RINGKEEP_SEEDS`` is how many seeds run, ``RINGKEEP_SEED`` the first of them; a failing seed prints the command that replays
 it and is added to ``failed_seeds.txt``.
@@ -24,7 +24,13 @@ REGRESSIONS = [
     for line in (Path(__file__).parent / "failed_seeds.txt").read_text(encoding="utf-8").splitlines()
     if line.strip() and not line.startswith("#")
 ]
-TRACE = "import sys; from ringkeep_testing.node_world import World; w = World(int(sys.argv[1])); w.run(); print(w.trace_hash())"
+TRACE = """
+import sys
+from ringkeep_testing.node_world import World
+world = World(int(sys.argv[1]))
+world.run()
+print(world.trace_hash())
+"""
 
 
 @pytest.mark.parametrize("seed", REGRESSIONS)

@@ -26,7 +26,7 @@ from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
 from ringkeep_node.machines.control import Control, recovered_raft
 from ringkeep_node.machines.gateway import Answered, Attempt, Gateway, GatewaySettings
 from ringkeep_node.machines.held_map import HeldMap, recovered_map
-from ringkeep_node.machines.leader import Leader, LeaderSettings, StepDown, TransferLeadership
+from ringkeep_node.machines.leader import Leader, LeaderSettings
 from ringkeep_node.machines.messages import (
     Bundle,
     Channel,
@@ -37,6 +37,7 @@ from ringkeep_node.machines.messages import (
     NodeMessage,
     ProposeOutcome,
 )
+from ringkeep_node.machines.oversight import Oversight, leader_hint, registered_members, split_address
 from ringkeep_node.machines.raft.machine import Raft
 from ringkeep_node.machines.raft.messages import RaftMessage
 from ringkeep_node.machines.raft.settings import RaftSettings
@@ -63,22 +64,17 @@ from ringkeep_node.machines.swim.members import (
     Evidence,
     MemberChanged,
     MemberIdentity,
-    MemberState,
-    MemberView,
-    RegisteredMember,
 )
 from ringkeep_node.machines.swim.timing import SwimSettings
-from ringkeep_node.machines.verdicts import MemberFacts, decode_reports, encode_reports
 
 BOOT_TIMEOUT_S = 10.0
 BOOT_NUMBERS_BITS = 32
 GREETED_MAX = 64
 HOUSEKEEPING_S = 0.2
+HOUSEKEEPING_LATE_S = 0.3
 STALLED_AFTER_S = 2.0
-LEADS_KEY = "leads"
-MAP_KEY = "map"
-STALLED_KEY = "stalled"
-DEATHS_KEY = "deaths"
+
+__all__ = ["Node", "NodeIdentity", "NodeSettings", "NodeStep", "registered_members", "split_address"]
 
 Peer = tuple[str, Channel]
 NODE_MESSAGES = NodeMessage.__args__
@@ -126,31 +122,6 @@ class NodeStep(Struct):
     fatal: str = ""
 
 
-def registered_members(shard_map: ShardMap) -> list[RegisteredMember]:
-    """Return what gossip must know of the map: who is registered in which boot, and who left for good."""
-    rows = [
-        RegisteredMember(
-            storage=member.storage,
-            name=member.name,
-            boot=member.boot,
-            counter=member.boot_counter,
-            address=split_address(member.peer),
-        )
-        for member in shard_map.members.values()
-    ]
-    rows += [
-        RegisteredMember(storage=storage, name="", boot="", counter=0, address=("", 0), left=True)
-        for storage in shard_map.left
-    ]
-    return rows
-
-
-def split_address(text: str) -> Address:
-    """Return (host, port) of "host:port"."""
-    host, _, port = text.rpartition(":")
-    return host, int(port)
-
-
 class Node:
     """All machines of one node, in one boot, in one cluster. Call ``take_step`` after every batch of inputs."""
 
@@ -173,28 +144,6 @@ class Node:
         self._links_up: dict[str, None] = {}
         first_number = (identity.counter << BOOT_NUMBERS_BITS) + 1
         self.raft = Raft(me=identity.storage, recovered=raft_log, settings=settings.raft, draw=draw, now=now)
-        self.leader = Leader(me=identity.storage, settings=settings.leader, now=now)
-        self.control = Control(
-            me=identity.storage,
-            raft=self.raft,
-            held=pulled if pulled.through > held.through else held,
-            leader_hint=self._leader_hint,
-            complete_boot=self.leader.complete_boot,
-            is_linked=self._is_linked,
-            first_number=first_number,
-        )
-        self.shards = Replication(
-            me=identity.storage,
-            boot=identity.boot,
-            settings=settings.replication,
-            store=store,
-            stored=stored,
-            recovered=recovered.copies,
-            now=now,
-        )
-        self.gateway = Gateway(
-            me=identity.storage, boot=identity.boot, settings=settings.gateway, first_attempt=first_number
-        )
         self.swim = Swim(
             me=MemberIdentity(
                 storage=identity.storage,
@@ -209,6 +158,29 @@ class Node:
             draw=draw,
             now=now,
         )
+        self.leader = Leader(me=identity.storage, settings=settings.leader, now=now)
+        self.control = Control(
+            me=identity.storage,
+            raft=self.raft,
+            held=pulled if pulled.through > held.through else held,
+            leader_hint=lambda: leader_hint(self.swim),
+            complete_boot=self.leader.complete_boot,
+            is_linked=self._is_linked,
+            first_number=first_number,
+        )
+        self.oversight = Oversight(me=identity.storage, swim=self.swim, leader=self.leader, control=self.control)
+        self.shards = Replication(
+            me=identity.storage,
+            boot=identity.boot,
+            settings=settings.replication,
+            store=store,
+            stored=stored,
+            recovered=recovered.copies,
+            now=now,
+        )
+        self.gateway = Gateway(
+            me=identity.storage, boot=identity.boot, settings=settings.gateway, first_attempt=first_number
+        )
         self.fatal = ""
         self.is_full = False
         """Set by the driver while log or store hold as much as they may: no new change is admitted here."""
@@ -217,14 +189,12 @@ class Node:
         self._served: dict[int, tuple[str, int]] = {}
         self._tokens = 0
         self._boot_number: int | None = None
-        self._housekeeping_due = now
+        self._housekeeping_due = self._housekeeping_late = now
         self._through_told = -1
         self._greeted: dict[str, str] = {}
-        self._leads = False
         self._last_records = self._synced = 0
         self._stalled = False
         self._through_wanted = 0
-        self._facts_stale = True
 
     # --- what can be read at any time ----------------------------------------------------------------------------
 
@@ -246,7 +216,7 @@ class Node:
 
     def next_deadline(self) -> float:
         """When ``tick`` has something to do."""
-        due = min(self.control.next_deadline(), self.swim.next_deadline(), self._housekeeping_due)
+        due = min(self.control.next_deadline(), self.swim.next_deadline(), self._housekeeping_late)
         for other in (self.shards.next_deadline(), self.gateway.next_deadline(), self.leader.next_deadline()):
             if other is not None and other < due:
                 due = other
@@ -263,7 +233,7 @@ class Node:
         for shard_message in bundle.shard:
             kind = type(shard_message)
             if kind is Ping or kind is Pong:
-                self._compare_maps(sender, shard_message, now)
+                self._compare_maps(sender, shard_message, now)  # type: ignore[arg-type]  # kind says so
             self.shards.receive(sender, boot, shard_message, now=now)
 
     def datagram(self, data: bytes, source: Address, *, now: float) -> None:
@@ -339,8 +309,7 @@ class Node:
         if stalled == self._stalled:
             return
         self._stalled = stalled
-        self._facts_stale = True
-        self.swim.set_state(STALLED_KEY, b"1" if stalled else b"", now=now)
+        self.oversight.tell_stalled(stalled, now=now)
         self.shards.stalled(stalled, now=now)
         self.raft.set_electable(not stalled)
         if stalled:
@@ -367,14 +336,17 @@ class Node:
         while self._turn(now):
             pass
         step, self._step = self._step, NodeStep(self._step.number + 1)
+        oversight = self.oversight
+        if oversight.datagrams:
+            step.datagrams, oversight.datagrams = oversight.datagrams, []
+        if oversight.member_changes:
+            step.member_changes, oversight.member_changes = oversight.member_changes, []
         step.fatal = self.fatal
         return step
 
     def _turn(self, now: float) -> bool:
         """Move outputs of one machine to the next. Returns whether there may be more."""
-        if self._facts_stale or self.control.leads is not self._leads:
-            self._feed_leader(now)
-        self._lead(now)
+        self.oversight.lead(now=now)
         self.control.collect(self._step.number, now=now)
         more = self._from_control(now)
         more = self._from_shards(now) or more
@@ -400,8 +372,7 @@ class Node:
             self._note_changes(changes)
         if control.role_changed:
             control.role_changed = False
-            self._facts_stale = True
-            self._tell_leadership(now)
+            self.oversight.tell_leadership(now=now)
         moved = self._map_moved(now)
         return bool(sends or indexes or changes or moved)
 
@@ -434,7 +405,7 @@ class Node:
     def _from_gateway(self, now: float) -> bool:
         orders = self.gateway.take_orders()
         for order in orders:
-            if type(order) is Answered:
+            if isinstance(order, Answered):
                 self._step.answers.append(order)
             elif order.storage == self.identity.storage:
                 self._serve_here("", order.token, order.shard, order.request, now)
@@ -519,7 +490,7 @@ class Node:
         if isinstance(message, NODE_MESSAGES):
             bundle.node.append(message)
         else:
-            bundle.raft.append(message)
+            bundle.raft.append(message)  # type: ignore[arg-type]  # whatever is no node message
 
     def _send_shard(self, sends: Sequence[tuple[str, ShardMessage]]) -> None:
         for to, message in sends:
@@ -542,10 +513,8 @@ class Node:
         if not control.map_moved:
             return True
         control.map_moved = False
-        self._facts_stale = True
-        self.swim.set_state(MAP_KEY, str(held.map.version).encode(), now=now)
+        self.oversight.map_held(held.map, now=now)
         self.gateway.map_held(held.map, now=now)
-        self._gossip(self.swim.registered(registered_members(held.map), now=now), now)
         self._step.peers = self._addresses()
         return True
 
@@ -564,76 +533,10 @@ class Node:
         addresses.pop(self.identity.storage, None)
         return addresses
 
-    # --- gossip and leadership -----------------------------------------------------------------------------------
+    # --- gossip and housekeeping -----------------------------------------------------------------------------------
 
     def _gossip(self, done: SwimStep, now: float) -> None:
-        self._step.datagrams += done.send
-        self._step.member_changes += done.changes
-        if done.changes:
-            self._tell_deaths(now)
-        for storage, key, value in done.state_changed:
-            if key in (STALLED_KEY, DEATHS_KEY):
-                self._facts_stale = True
-            elif key == MAP_KEY and value.isdigit():
-                self.control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)
-
-    def _tell_deaths(self, now: float) -> None:
-        self._facts_stale = True
-        dead = [
-            (view.storage, view.counter)
-            for view in self.swim.members_at(now).values()
-            if view.state >= MemberState.DEAD
-        ]
-        self.swim.set_state(DEATHS_KEY, encode_reports(dead), now=now)
-
-    def _feed_leader(self, now: float) -> None:
-        """Give the leader everything known now; on a node that does not lead it only keeps count of deaths."""
-        held = self.held.map
-        if held is None:
-            return
-        self._facts_stale = False
-        self._leads = self.control.leads
-        self.leader.facts(
-            shard_map=held,
-            leads=self._leads,
-            voters=self.raft.configuration.voters,
-            members=[self._facts_of(view) for view in self.swim.members_at(now).values()],
-            now=now,
-        )
-
-    def _facts_of(self, view: MemberView) -> MemberFacts:
-        values = self.swim.values(view.storage)
-        return MemberFacts(
-            storage=view.storage,
-            counter=view.counter,
-            dead=view.state >= MemberState.DEAD,
-            suspect=view.state is MemberState.SUSPECT,
-            stalled=bool(values.get(STALLED_KEY)),
-            lag_s=view.lag_s,
-            reports=decode_reports(values.get(DEATHS_KEY, b"")),
-            evidence=tuple(str(testimony) for testimony in view.evidence),
-        )
-
-    def _lead(self, now: float) -> None:
-        due = self.leader.next_deadline()
-        if due is None or now < due:
-            return
-        for order in self.leader.tick(now=now):
-            if isinstance(order, TransferLeadership):
-                self.raft.transfer_leadership(order.to, now=now)
-            elif isinstance(order, StepDown):
-                self.raft.step_down(now=now)
-            else:
-                self.control.propose(order, now=now)
-
-    def _leader_hint(self) -> str | None:
-        """Who says that it leads, in the highest term: for nodes that Raft does not tell."""
-        best: tuple[int, str] | None = None
-        for storage in self.swim.members:
-            value = self.swim.values(storage).get(LEADS_KEY, b"")
-            if value.isdigit() and (best is None or int(value) > best[0]):
-                best = (int(value), storage)
-        return best[1] if best is not None else None
+        self.oversight.take(done, now=now)
 
     def _without_boot(self, outcomes: Sequence[tuple[int, ProposeOutcome]]) -> list[tuple[int, ProposeOutcome]]:
         others = []
@@ -645,10 +548,6 @@ class Node:
             if outcome.code and outcome.code != "no_primary":
                 self.fatal = f"this node was refused by the cluster: {outcome.detail}"
         return others
-
-    def _tell_leadership(self, now: float) -> None:
-        value = str(self.raft.term).encode() if self.raft.leader == self.identity.storage else b""
-        self.swim.set_state(LEADS_KEY, value, now=now)
 
     def _campaign_if_new(self, now: float) -> None:
         """Stand for the first election of a new cluster as soon as a majority can be reached: there is no leader to hear."""
@@ -663,7 +562,9 @@ class Node:
         if now < self._housekeeping_due:
             return
         self._housekeeping_due = now + HOUSEKEEPING_S
-        self._facts_stale = self._facts_stale or self.control.leads
+        # A registered node has no hurry: it rides along with the next heartbeat or probe instead of waking the process.
+        self._housekeeping_late = self._housekeeping_due + (HOUSEKEEPING_LATE_S if self.registered else 0.0)
+        self.oversight.stale = self.oversight.stale or self.control.leads
         if self.held.map is not None and not self.registered and self._boot_number is None:
             self._boot_number = self.control.propose_tracked(self._boot(), deadline=now + BOOT_TIMEOUT_S, now=now)
         if not self.control.has_raft:
@@ -679,10 +580,4 @@ class Node:
             for storage in self._greeted:
                 self._send(storage, MapPull(0))
             return
-        leader = self._leader_hint()
-        if leader is not None:
-            self.control.heard_of_newer(leader, self._through_wanted, now=now)
-        for storage in self.swim.members:
-            value = self.swim.values(storage).get(MAP_KEY, b"")
-            if value.isdigit():
-                self.control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)
+        self.oversight.look_for_map(self._through_wanted, now=now)

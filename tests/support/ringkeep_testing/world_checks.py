@@ -1,10 +1,10 @@
 """What must hold in a simulated cluster at every moment, seen by somebody who sees everything (testing.md).
 
-    every step      one content for an (epoch, sn); one boot in an epoch
-    every apply     one entry at an sn; an operation id and an Idempotency-Key once; applied only what all in_sync hold
-    every answer    acknowledged is on every in_sync and eligible copy's disk
-    every map       equal index, equal map; its own rules; versions only grow; the awaited set contains in_sync
-    after quiet     copies byte-equal; nothing left in any queue
+every step      one content for an (epoch, sn); one boot in an epoch
+every apply     one entry at an sn; an operation id and an Idempotency-Key once; applied only what all in_sync hold
+every answer    acknowledged is on every in_sync and eligible copy's disk
+every map       equal index, equal map; its own rules; versions only grow; the awaited set contains in_sync
+after quiet     copies byte-equal; nothing left in any queue
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ class GodsEye:
         for copy in (*shard.in_sync, *shard.eligible):
             machine = world.machine_of(copy.storage)
             if machine is not None and not machine.holds(number, copy.added, sn):
-                raise world.violation(f"{machine.name} counts for shard {number} without the committed sn {sn}: {shard}")
+                raise world.violation(
+                    f"{machine.name} counts for shard {number} without the committed sn {sn}: {shard}"
+                )
 
     # --- the end -------------------------------------------------------------------------------------------------
 

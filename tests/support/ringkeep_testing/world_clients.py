@@ -181,9 +181,7 @@ class Call:
             case PageFound():
                 rows = [row for row in result.rows if row.key == self._place[1]]
                 if rows:
-                    self._clients.told(
-                        self._place, rows[0].version, rows[0].value.decode(), self._floor, is_new=False
-                    )
+                    self._clients.told(self._place, rows[0].version, rows[0].value.decode(), self._floor, is_new=False)
                 self._end("listed", replace(self._draft, value=rows[0].value.decode() if rows else None), result)
             case Absent() if not self._uncertain:
                 nothing = replace(self._draft, kind="read", value=None, only_if=None, unless=None)

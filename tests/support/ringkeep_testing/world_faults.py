@@ -53,7 +53,8 @@ class Faults:
             machine.lags_until = 0.0
             machine.sync_factor = 1.0
             self._start(machine)
-        world.run_until(max(max(world.now, one.paused_until, one.hung_until) for one in world.machines.values()) + LINKS_BACK_S)
+        ends = [max(world.now, one.paused_until, one.hung_until) for one in world.machines.values()]
+        world.run_until(max(ends) + LINKS_BACK_S)
 
     def ended_itself(self, machine: Machine) -> None:
         """A node refused to go on: that is right for a volume that was rolled back; it comes back with an empty one."""
@@ -183,7 +184,7 @@ class Faults:
         newest, disks = world.eye.newest, world.disks()
         for shard in newest.shards:
             complete = [copy.storage for copy in (*shard.in_sync, *shard.eligible) if copy.storage in disks]
-            if complete == [machine.storage]:
+            if machine.storage in complete and (len(complete) < 2 or shard.need < 2):
                 return False
         return all(other is machine or other.storage in newest.members for other in world.machines.values())
 

@@ -12,6 +12,7 @@ import copy
 import hashlib
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ringkeep_node.machines.messages import Channel
@@ -89,6 +90,9 @@ class Machine:
         self.log.append([Record(Kind.BOOT, NO_SHARD, 0, 0, self.counter)])
         self.log.sync()
         self.fatal = ""
+        self._inbox: deque[Callable[[Node], None]] = deque()
+        self._timers: deque[Callable[[Node], None]] = deque()
+        self._is_draining = False
         self._tickets: deque[tuple[int, int]] = deque()
         self._sync_since: float | None = None
         self._storing: deque[Callable[[Node], None]] = deque()
@@ -132,20 +136,40 @@ class Machine:
     # --- the loop ------------------------------------------------------------------------------------------------
 
     def on(self, action: Callable[[Node], None], *, after_inputs: bool = False) -> None:
-        """Let something happen to the process, now or when its pause ends; a dead process hears nothing."""
-        life, world = self.life, self.world
+        """Let something happen to the process, now or when its pause ends; a dead process hears nothing.
 
-        def run() -> None:
-            if self.life != life or self.node is None:
-                return
-            if world.now < self.paused_until:
-                # After a gap a node first handles what came, then its own timers.
-                world.at(self.paused_until + (1e-4 if after_inputs else 0.0), run)
-                return
-            action(self.node)
+        After a gap a node first handles what came, in order, then its own timers (``after_inputs``).
+        """
+        if self.node is None:
+            return
+        if self.world.now < self.paused_until or self._inbox or after_inputs:
+            (self._timers if after_inputs else self._inbox).append(action)
+            self._drain_at(max(self.world.now, self.paused_until))
+            return
+        action(self.node)
+        if self.node is not None:
             self.flush()
 
-        run()
+    def _drain_at(self, due: float) -> None:
+        if self._is_draining:
+            return
+        self._is_draining = True
+        life = self.life
+
+        def drain() -> None:
+            if self.life != life:
+                return
+            self._is_draining = False
+            if self.world.now < self.paused_until:
+                self._drain_at(self.paused_until)
+                return
+            for queue in (self._inbox, self._timers):
+                while queue and self.node is not None and self.life == life:
+                    queue.popleft()(self.node)
+            if self.node is not None and self.life == life:
+                self.flush()
+
+        self.world.at(due, drain)
 
     def later(self, delay_s: float, action: Callable[[Node], None]) -> None:
         """Let something happen to the present process after a delay."""
@@ -203,11 +227,11 @@ class Machine:
         for address, data in step.datagrams:
             world.network.datagram(self, f"{address[0]}:{address[1]}", data)
         for order in step.orders:
-            self._store(lambda node, order=order: self._order(node, order))
+            self._store(partial(self._order, order))
         for shard, added, entries in step.apply:
-            self._store(lambda node, s=shard, a=added, e=list(entries): self._apply(node, s, a, e))
+            self._store(partial(self._apply, shard, added, list(entries)))
         for read in step.reads:
-            self.later(world.plan.store_s * world.rng.random(), lambda node, read=read: self._read(node, read))
+            self.later(world.plan.store_s * world.rng.random(), partial(self._read, read))
         for number, outcome in step.outcomes:
             self.outcomes[number] = outcome
         if step.peers is not None:
@@ -270,12 +294,12 @@ class Machine:
         for change in batch:
             change(node)
 
-    def _apply(self, node: Node, shard: int, added: int, entries: list[tuple[int, int, bytes]]) -> None:
+    def _apply(self, shard: int, added: int, entries: list[tuple[int, int, bytes]], node: Node) -> None:
         self.world.eye.applied(self, shard, added, entries)
         self.store.apply(shard, added, entries)
         node.shards.applied([(shard, added, entries[-1][1])], now=self.world.now)
 
-    def _order(self, node: Node, order: effects.StoreOrder) -> None:
+    def _order(self, order: effects.StoreOrder, node: Node) -> None:
         store = self.store
         match order:
             case effects.CreateCopy(shard, added):
@@ -293,7 +317,7 @@ class Machine:
                 store.checkpoint()
                 node.shards.installed(shard, added, now=self.world.now)
 
-    def _read(self, node: Node, read: effects.DataRead) -> None:
+    def _read(self, read: effects.DataRead, node: Node) -> None:
         now = self.world.now
         if isinstance(read, effects.ReadLog):
             try:
@@ -342,4 +366,3 @@ class Machine:
             return
         self.answers[token] = answer
         self.on(lambda node: node.submit(token, shard, request, size=100, now=self.world.now))
-

@@ -1,0 +1,164 @@
+"""What a node makes of gossip: whom it calls dead, what it tells of itself, and what its leader is fed with.
+
+    SWIM's views and everybody's values --> facts --> Leader --> changes to propose, or to whom Raft leadership goes
+    own verdicts, map number, stalled disk, leadership --> own values, told to everybody
+
+Facts are gathered only when something they are made of changed, and regularly on the node that leads; elsewhere the
+leader's decisions stay silent and only deaths are counted.
+
+Source: replication.md, "Members, failure, recovery" and "The leader alone plans".
+"""
+
+from __future__ import annotations
+
+from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
+from ringkeep_node.machines.control import Control
+from ringkeep_node.machines.leader import Leader, StepDown, TransferLeadership
+from ringkeep_node.machines.swim.machine import Swim, SwimStep
+from ringkeep_node.machines.swim.members import Address, MemberChanged, MemberState, MemberView, RegisteredMember
+from ringkeep_node.machines.verdicts import MemberFacts, decode_reports, encode_reports
+
+LEADS_KEY = "leads"
+MAP_KEY = "map"
+STALLED_KEY = "stalled"
+DEATHS_KEY = "deaths"
+
+
+def split_address(text: str) -> Address:
+    """Return (host, port) of "host:port"."""
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+def registered_members(shard_map: ShardMap) -> list[RegisteredMember]:
+    """Return what gossip must know of the map: who is registered in which boot, and who left for good."""
+    rows = [
+        RegisteredMember(
+            storage=member.storage,
+            name=member.name,
+            boot=member.boot,
+            counter=member.boot_counter,
+            address=split_address(member.peer),
+        )
+        for member in shard_map.members.values()
+    ]
+    rows += [
+        RegisteredMember(storage=storage, name="", boot="", counter=0, address=("", 0), left=True)
+        for storage in shard_map.left
+    ]
+    return rows
+
+
+def leader_hint(swim: Swim) -> str | None:
+    """Return who says that it leads, in the highest term: for nodes that Raft does not tell."""
+    best: tuple[int, str] | None = None
+    for storage in swim.members:
+        value = swim.values(storage).get(LEADS_KEY, b"")
+        if value.isdigit() and (best is None or int(value) > best[0]):
+            best = (int(value), storage)
+    return best[1] if best is not None else None
+
+
+class Oversight:
+    """See the module. ``datagrams`` and ``member_changes`` gather until the node takes them; ``stale`` asks for facts."""
+
+    def __init__(self, *, me: str, swim: Swim, leader: Leader, control: Control) -> None:
+        self._me, self._swim, self._leader, self._control = me, swim, leader, control
+        self.datagrams: list[tuple[Address, bytes]] = []
+        self.member_changes: list[MemberChanged] = []
+        self.stale = True
+        self._leads = False
+
+    # --- what others say -----------------------------------------------------------------------------------------
+
+    def take(self, done: SwimStep, *, now: float) -> None:
+        """Take what gossip ordered and what it found out."""
+        self.datagrams += done.send
+        if done.changes:
+            self.member_changes += done.changes
+            self._tell_deaths(now)
+        for storage, key, value in done.state_changed:
+            if key in (STALLED_KEY, DEATHS_KEY):
+                self.stale = True
+            elif key == MAP_KEY and value.isdigit():
+                self._control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)
+
+    def look_for_map(self, wanted: int, *, now: float) -> None:
+        """Ask whoever names a newer map, or the leader for the index ``wanted``: for nodes that hear no Raft leader."""
+        leader = leader_hint(self._swim)
+        if leader is not None:
+            self._control.heard_of_newer(leader, wanted, now=now)
+        for storage in self._swim.members:
+            value = self._swim.values(storage).get(MAP_KEY, b"")
+            if value.isdigit():
+                self._control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)
+
+    # --- what we tell --------------------------------------------------------------------------------------------
+
+    def _tell_deaths(self, now: float) -> None:
+        self.stale = True
+        views = self._swim.members_at(now).values()
+        dead = [(view.storage, view.counter) for view in views if view.state >= MemberState.DEAD]
+        self._swim.set_state(DEATHS_KEY, encode_reports(dead), now=now)
+
+    def tell_stalled(self, stalled: bool, *, now: float) -> None:
+        """Say that the own disk hangs, or works again."""
+        self.stale = True
+        self._swim.set_state(STALLED_KEY, b"1" if stalled else b"", now=now)
+
+    def tell_leadership(self, *, now: float) -> None:
+        """Say whether this node leads, and in which term."""
+        self.stale = True
+        raft = self._control.raft
+        value = str(raft.term).encode() if raft.leader == self._me else b""
+        self._swim.set_state(LEADS_KEY, value, now=now)
+
+    def map_held(self, shard_map: ShardMap, *, now: float) -> None:
+        """Say which map is held here; gossip takes its members from it."""
+        self.stale = True
+        self._swim.set_state(MAP_KEY, str(shard_map.version).encode(), now=now)
+        self.take(self._swim.registered(registered_members(shard_map), now=now), now=now)
+
+    # --- the leader ----------------------------------------------------------------------------------------------
+
+    def lead(self, *, now: float) -> None:
+        """Feed the leader if anything changed, and carry out what it decides."""
+        if self.stale or self._control.leads is not self._leads:
+            self._feed(now)
+        due = self._leader.next_deadline()
+        if due is None or now < due:
+            return
+        for order in self._leader.tick(now=now):
+            if isinstance(order, TransferLeadership):
+                self._control.raft.transfer_leadership(order.to, now=now)
+            elif isinstance(order, StepDown):
+                self._control.raft.step_down(now=now)
+            else:
+                self._control.propose(order, now=now)
+
+    def _feed(self, now: float) -> None:
+        held = self._control.held.map
+        if held is None:
+            return
+        self.stale = False
+        self._leads = self._control.leads
+        self._leader.facts(
+            shard_map=held,
+            leads=self._leads,
+            voters=self._control.raft.configuration.voters,
+            members=[self._facts_of(view) for view in self._swim.members_at(now).values()],
+            now=now,
+        )
+
+    def _facts_of(self, view: MemberView) -> MemberFacts:
+        values = self._swim.values(view.storage)
+        return MemberFacts(
+            storage=view.storage,
+            counter=view.counter,
+            dead=view.state >= MemberState.DEAD,
+            suspect=view.state is MemberState.SUSPECT,
+            stalled=bool(values.get(STALLED_KEY)),
+            lag_s=view.lag_s,
+            reports=decode_reports(values.get(DEATHS_KEY, b"")),
+            evidence=tuple(str(testimony) for testimony in view.evidence),
+        )
