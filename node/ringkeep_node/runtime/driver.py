@@ -54,6 +54,8 @@ from ringkeep_node.runtime.wal.log import Log, LogGone
 
 CHECKPOINT_EVERY_S: Final = 10.0
 LAG_NOTICED_S: Final = 0.02
+EARLY_S: Final = 0.05
+"""A timer may fire so early; one that would fire earlier is armed anew, because waking an idle process costs most."""
 READERS: Final = 2
 
 EVIDENCE: Final = {
@@ -257,7 +259,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     def _arm(self) -> None:
         due = self.node.next_deadline()
         if self._timer is not None:
-            if due >= self._timer_due and not self._timer.cancelled():
+            if self._timer_due <= due < self._timer_due + EARLY_S and not self._timer.cancelled():
                 return  # It fires early and arms itself again: cheaper than one cancelled timer for each message.
             self._timer.cancel()
         self._timer_due = due
@@ -267,8 +269,11 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._timer = None
         now = self._now()
         self._measure_lag(now)
-        # What arrived during a gap is handled first: the tick runs one loop turn later than the timer.
-        self._loop.call_soon(self._tick)
+        if self.health.last_lag_s > LAG_NOTICED_S:
+            # What arrived during a gap is handled first: the tick runs one loop turn later than the timer.
+            self._loop.call_soon(self._tick)
+        else:
+            self._tick()
 
     def _measure_lag(self, now: float) -> None:
         lag_s = max(0.0, now - self._timer_due) if self._timer_due else 0.0

@@ -54,7 +54,7 @@ def test_a_node_of_weight_0_is_a_pure_gateway_that_holds_nothing_and_serves(tmp_
             assert members == {"n1": (1.0, SHARDS, True), "n2": (2.5, SHARDS, True), "n3": (0.0, 0, False)}
             assert isinstance(written, Stored) and isinstance(read, Found)
             assert read.row.value == b"through the gateway"
-            assert (numbers.shards, numbers.forwards) == ({}, 2)
+            assert numbers.shards == {} and numbers.forwards >= 2
 
     run(play())
 
