@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ringkeep_core.shardmap import MemberState as MapState
 from ringkeep_core.shardmap import Shard, ShardMap
-from ringkeep_node.machines.node import LEADS_KEY, Node
+from ringkeep_node.machines.node import Node
+from ringkeep_node.machines.oversight import LEADS_KEY
 from ringkeep_node.machines.swim.members import MemberState, MemberView
 from ringkeep_node.metrics import NodeNumbers
 from ringkeep_node.runtime.history import History
