@@ -63,7 +63,7 @@ class Leadership:
         self._transfer: _Transfer | None = None
         self._uncommitted_bytes = sum(size_of(entry) for entry in log.range(log.commit + 1, log.last_index))
         self._first_index = log.last_index + 1
-        self._reconfigure(now)
+        self._reconfigure(self._first_index, now)
         self._append(NOOP, b"")
 
     @property
@@ -98,7 +98,7 @@ class Leadership:
         if reason is not None:
             return Refused(reason)
         proposed = self._append(CONFIGURATION, encode_configuration(configuration))
-        self._reconfigure(now)
+        self._reconfigure(proposed.index, now)
         return proposed
 
     def _configuration_refusal(self, after: Configuration) -> str | None:
@@ -123,11 +123,16 @@ class Leadership:
         self._dirty = True
         return Proposed(entry.term, entry.index)
 
-    def _reconfigure(self, now: float) -> None:
-        """Follow the configuration in effect: new members are probed, those that left are forgotten."""
+    def _reconfigure(self, first_sent: int, now: float) -> None:
+        """Follow the configuration in effect: new members are probed, those that left are forgotten.
+
+        ``first_sent`` is the index of the entry that goes with the change, so that a new member is probed at once even
+        if nothing is proposed after it.
+        """
         members = [member for member in self._log.configuration.members() if member != self._me]
-        fresh = self._log.last_index + 1
-        self._peers = {member: self._peers.get(member) or Progress(next_index=fresh, now=now) for member in members}
+        self._peers = {
+            member: self._peers.get(member) or Progress(next_index=first_sent, now=now) for member in members
+        }
         if self._transfer and self._transfer.to not in self._log.configuration.voters:
             self._transfer = None
         self._dirty = True

@@ -354,6 +354,15 @@ def test_a_lost_stream_is_found_by_the_heartbeat_answer() -> None:
     assert group.payloads("b") == group.payloads("c") == [b"x"]
 
 
+def test_a_learner_that_joins_an_idle_group_gets_the_log_at_once() -> None:
+    group = Group("ab", spares="c", elect="a")
+    group.nodes["a"].propose_configuration(Configuration(("a", "b"), ("c",)), now=0.0)
+    group.settle()
+
+    assert group.disks["c"].entries == group.disks["a"].entries
+    assert group.nodes["c"].commit == 3
+
+
 def test_a_bootstrap_is_ignored_by_a_node_that_recovered_something() -> None:
     group = Group(elect="a")
     group.crash("a")
