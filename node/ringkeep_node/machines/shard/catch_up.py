@@ -258,12 +258,14 @@ class CatchUp:
             return
         del self._incoming[shard]
         ctx, copy, begin = self._ctx, incoming.copy, incoming.begin
+        if ctx.copies.get(shard) is not copy:
+            return  # Dropped meanwhile: a record after its drop would bring it back.
         base = (begin.base_epoch, begin.base_sn)
         ctx.step.records.append(Record(Kind.SHARD_RESET, shard, added, *base, encode_epochs(begin.epochs)))
         restart(ctx, copy, base, begin.epochs, begin.state)
         copy.installing = False
         copy.aligned = copy.promised == begin.epoch
-        if ctx.copies.get(shard) is copy and copy.aligned:
+        if copy.aligned:
             copy.acked = base[1]
             ctx.send_synced(incoming.sender, Ack(shard, added, begin.epoch, base[1], True))
 

@@ -102,7 +102,11 @@ class Confirmation:
         reads, self._next = self._next, {}
         waiting: dict[Lead, list[WaitingRead]] = {}
         asked: dict[str, None] = {}
-        for lead, waiters in reads.items():
+        for lead, added in reads.items():
+            # What nobody waits for any more would pile up while nothing can be confirmed.
+            waiters = [read for read in added if read[0] in ctx.open]
+            if not waiters:
+                continue
             if self._leads.get(lead.copy.shard) is not lead:
                 lead.refuse_reads(waiters)
             elif not self.fresh or any(it in self._silent or not ctx.is_up(it) for it in lead.confirmers):

@@ -1,7 +1,7 @@
 """What a starting node makes of the copies it finds in store and log, when the map says which of them it holds.
 
     log and store fit together         -> the copy as it was; entries above the store wait for a commit sn
-    the store is ahead of the log      -> the log restarts at the store (a snapshot was swapped in, then the node stopped)
+    the log lacks what the store shows -> the log restarts at the store (a snapshot was swapped in, then the node stopped)
     nothing there, but nothing missing -> an empty copy: a first copy of a shard that never had a write, or a learner
     something durable is missing       -> unfit: it must leave the sets before it is filled anew
 
@@ -84,7 +84,9 @@ class Opening:
         return copy
 
     def _with_both(self, shard: int, listed: Copy, stored: StoredCopyLike, recovered: RecoveredCopyLike) -> LocalCopy:
-        if stored.sn > recovered.last[1]:
+        log = CopyLog(recovered.base, recovered.epochs, recovered.last)
+        is_foreign = stored.sn >= recovered.base[1] and log.epoch_at(stored.sn) != stored.epoch
+        if stored.sn > recovered.last[1] or is_foreign:
             return self._restarted(shard, listed, stored, recovered)
         above = [entry for entry in recovered.entries if entry[1] > stored.sn]
         fits = [sn for _, sn, _ in above] == list(range(stored.sn + 1, recovered.last[1] + 1))

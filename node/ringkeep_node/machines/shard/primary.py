@@ -54,6 +54,7 @@ WaitingRead = tuple[int, ReadRequest | None, Result | None, int]
 
 QUEUED, APPENDED = 1, 2
 """What became of an open request: nothing yet, or perhaps everything."""
+_PARKED_MIN = 1000
 
 
 class Desk:
@@ -108,6 +109,7 @@ class Lead:
         "forget_due",
         "overlay",
         "parked",
+        "parked_max",
         "peers",
         "pending_bytes",
         "queue",
@@ -132,8 +134,9 @@ class Lead:
         self.refusals = Refusals()
         self.waiters: deque[tuple[int, int, int, int]] = deque()
         self.pending_bytes = 0
-        self.queue: deque[tuple[int, WriteRequest | ReadRequest]] = deque()
+        self.queue: list[tuple[int, WriteRequest | ReadRequest]] = []
         self.parked: list[WaitingRead] = []
+        self.parked_max = _PARKED_MIN
         self.forget_due = True
 
     # --- requests -----------------------------------------------------------------------------------------------
@@ -157,8 +160,11 @@ class Lead:
             self.desk.confirmation.add(self, (token, request, None, self.begin_sn))
 
     def _wait_for_begin(self, token: int, request: WriteRequest | ReadRequest) -> None:
-        if len(self.queue) >= self.ctx.settings.waiting_writes_max:
-            self.ctx.answer(token, NotApplied("overloaded"))
+        ctx, limit = self.ctx, self.ctx.settings.waiting_writes_max
+        if len(self.queue) >= limit:
+            self.queue = [waiting for waiting in self.queue if waiting[0] in ctx.open]
+        if len(self.queue) >= limit:
+            ctx.answer(token, NotApplied("overloaded"))
         else:
             self.queue.append((token, request))
 
@@ -247,7 +253,7 @@ class Lead:
             peer.next = peer.start = last_sn + 1
         start: Body = Begin(ctx.me, ctx.boot, copy.state.wall_ms_max)
         self.begin_sn = self._append_payload(documents.encode(start))
-        queue, self.queue = self.queue, deque()
+        queue, self.queue = self.queue, []
         for token, request in queue:
             if token not in ctx.open:
                 continue
@@ -363,6 +369,8 @@ class Lead:
         if sn < peer.floor:
             self.lost_what_it_held(peer)
             return
+        if not peer.spoke and peer.commit_sent < self.copy.commit:
+            self.desk.commit_news[self] = None  # What committed before it spoke was told to the others only.
         peer.spoke = True
         peer.floor = 0
         if sn > peer.match:
@@ -440,6 +448,10 @@ class Lead:
     def confirmed(self, reads: list[WaitingRead]) -> None:
         """A confirmation that began after these reads arrived is there: answer those that wait for nothing else."""
         commit = self.copy.commit
+        if len(self.parked) > self.parked_max:
+            # Nothing commits, and whoever asked has gone: what nobody waits for would pile up for as long as that lasts.
+            self.parked = [read for read in self.parked if read[0] in self.ctx.open]
+            self.parked_max = max(_PARKED_MIN, 2 * len(self.parked))
         for read in reads:
             token, request, result, after_sn = read
             if after_sn > commit:

@@ -29,6 +29,9 @@ from ringkeep_node.machines.shard.effects import (
 )
 from ringkeep_node.machines.shard.operations import Overlay, holds, row_of
 
+ROW_BYTES = 64
+"""What a row of a page takes beside its texts and its value; the store counts the same."""
+
 
 def answer_read(ctx: Context, copy: LocalCopy, overlay: Overlay, epoch: int, token: int, request: ReadRequest) -> None:
     """Answer a confirmed read of the primary."""
@@ -68,10 +71,13 @@ def point_result(row: Row | None, request: ReadRequest, epoch: int, lag: int) ->
 class OpenPage:
     """A page that is being read from the store."""
 
-    __slots__ = ("epoch", "lag", "overlay", "request", "token")
+    __slots__ = ("copy", "epoch", "lag", "overlay", "request", "token")
 
-    def __init__(self, token: int, request: ReadRequest, overlay: list[OverlayRow], epoch: int, lag: int) -> None:
-        self.token, self.request, self.overlay, self.epoch, self.lag = token, request, overlay, epoch, lag
+    def __init__(
+        self, token: int, copy: LocalCopy, request: ReadRequest, overlay: list[OverlayRow], epoch: int, lag: int
+    ) -> None:
+        self.token, self.copy, self.request = token, copy, request
+        self.overlay, self.epoch, self.lag = overlay, epoch, lag
 
 
 def start_page(
@@ -80,7 +86,7 @@ def start_page(
     """Order the read of a page and remember what lies above it."""
     above = [] if overlay is None else overlay_rows(overlay, copy.commit, request)
     order = ctx.next_token()
-    ctx.pages[order] = OpenPage(token, request, above, epoch, lag)
+    ctx.pages[order] = OpenPage(token, copy, request, above, epoch, lag)
     ctx.step.reads.append(
         ReadPage(
             order, copy.shard, copy.added, request.user, request.prefix, request.after, request.limit, request.bytes_max
@@ -110,9 +116,19 @@ def finish_page(page: OpenPage, rows: Sequence[Row], applied_sn: int, more: bool
         if held.sn > applied_sn and (bound is None or held.key.encode() <= bound):
             merged[held.key] = held.row
     ordered = sorted((row for row in merged.values() if row is not None), key=lambda row: row.key.encode())
-    limit = page.request.limit
     after: str | None = rows[-1].key if more and rows else None
-    if len(ordered) > limit:
-        ordered = ordered[:limit]
+    fitting = _fitting(ordered, page.request.limit, page.request.bytes_max)
+    if fitting < len(ordered):
+        ordered = ordered[:fitting]
         after = ordered[-1].key
     return PageFound(tuple(ordered), after, page.epoch, page.lag)
+
+
+def _fitting(rows: Sequence[Row], limit: int, bytes_max: int) -> int:
+    """Return how many rows belong into one page: as the store counts, the one that reaches the limit is the last."""
+    size = 0
+    for number, row in enumerate(rows):
+        if number >= limit or size >= bytes_max:
+            return number
+        size += ROW_BYTES + len(row.user) + len(row.key) + len(row.value)
+    return len(rows)

@@ -126,6 +126,7 @@ class Replication:
             self._catch_up.abort(number)
             self._end_lead(number)
             del ctx.copies[number]
+            copy.log.release(copy.log.last_sn)  # Nobody applies it any more: the cache may forget it.
             ctx.drop(number, copy.added)
             copy = None
         if mine is not None and copy is None:
@@ -380,7 +381,11 @@ class Replication:
         """A ``ReadPage`` is done, read at ``applied_sn``."""
         self._ctx.now = now
         page = self._ctx.pages.pop(token, None)
-        if page is not None:
+        if page is None or page.token not in self._ctx.open:
+            return
+        if self._ctx.copies.get(page.copy.shard) is not page.copy:
+            self._refuse(page.token, page.copy.shard)  # The store may have dropped the copy before it was read.
+        else:
             self._ctx.answer(page.token, finish_page(page, rows, applied_sn, more))
 
     def installed(self, shard: int, copy: int, *, now: float) -> None:
@@ -413,7 +418,9 @@ class Replication:
     def _check(self, lead: Lead) -> None:
         if lead.takeover is not None:
             lead.takeover.tick()
-        elif lead.begin_sn and not self._desk.growth.check(lead):
+        elif not lead.begin_sn:
+            lead.begin()
+        elif not self._desk.growth.check(lead):
             self._desk.active.pop(lead, None)
 
     def _expire(self) -> None:
@@ -425,6 +432,12 @@ class Replication:
                 ctx.answer(token, Unknown())
             elif state is not None:
                 ctx.answer(token, NotApplied("no_primary", "the deadline passed before anything was done"))
+
+    def _drop_answered(self) -> None:
+        """Forget deadlines of answered requests: they are nearly always the earliest, and would wake a node at rest."""
+        deadlines, is_open = self._desk.deadlines, self._ctx.open
+        while deadlines and deadlines[0][1] not in is_open:
+            heappop(deadlines)
 
     def _send_commits(self) -> None:
         ctx = self._ctx
@@ -455,6 +468,7 @@ class Replication:
             for lead in unsent:
                 lead.flush()
         self._confirmation.flush()
+        self._drop_answered()
         if self._check_at is None and (desk.active or self._catch_up.is_busy()):
             self._check_at = ctx.now + ctx.settings.check_every_s
         if self._commits_at is None and desk.commit_news:

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 class Takeover:
     """One lead that has not begun; ``tails`` are (boot, last epoch, last sn) by storage."""
 
-    __slots__ = ("_asked_at", "_lead", "_replica", "_since", "_source", "_tails")
+    __slots__ = ("_asked_at", "_asked_epoch", "_lead", "_replica", "_since", "_source", "_tails")
 
     def __init__(self, lead: Lead, replica: Replica) -> None:
         self._lead = lead
         self._replica = replica
         self._tails: dict[str, tuple[str, int, int]] = {}
         self._source: str | None = None
+        self._asked_epoch: int | None = None
         self._since = lead.ctx.now
         self._asked_at = lead.ctx.now
 
@@ -76,12 +77,12 @@ class Takeover:
     def epoch_end(self, sender: str, message: EpochEnd) -> None:
         """Compare with the source epoch by epoch, then fetch what follows the common part."""
         lead = self._lead
-        if sender != self._source or message.epoch != lead.epoch or message.of_epoch < lead.copy.log.last_epoch:
-            return
+        if sender != self._source or message.epoch != lead.epoch or message.of_epoch != self._asked_epoch:
+            return  # A repeated answer is about a log that has been fetched on since: it would cut what came.
+        self._asked_epoch = None
         outcome, number = reconcile(lead.ctx, lead.copy, message.found_epoch, message.end_sn)
         if outcome is Reconciled.ASK_AGAIN:
-            question = EpochAsk(lead.copy.shard, lead.copy.added, lead.epoch, number, lead.copy.log.last_sn)
-            lead.ctx.send(sender, question)
+            self._ask_end_of(sender, number)
         elif outcome is Reconciled.UNFIT:
             self._replica.give_up(lead.copy)
         else:
@@ -122,7 +123,10 @@ class Takeover:
         return told is not None and told[0] == self._lead.ctx.boot_of(storage)
 
     def _ask_source(self) -> None:
-        lead, log = self._lead, self._lead.copy.log
         assert self._source is not None
-        question = EpochAsk(lead.copy.shard, lead.copy.added, lead.epoch, log.last_epoch, log.last_sn)
-        lead.ctx.send(self._source, question)
+        self._ask_end_of(self._source, self._lead.copy.log.last_epoch)
+
+    def _ask_end_of(self, source: str, epoch: int) -> None:
+        lead, copy = self._lead, self._lead.copy
+        self._asked_epoch = epoch
+        lead.ctx.send(source, EpochAsk(copy.shard, copy.added, lead.epoch, epoch, copy.log.last_sn))
