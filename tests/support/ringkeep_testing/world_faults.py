@@ -182,6 +182,8 @@ class Faults:
         if machine.storage in first and len(alive) - 1 < max(majority, 1):
             return False
         newest, disks = world.eye.newest, world.disks()
+        if newest.index == 1:
+            return False  # The founder may be the only one who has the first map.
         for shard in newest.shards:
             complete = [copy.storage for copy in (*shard.in_sync, *shard.eligible) if copy.storage in disks]
             if machine.storage in complete and (len(complete) < 2 or shard.need < 2):
