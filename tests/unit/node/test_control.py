@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ringkeep_core.mapchanges import encode_change
 from ringkeep_core.shardmap import encode_map
-
 from ringkeep_node.machines import control as control_module
 from ringkeep_node.machines.control import (
     INDEX_RETRY_S,
@@ -133,7 +133,7 @@ def test_a_proposal_is_passed_on_a_bounded_number_of_times() -> None:
 
 
 def propose_message(hops: int) -> Propose:
-    return Propose(0, control_module.encode_change(touch(0, 1)), hops)
+    return Propose(0, encode_change(touch(0, 1)), hops)
 
 
 def test_numbers_start_where_no_earlier_boot_counted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec.structs import replace
+
 from ringkeep_core.mapchanges import Boot, Leave, encode_change
 from ringkeep_core.maprules import bootstrap
 from ringkeep_core.shardmap import (

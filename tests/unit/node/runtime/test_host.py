@@ -72,3 +72,42 @@ def test_weights_that_make_no_sense_found_no_cluster(tmp_path: Path, weights: tu
             assert [node.host.cluster_id for node in nodes] == ["", ""]
 
     run(play())
+
+
+def test_a_node_that_ends_in_order_is_replaced_before_it_is_gone(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 3) as nodes:
+            await found(nodes)
+            await until(lambda: any(node.host.numbers().raft_is_leader for node in nodes))
+            (leaving,) = (node for node in nodes if node.host.numbers().raft_is_leader)
+            others = [node for node in nodes if node is not leaving]
+            await leaving.host.leave()
+            held = leaving.host.shard_map
+            await until(lambda: all(node.host.shard_map == held for node in others))
+            await leaving.host.close()
+            answers = [await others[0].put(shard, "after") for shard in range(SHARDS)]
+            leaders = {leader.name for node in others if (leader := node.host.leader()) is not None}
+            seen = [{one.name: one.state for one in node.host.members()} for node in others]
+            told = [event.text for node in others for event in node.host.events(0) if event.kind == "member"]
+
+            assert held is not None
+            assert not any(shard.is_in_sync(leaving.storage) for shard in held.shards)
+            assert not any(shard.primary.storage == leaving.storage for shard in held.shards)
+            assert {type(answer) for answer in answers} == {Stored}
+            assert len(leaders) == 1 and leaders < {node.name for node in others}
+            assert seen == [{**{node.name: "alive" for node in others}, leaving.name: "left"}] * 2
+            assert not any(text.startswith(f"{leaving.name} is dead") for text in told)
+
+    run(play())
+
+
+def test_a_node_that_is_alone_ends_without_waiting_for_anybody(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 1) as (node,):
+            await found([node])
+            await node.host.leave()
+
+            assert node.host.shard_map is not None
+            assert {shard.primary.storage for shard in node.host.shard_map.shards} == {node.storage}
+
+    run(play())
