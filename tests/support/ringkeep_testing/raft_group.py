@@ -6,7 +6,7 @@ is heard.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ringkeep_node.machines.raft import (
     Configuration,
@@ -18,6 +18,7 @@ from ringkeep_node.machines.raft import (
     ReadReady,
     Recovered,
     Role,
+    Send,
 )
 from ringkeep_testing.raft_disk import compacted, persisted, report
 
@@ -70,18 +71,27 @@ class Group:
         self.unfinished[name].clear()
         del self.nodes[name]
 
-    def sync(self, name: str) -> None:
-        """Let the disk of a node finish everything it was given."""
-        for step in self.unfinished[name]:
+    def sync(self, name: str, steps: int | None = None) -> None:
+        """Let the disk of a node finish the oldest ``steps`` that it was given, or everything."""
+        finished = self.unfinished[name][:steps]
+        del self.unfinished[name][:steps]
+        for step in finished:
             self.disks[name] = persisted(self.disks[name], step)
             report(self.nodes[name], step, now=self.now)
-            self.wires += [(name, send.to, send.message) for send in step.send_synced]
-        self.unfinished[name].clear()
+            self.send(name, step.send_synced)
+
+    def send(self, name: str, sends: Sequence[Send]) -> None:
+        """Put messages of a node under way."""
+        self.wires += [(name, send.to, send.message) for send in sends]
+
+    def stepped(self, name: str, step: RaftStep) -> None:
+        """Hear of a step that came out of a node; a group that is watched overrides this."""
 
     def pump(self, name: str) -> None:
         """Take what came out of a node."""
         while step := self.nodes[name].take_step():
-            self.wires += [(name, send.to, send.message) for send in step.send]
+            self.stepped(name, step)
+            self.send(name, step.send)
             self.applied[name] += step.committed
             self.reads[name] += step.reads
             self.failed[name] += step.reads_failed
