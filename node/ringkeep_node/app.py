@@ -1,7 +1,8 @@
 """One node process: the only place that wires settings, disk, machines, peers and HTTP together.
 
     environment -> settings -> data directory (locked) -> log, store -> host -> addresses -> peers, gossip, REST
-    SIGTERM, SIGINT -> not ready -> running requests end -> peers -> store, log -> 0
+    SIGTERM, SIGINT -> not ready -> running requests end -> Raft leadership and primaries to others, everybody is told
+                    -> peers -> store, log -> 0
     a failed disk, a bug in a core task -> 1, at once: what cannot be trusted must not go on answering
 
 A node that cannot start says why in one log line and in one sentence on standard error, and exits with 1.
@@ -334,6 +335,7 @@ class Process:
             yield edge
         finally:
             await api.stop()  # Before peers and gossip: running requests still need them.
+            await host.leave()
 
 
 def _request_failed(request_id: str, error: BaseException) -> None:

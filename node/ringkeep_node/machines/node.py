@@ -64,6 +64,7 @@ from ringkeep_node.machines.swim.members import (
     Evidence,
     MemberChanged,
     MemberIdentity,
+    MemberState,
 )
 from ringkeep_node.machines.swim.timing import SwimSettings
 
@@ -222,7 +223,28 @@ class Node:
                 due = other
         return due
 
+    @property
+    def is_relieved(self) -> bool:
+        """Whether this node leads no shard, or nobody is there who could lead it instead."""
+        held, own = self.held.map, self.identity.storage
+        if held is None or all(shard.primary.storage != own for shard in held.shards):
+            return True
+        views = self.swim.members.items()
+        return not any(view.state is MemberState.ALIVE for storage, view in views if storage != own)
+
     # --- inputs --------------------------------------------------------------------------------------------------
+
+    def stand_down(self, *, now: float) -> bool:
+        """Hand Raft leadership to another voter, and do not stand for election any more: this process will end.
+
+        Returns whether there is something to hand over and somebody to take it.
+        """
+        self.raft.set_electable(False)
+        return self.raft.step_down(now=now)
+
+    def leave(self, *, now: float) -> None:
+        """Tell everybody that this process ends: nobody need suspect it first, its shards are failed over at once."""
+        self.oversight.take(self.swim.leave(now=now), now=now)
 
     def receive(self, sender: str, boot: str, bundle: Bundle, *, now: float) -> None:
         """Take everything a greeted peer of this cluster said in one frame."""

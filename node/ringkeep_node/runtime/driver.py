@@ -52,6 +52,8 @@ from ringkeep_node.runtime.stages import CommitTimer
 from ringkeep_node.runtime.store.store import Store
 from ringkeep_node.runtime.wal.log import Log, LogGone
 
+HAND_OVER_S: Final = 1.0
+"""An ending node waits at most so long for another voter to lead, and as long again for other primaries."""
 CHECKPOINT_EVERY_S: Final = 10.0
 LAG_NOTICED_S: Final = 0.02
 EARLY_S: Final = 0.05
@@ -113,6 +115,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._checkpointer = ThreadPoolExecutor(1, "checkpoint")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
+        self._turned: asyncio.Future[None] | None = None
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -124,6 +127,25 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self.store.on_applied = self._on_applied
         self._spawn(self._checkpoint_forever())
         self._wake()
+
+    async def leave(self) -> None:
+        """Before ``close``: hand over what others can take, and tell everybody that this node ends. Bounded in time."""
+        node = self.node
+        if node.stand_down(now=self._now()):
+            await self._until(lambda: node.raft.leader != node.identity.storage)
+        node.leave(now=self._now())
+        await self._until(lambda: node.is_relieved)
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        """Carry out what is ordered, then wait turn by turn until something holds, for at most ``HAND_OVER_S``."""
+        self._schedule()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HAND_OVER_S):
+                while True:
+                    self._turned = self._loop.create_future()
+                    await self._turned
+                    if holds():
+                        return
 
     async def close(self) -> None:
         """Stop everything that this driver started; requests still open get a ``NoPrimary``."""
@@ -254,6 +276,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._carry_out(self.node.take_step(now=now))
         self.node.is_full = self.log.is_full or self.store.is_full
         self.health.turned_at = now
+        if self._turned is not None and not self._turned.done():
+            self._turned.set_result(None)
         self._arm()
 
     def _arm(self) -> None:

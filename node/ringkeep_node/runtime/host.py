@@ -133,6 +133,11 @@ class Host:
             own = lambda: self._hello(HELLO_CHANNEL)  # noqa: E731 - the greeting changes with the cluster id
             self._spawn(wait_for_cluster(self.links.session, own, parts.seeds, self._adopt))
 
+    async def leave(self) -> None:
+        """Hand over what others can take and tell everybody that this node ends: before ``close``, in a planned stop."""
+        if self._driver is not None:
+            await self._driver.leave()
+
     async def close(self) -> None:
         """Stop serving peers; the application closes log and store afterwards."""
         for task in list(self._tasks):

@@ -1,0 +1,80 @@
+"""A node that is told to end (SIGTERM) says so first: nobody suspects it, and others lead its shards at once."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from ringkeep.launcher.processes import send_signal, wait_gone
+from ringkeep_testing.real_cluster import LIMIT_S, RealCluster, run, users_led_by
+
+
+async def stopped(cluster: RealCluster, name: str) -> list[dict[str, object]]:
+    """Tell a node to end, wait until it has, and return what it logged in this start after it was told to."""
+    before = len(cluster.log_lines(name))
+    process = cluster.node(name).process
+    assert send_signal(process, signal.SIGTERM)
+    assert await asyncio.to_thread(wait_gone, process, limit_s=LIMIT_S), f"{name} does not end"
+    return cluster.log_lines(name)[before:]
+
+
+async def member_events(cluster: RealCluster, at: str, member: str) -> list[str]:
+    """Return the states that a node saw another in, from its last ``alive`` on."""
+    states = [
+        event["fields"]["state"]
+        for event in await cluster.events(at)
+        if event["kind"] == "member" and event["fields"]["member"] == member
+    ]
+    return states[len(states) - 1 - states[::-1].index("alive") :]
+
+
+def test_the_shards_of_a_stopped_leader_are_led_by_others_and_nobody_suspected_it(cluster: RealCluster) -> None:
+    async def play() -> None:
+        await cluster.up(3, shards=16)
+        await cluster.settled()
+        leader = await cluster.leader()
+        others = [name for name in cluster.names if name != leader]
+        async with cluster.gateway(others[0]) as client:
+            users = users_led_by(await client.map(), leader, 8)
+            for user in users:
+                await client.put(user, "before", b"1")
+        lines = await stopped(cluster, leader)
+        async with cluster.gateway(others[0]) as client:
+            for user in users:
+                await client.put(user, "after", b"2")
+            found = [(await client.get(user, key)).value for user in users for key in ("before", "after")]
+        shard_map = await cluster.left_in_sync(leader, at=others[1])
+        seen = [await member_events(cluster, name, leader) for name in others]
+        successor = await cluster.leader(without=leader)
+
+        assert found == [b"1", b"2"] * len(users)
+        assert [line["event"] for line in lines if str(line["event"]).startswith("node_")] == [
+            "node_stopping",
+            "node_stopped",
+        ]
+        assert seen == [["alive", "left"]] * 2
+        assert all(shard.primary is not None and shard.primary.name in others for shard in shard_map.shards)
+        assert successor in others
+        assert await cluster.error_lines() == []
+
+        await cluster.restart(leader)
+        await cluster.settled()
+        await cluster.serves()
+
+    run(play())
+
+
+def test_a_whole_cluster_that_is_told_to_end_ends_and_comes_back_with_everything(cluster: RealCluster) -> None:
+    async def play() -> None:
+        await cluster.up(3, shards=16)
+        async with cluster.client() as client:
+            written = [await client.put("ada", f"k{number}", b"v") for number in range(10)]
+        await asyncio.gather(*(stopped(cluster, name) for name in cluster.names))
+        await cluster.up()
+        async with cluster.client() as client:
+            found = [await client.get("ada", f"k{number}") for number in range(10)]
+
+        assert [one.version for one in found] == [one.version for one in written]
+        assert await cluster.error_lines() == []
+
+    run(play())
