@@ -261,7 +261,7 @@ def test_a_primary_that_restarts_before_anybody_notices_leads_only_in_a_new_epoc
 
 def test_a_change_is_applied_once_however_often_its_gateway_must_send_it() -> None:
     """counterexamples.md S10: links that carry the answers are reset all the time."""
-    plan = Plan(nodes=3, reset_rate=4.0, safety_s=8.0, latency_s=0.01, sync_s=0.01)
+    plan = Plan(nodes=3, clients=8, reset_rate=4.0, safety_s=8.0, latency_s=0.01, sync_s=0.01)
     world = World(1000, plan)
 
     world.run()
@@ -304,6 +304,45 @@ def test_a_wiped_disk_under_a_known_name_is_nobodys_copy_until_it_has_caught_up(
     world.clients.judge()
     world.eye.check_copies_equal()
     assert allowed and victim.storage != old and old in world.eye.newest.left
+
+
+def test_a_partition_in_which_nobody_writes_heals_too() -> None:
+    """Copies that lack nothing must be taken back all the same, though no acknowledgement will ever come from them."""
+    world = calm_world(1400)
+    alone = world.machines["n2"]
+    cuts = [pair for other in others(world, alone) for pair in ((alone.name, other.name), (other.name, alone.name))]
+    world.network.cut(cuts)
+    world.run_until(world.now + 12.0)
+    without = sum(alone.storage not in {c.storage for c in shard.in_sync} for shard in world.eye.newest.shards)
+    world.network.mend(cuts)
+
+    world.settle(15.0)
+
+    assert without == world.plan.shards
+
+
+def test_an_empty_disk_is_filled_by_snapshots_where_the_log_no_longer_reaches_back() -> None:
+    world = calm_world(1500)
+    world.clients.start(world.now + 2.0)
+    world.run_until(world.now + 4.0)
+    for machine in world.machines.values():
+        machine.log.release(machine.store.checkpoint(), keep=0)
+        machine.kill()
+    for machine in world.machines.values():
+        machine.start()  # Nothing is left in memory either.
+    world.settle(15.0)
+    victim = world.machines["n3"]
+    victim.kill()
+    victim.new_disk()
+    victim.start()
+
+    world.run_until(world.now + 2.0)
+    world.settle(25.0)
+    world.read_everything()
+
+    world.run_until(world.now + 2.0)
+    world.eye.check_copies_equal()
+    assert victim.storage in world.eye.newest.members
 
 
 def kill_twice(machine: Machine) -> None:

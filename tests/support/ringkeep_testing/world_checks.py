@@ -38,7 +38,7 @@ class GodsEye:
         self._entries: dict[tuple[int, int], tuple[int, bytes]] = {}
         self._operations: dict[tuple[int, str, int], int] = {}
         self._keys: dict[tuple[str, str], int] = {}
-        self._boots: dict[tuple[str, int], str] = {}
+        self._values: dict[tuple[str, str, bytes], int] = {}
         self.acknowledged: dict[int, int] = {}
         self._take(first)
 
@@ -139,6 +139,12 @@ class GodsEye:
             raise world.violation(f"two boots lead shard {shard} in epoch {epoch}")
         if type(body) is not Change:
             return
+        for write in body.writes:
+            # Clients write every value once, so a value at two sns is a change that was applied twice.
+            if write.value is not None:
+                value = (write.user, write.key, write.value)
+                if self._values.setdefault(value, sn) != sn:
+                    raise world.violation(f"the change {value} was applied at {self._values[value]} and {sn}")
         if body.operation is not None:
             name = (shard, body.operation.gateway, body.operation.number)
             if self._operations.setdefault(name, sn) != sn:

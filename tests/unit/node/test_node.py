@@ -261,6 +261,18 @@ def test_a_request_for_another_node_is_forwarded_with_what_is_left_of_its_deadli
     assert (forward.shard, forward.remaining_s, forward.request.epoch) == (shard, 2.0, 1)
 
 
+def test_no_boot_of_a_node_numbers_its_forwards_as_an_earlier_one_did() -> None:
+    tokens = []
+    for counter in (1, 2):
+        host, shard = member_of_three(counter)
+        host.node.submit(1, shard, put(), size=10, now=host.now)
+        ((_, forward),) = sent_of([host.step()], Channel.DATA, ForwardWrite)
+        assert isinstance(forward, ForwardWrite)
+        tokens.append(forward.token)
+
+    assert tokens[1] - tokens[0] >= 1 << 32
+
+
 def test_the_answer_of_the_other_node_is_the_client_s_answer() -> None:
     host, shard = member_of_three()
     host.node.submit(1, shard, put(), size=10, now=host.now)
@@ -316,11 +328,10 @@ def test_a_local_read_is_answered_from_this_copy_without_asking_anybody() -> Non
     assert [answer.token for answer in step.answers] == [1] and sent_of([step], Channel.DATA, ForwardRead) == []
 
 
-def member_of_three() -> tuple[Host, int]:
+def member_of_three(counter: int = 1) -> tuple[Host, int]:
     """A node that holds the map of three members, and a shard that n2 leads."""
     host = Host()
-    first = first_map(3)
-    host.start(first=first)
+    host.start(first=first_map(3), counter=counter)
     host.run(2.0)
     for storage, number in ((OTHER, 2), (THIRD, 3)):
         for channel in Channel:
