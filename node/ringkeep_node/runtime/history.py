@@ -12,7 +12,7 @@ from typing import Final
 from ringkeep_core.mapchanges import Boot, Leave, MapChange, SetWanted, ShardChanges
 from ringkeep_core.maprules import Applied
 from ringkeep_node.machines.node import NodeStep
-from ringkeep_node.machines.swim.members import MemberChanged, MemberState
+from ringkeep_node.machines.swim.members import Evidence, MemberChanged, MemberState
 from ringkeep_node.runtime.reports import Event
 
 EVENTS_MAX: Final = 1000
@@ -25,23 +25,27 @@ class History:
         self._events: deque[Event] = deque(maxlen=EVENTS_MAX)
         self._number = 0
         self.verdicts: Counter[str] = Counter()
-        self.strangers = 0
 
     def after(self, number: int) -> tuple[Event, ...]:
         """Return events with a greater number, oldest first."""
         return tuple(event for event in self._events if event.number > number)
 
-    def stepped(self, step: NodeStep, at: float) -> None:
-        """Take in what a step changed."""
+    def stepped(self, step: NodeStep, at: float) -> tuple[Event, ...]:
+        """Take in what a step changed; return the new events."""
+        if not (step.map_changes or step.member_changes):
+            return ()
+        before = self._number
         for change, _, applied in step.map_changes:
             self._map_change(change, applied, at)
         for changed in step.member_changes:
             self._member_change(changed, at)
+        return self.after(before)
 
-    def stranger(self, address: str, reason: str, at: float) -> None:
-        """Somebody was refused."""
-        self.strangers += 1
-        self._add(at, "refused", f"{address} was refused: {reason}", {"address": address})
+    def stranger(self, address: str, reason: str, repeated: int, at: float) -> None:
+        """Somebody was refused, and so often before for the same reason without an event."""
+        often = f" (and {repeated} times before)" if repeated else ""
+        fields: dict[str, str | int | float] = {"address": address, "repeated": repeated}
+        self._add(at, "refused", f"{address} was refused: {reason}{often}", fields)
 
     def _add(self, at: float, kind: str, text: str, fields: dict[str, str | int | float]) -> None:
         self._number += 1
@@ -69,11 +73,18 @@ class History:
             self._add(at, "leave", f"storage {change.storage} left: {change.reason}", fields)
 
     def _member_change(self, changed: MemberChanged, at: float) -> None:
-        if changed.before is changed.after:
+        if changed.before is changed.after or _is_only_registered(changed):
             return
         state = changed.after.name.lower()
         if changed.after in (MemberState.SUSPECT, MemberState.DEAD):
             self.verdicts[state] += 1
         why = ", ".join(evidence.value for evidence in changed.evidence)
-        fields: dict[str, str | int | float] = {"member": changed.name, "state": state}
+        before = changed.before.name.lower() if changed.before is not None else ""
+        fields: dict[str, str | int | float] = {"member": changed.name, "state": state, "before": before, "why": why}
         self._add(at, "member", f"{changed.name} is {state}" + (f" ({why})" if why else ""), fields)
+
+
+def _is_only_registered(changed: MemberChanged) -> bool:
+    """Return whether a member is only named by the map: it is doubted until it speaks, and nothing happened to it."""
+    unheard = changed.before is None or changed.after is MemberState.SUSPECT
+    return unheard and all(evidence is Evidence.REGISTERED for evidence in changed.evidence)

@@ -38,7 +38,7 @@ from ringkeep_node.runtime.founding import (
     found,
     wait_for_cluster,
 )
-from ringkeep_node.runtime.history import History
+from ringkeep_node.runtime.news import News
 from ringkeep_node.runtime.peers import HELLO_CHANNEL, LinkEvents, PeerLinks, greet
 from ringkeep_node.runtime.reporting import leader_report, member_reports, node_numbers, unready_reason
 from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport
@@ -110,7 +110,7 @@ class Host:
         self.identity = identity
         self.cluster_id = ""
         self.inbox = _Inbox()
-        self.history = History()
+        self.news = News()
         self.links = PeerLinks(self._hello, self.inbox, draw)
         self._settings = settings
         self._metrics = metrics or NodeMetrics()
@@ -209,6 +209,7 @@ class Host:
         assert self._parts is not None
         parts, loop = self._parts, asyncio.get_running_loop()
         self.cluster_id = cluster_id
+        self.news.joined(cluster_id)
         node = Node(
             identity=self.identity,
             cluster_id=cluster_id,
@@ -240,12 +241,12 @@ class Host:
 
     def stepped(self, step: NodeStep) -> None:
         """A step of the node was carried out: remember what people may ask about."""
-        if step.map_changes or step.member_changes:
-            self.history.stepped(step, time.time())
+        assert self._driver is not None
+        self.news.stepped(self._driver.node, step, time.time())
 
     def stranger(self, address: str, reason: str) -> None:
         """Somebody was refused."""
-        self.history.stranger(address, reason, time.time())
+        self.news.refused(address, reason, time.time())
 
     def fatal(self, reason: str) -> None:
         """The node must end."""
@@ -316,7 +317,7 @@ class Host:
                     weight=own.weight,
                 ),
             )
-        return member_reports(self._driver.node, self.history, asyncio.get_running_loop().time(), time.time())
+        return member_reports(self._driver.node, self.news.history, asyncio.get_running_loop().time(), time.time())
 
     def leader(self) -> LeaderReport | None:
         """Return the leader, or None while none is known."""
@@ -324,7 +325,7 @@ class Host:
 
     def events(self, after: int) -> tuple[Event, ...]:
         """Return the remembered events with a greater number than ``after``, oldest first."""
-        return self.history.after(after)
+        return self.news.history.after(after)
 
     def is_ready(self) -> str | None:
         """Return None if clients should be sent here, else the reason why not."""
@@ -345,7 +346,7 @@ class Host:
         """Return the counters and gauges of this moment."""
         if self._parts is None:
             return NodeNumbers()
-        numbers = NodeNumbers() if self._driver is None else node_numbers(self._driver, self.history)
+        numbers = NodeNumbers() if self._driver is None else node_numbers(self._driver, self.news.history)
         log, traffic = self._parts.log, self.links.traffic
         return replace(
             numbers,
@@ -356,7 +357,7 @@ class Host:
             copy_bytes=self._parts.store.file_bytes,
             peer_frames=traffic.counts(),
             peer_bytes=traffic.sizes(),
-            refused=self.history.strangers,
+            refused=self.news.refusals.total,
         )
 
 

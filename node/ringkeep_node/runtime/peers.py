@@ -32,6 +32,8 @@ REDIAL_FIRST_S: Final = 0.05
 REDIAL_MOST_S: Final = 1.0
 HELLO_CHANNEL: Final = "hello"
 
+HUNG_UP: Final = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED)
+
 HARD_EVIDENCE: Final[Mapping[int, str]] = {
     errno.ECONNREFUSED: "refused",
     errno.ECONNRESET: "reset",
@@ -149,11 +151,15 @@ class Link:
     async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> Hello:
         await socket.send_bytes(encode_hello(self._links.hello(self.channel.name.lower())))
         message = await socket.receive()
+        if message.type in HUNG_UP:
+            raise ConnectionError(f"{self.address} hung up instead of greeting")
         if message.type is not aiohttp.WSMsgType.BINARY:
-            raise BadFrame(f"{self.address} hung up instead of greeting")
+            raise BadFrame(f"{self.address} said something instead of greeting")
         hello = decode_hello(message.data)
         if hello.storage != self.storage:
             raise BadFrame(f"{self.address} is storage {hello.storage}, not {self.storage}")
+        if not hello.cluster_id:
+            raise ConnectionError(f"{self.address} belongs to no cluster yet")
         if hello.cluster_id != self._links.hello("").cluster_id:
             raise ForeignCluster(f"{self.address} belongs to cluster {hello.cluster_id or 'none'}")
         return hello
@@ -247,6 +253,8 @@ class PeerLinks:
     async def _serve(self, socket: web.WebSocketResponse) -> None:
         async with asyncio.timeout(DIAL_TIMEOUT_S):
             first = await socket.receive()
+            if first.type in HUNG_UP:
+                return
             if first.type is not aiohttp.WSMsgType.BINARY:
                 raise BadFrame("no greeting")
             theirs = decode_hello(first.data)
@@ -254,7 +262,9 @@ class PeerLinks:
             await socket.send_bytes(encode_hello(ours))
         if theirs.channel == HELLO_CHANNEL:
             return
-        if not ours.cluster_id or theirs.cluster_id != ours.cluster_id:
+        if not ours.cluster_id:
+            return  # We cannot tell yet who belongs to us: it hangs up too, and dials again.
+        if theirs.cluster_id != ours.cluster_id:
             raise ForeignCluster(f"{theirs.name} belongs to cluster {theirs.cluster_id or 'none'}")
         channel = Channel[theirs.channel.upper()] if theirs.channel.upper() in Channel.__members__ else None
         if channel is None:

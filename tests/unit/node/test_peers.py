@@ -131,6 +131,21 @@ def test_a_node_of_another_cluster_is_refused_by_both_sides() -> None:
     run(play())
 
 
+def test_a_node_that_belongs_to_no_cluster_yet_is_dialled_again_without_a_word() -> None:
+    async def play() -> None:
+        async with two_hosts("") as (one, two):
+            one.links.set_peers({two.storage: two.address})
+            await one.events.until(lambda told: len(told) >= 2 * len(Channel))
+            two.cluster_id = CLUSTER
+            await one.events.until(lambda told: ups(told) == set(Channel))
+
+            kinds = {what[0] for what in (*one.events.told, *two.events.told)}
+            assert kinds == {"down", "up"}
+            assert {what[3] for what in one.events.told if what[0] == "down"} == {"closed"}
+
+    run(play())
+
+
 def test_an_address_that_answers_as_another_storage_is_refused() -> None:
     async def play() -> None:
         async with two_hosts() as (one, two):

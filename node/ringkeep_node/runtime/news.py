@@ -1,0 +1,98 @@
+"""What a node tells of itself while it runs: the history that people ask for, and one log line for each entry of it.
+
+    step --History--> Event --> log line        refusal --Refusals: is it news?--> Event, log line
+
+A refusal that repeats itself is told once a minute, with how often it was repeated, and only so many are told at all:
+whoever dials us with nonsense must not fill the log or push the history out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import structlog
+
+from ringkeep_core.shardmap import GENERATION_STEP
+from ringkeep_node.machines.node import Node, NodeStep
+from ringkeep_node.runtime.history import History
+from ringkeep_node.runtime.reports import Event
+
+REPEAT_S: Final = 60.0
+TOLD_MAX: Final = 20
+"""Refusals told in ``REPEAT_S``, whatever they say."""
+
+logger: Any = structlog.get_logger()
+
+
+class Refusals:
+    """Decides which refusals are told."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, str], float] = {}
+        self._untold: dict[tuple[str, str], int] = {}
+        self.total = 0
+
+    def tell(self, address: str, reason: str, at: float) -> int | None:
+        """Return None if this one is not to be told, else how many like it were not told since the last one."""
+        self.total += 1
+        self._told = {key: since for key, since in self._told.items() if at < since + REPEAT_S}
+        key = (address, reason)
+        if key in self._told or len(self._told) >= TOLD_MAX:
+            if key in self._untold or len(self._untold) < TOLD_MAX:
+                self._untold[key] = self._untold.get(key, 0) + 1
+            return None
+        self._told[key] = at
+        return self._untold.pop(key, 0)
+
+
+class News:
+    """History and log of one node. Wall times are in unix seconds."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.refusals = Refusals()
+        self._cluster = ""
+        self._leader: tuple[str | None, int] = (None, 0)
+
+    def joined(self, cluster_id: str) -> None:
+        """The node belongs to a cluster: every line from now on names it."""
+        self._cluster = cluster_id
+
+    def stepped(self, node: Node, step: NodeStep, at: float) -> None:
+        """Take in what a step changed."""
+        for event in self.history.stepped(step, at):
+            if event.kind == "member":
+                logger.info("member_changed", cluster=self._cluster, **event.fields)
+            else:
+                self._map_changed(event)
+        leader = (node.raft.leader, node.raft.term)
+        if leader != self._leader:
+            self._leader = leader
+            self._leader_changed(node)
+
+    def refused(self, address: str, reason: str, at: float) -> None:
+        """Somebody was refused."""
+        repeated = self.refusals.tell(address, reason, at)
+        if repeated is not None:
+            self.history.stranger(address, reason, repeated, at)
+            logger.warning("peer_refused", cluster=self._cluster, peer=address, reason=reason, repeated=repeated)
+
+    def _map_changed(self, event: Event) -> None:
+        fields = dict(event.fields)
+        version = int(fields.pop("version"))
+        logger.info(
+            "map_changed",
+            cluster=self._cluster,
+            map_version=version,
+            index=version % GENERATION_STEP,
+            kind=event.kind,
+            text=event.text,
+            **fields,
+        )
+
+    def _leader_changed(self, node: Node) -> None:
+        storage, term = self._leader
+        held = node.held.map
+        member = held.members.get(storage) if held is not None and storage is not None else None
+        name = member.name if member is not None else storage or ""
+        logger.info("leader_changed", cluster=self._cluster, term=term, leader=name)

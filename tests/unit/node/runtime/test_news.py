@@ -1,0 +1,134 @@
+"""History and log lines: what is news, what is not, and that the documentation lists every event."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from ringkeep_node.machines.node import NodeStep
+from ringkeep_node.machines.swim.members import Evidence, MemberChanged, MemberState
+from ringkeep_node.runtime.history import History
+from ringkeep_node.runtime.news import REPEAT_S, TOLD_MAX, News, Refusals
+from ringkeep_testing.live_hosts import found, hosts, run, until
+
+ROOT = Path(__file__).parents[4]
+LEVELS = {"exception": "error"}
+
+
+@pytest.fixture
+def lines() -> Iterator[list[dict[str, Any]]]:
+    capture = LogCapture()
+    structlog.configure(processors=[capture])
+    yield capture.entries  # type: ignore[misc]  # a list of dictionaries under another name
+    structlog.reset_defaults()
+
+
+def changed(before: MemberState | None, after: MemberState, *why: Evidence) -> MemberChanged:
+    return MemberChanged(storage="a", name="n2", before=before, after=after, evidence=why, testimony=())
+
+
+def test_a_member_that_only_the_map_names_is_no_news_until_it_speaks_or_dies() -> None:
+    history, step = History(), NodeStep(1)
+    step.member_changes = [
+        changed(None, MemberState.ALIVE, Evidence.REGISTERED),
+        changed(MemberState.ALIVE, MemberState.SUSPECT, Evidence.REGISTERED),
+        changed(MemberState.SUSPECT, MemberState.ALIVE, Evidence.JOINED),
+        changed(MemberState.ALIVE, MemberState.SUSPECT, Evidence.REGISTERED, Evidence.SILENT),
+        changed(MemberState.SUSPECT, MemberState.DEAD, Evidence.EXPIRED),
+        changed(MemberState.DEAD, MemberState.ALIVE, Evidence.REGISTERED),
+    ]
+    events = history.stepped(step, 1.0)
+
+    assert [event.text for event in events] == [
+        "n2 is alive (joined)",
+        "n2 is suspect (registered, silent)",
+        "n2 is dead (expired)",
+        "n2 is alive (registered)",
+    ]
+    assert dict(history.verdicts) == {"suspect": 1, "dead": 1}
+    assert events[2].fields == {"member": "n2", "state": "dead", "before": "suspect", "why": "expired"}
+    assert history.after(0) == events
+
+
+def test_the_same_refusal_is_told_once_a_minute_with_how_often_it_came() -> None:
+    refusals = Refusals()
+    told = [refusals.tell("1.2.3.4", "why", at) for at in (0.0, 1.0, REPEAT_S - 0.5, REPEAT_S, REPEAT_S + 1)]
+    other = refusals.tell("1.2.3.4", "something else", REPEAT_S + 1)
+
+    assert (told, other, refusals.total) == ([0, None, None, 2, None], 0, 6)
+
+
+def test_only_so_many_different_refusals_are_told_and_the_memory_of_them_is_bounded() -> None:
+    refusals = Refusals()
+    told = [refusals.tell("1.2.3.4", f"frame {number}", 1.0) for number in range(10 * TOLD_MAX)]
+
+    assert (told.count(0), told.count(None), refusals.total) == (TOLD_MAX, 9 * TOLD_MAX, 10 * TOLD_MAX)
+    assert len(refusals._untold) <= TOLD_MAX and len(refusals._told) <= TOLD_MAX
+
+
+def test_a_refusal_becomes_an_event_and_a_warning(lines: list[dict[str, Any]]) -> None:
+    news = News()
+    news.joined("c" * 16)
+    for at in (1.0, 2.0, 3.0, 1.0 + REPEAT_S):
+        news.refused("1.2.3.4", "belongs to cluster x", at)
+
+    assert [event.text for event in news.history.after(0)] == [
+        "1.2.3.4 was refused: belongs to cluster x",
+        "1.2.3.4 was refused: belongs to cluster x (and 2 times before)",
+    ]
+    assert [(line["event"], line["log_level"], line["peer"], line["repeated"], line["cluster"]) for line in lines] == [
+        ("peer_refused", "warning", "1.2.3.4", 0, "c" * 16),
+        ("peer_refused", "warning", "1.2.3.4", 2, "c" * 16),
+    ]
+
+
+def test_a_new_cluster_has_nothing_to_complain_about_and_says_what_changed(
+    tmp_path: Path, lines: list[dict[str, Any]]
+) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 3) as nodes:
+            cluster_id = await found(nodes)
+            await until(lambda: all(_settled(node.host.members()) for node in nodes))
+            events = [event for node in nodes for event in node.host.events(0)]
+            leaders = [line for line in lines if line["event"] == "leader_changed"]
+            members = [line for line in lines if line["event"] == "member_changed"]
+
+            assert {event.kind for event in events} <= {"member", "boot", "shards", "wanted"}
+            assert {event.fields["state"] for event in events if event.kind == "member"} == {"alive"}
+            assert {node.host.numbers().refused for node in nodes} == {0}
+            assert {line["leader"] for line in leaders} & {"n1", "n2", "n3"} and leaders[-1]["term"] > 0
+            assert {line["cluster"] for line in (*leaders, *members)} == {cluster_id}
+            assert {line["log_level"] for line in lines} == {"info"}
+
+            leaving = nodes[2].host
+            await leaving.leave()
+            await until(lambda: any(line["event"] == "map_changed" for line in lines))
+            change = next(line for line in lines if line["event"] == "map_changed")
+            left = {line["member"] for line in lines if line.get("state") == "left"}
+
+            assert (change["kind"], change["cluster"], left) == ("shards", cluster_id, {"n3"})
+            assert change["map_version"] == leaving.numbers().map_version and change["index"] > 1
+
+    run(play())
+
+
+def _settled(members: Any) -> bool:
+    return len(members) == 3 and all(member.state == "alive" for member in members)
+
+
+def test_the_documentation_lists_every_event_with_its_level_and_no_other() -> None:
+    source = "".join(path.read_text() for path in sorted((ROOT / "node/ringkeep_node").rglob("*.py")))
+    logged: dict[str, set[str]] = {}
+    for level, event in re.findall(r'logger\.(debug|info|warning|error|exception)\(\s*"(\w+)"', source):
+        logged.setdefault(event, set()).add(LEVELS.get(level, level))
+    # Said by the logging module itself, in words of its own.
+    logged |= {"library_message": {"warning", "error"}, "log_lines_dropped": {"warning"}}
+    rows = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", (ROOT / "docs/logging.md").read_text(), re.MULTILINE)
+
+    assert {event: set(levels.split(", ")) for event, levels in rows} == logged
