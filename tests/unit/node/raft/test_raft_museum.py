@@ -185,6 +185,35 @@ def test_a_damaged_append_is_ignored() -> None:
     assert (group.nodes["b"].last_index, group.nodes["b"].take_step().send_synced) == (2, ())
 
 
+# Membership
+
+
+def test_two_leaders_never_commit_by_disjoint_majorities_2015() -> None:
+    group = Group("abcd", elect="a")
+    group.cut = {"a"}
+    group.nodes["a"].propose_configuration(Configuration(("a", "b", "c"), ("d",)), now=0.0)
+    group.settle()
+    group.now = 2.0
+    group.nodes["b"].campaign(now=2.0)
+    group.deliver()
+    group.deliver()
+    group.cut = {"a", "c"}
+    change = group.nodes["b"].propose_configuration(Configuration(("b", "c", "d"), ("a",)), now=2.0)
+    group.nodes["b"].propose(b"x", now=2.0)
+    group.settle()
+    group.cut = {"b", "d"}
+    group.now = 9.0
+    group.nodes["a"].tick(now=9.0)
+    for _ in range(2):
+        group.nodes["a"].campaign(now=9.0)
+        group.settle()
+    group.nodes["a"].propose(b"y", now=9.0)
+    group.settle()
+
+    assert {name: group.payloads(name) for name in "abcd"} == {"a": [b"y"], "b": [], "c": [b"y"], "d": []}
+    assert change == Refused("not_ready")
+
+
 # Reads
 
 
