@@ -47,6 +47,7 @@ from ringkeep_node.machines.shard.effects import (
 )
 from ringkeep_node.machines.swim.members import Address, Evidence
 from ringkeep_node.metrics import NodeMetrics, Traffic
+from ringkeep_node.runtime.names import Names, system_lookup
 from ringkeep_node.runtime.peers import LinkEvents, PeerLinks
 from ringkeep_node.runtime.stages import CommitTimer
 from ringkeep_node.runtime.store.store import Store
@@ -111,6 +112,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._token = 0
         self._map_waiters: set[asyncio.Future[None]] = set()
         self._udp: asyncio.DatagramTransport | None = None
+        self._names: Names | None = None
         self._readers = ThreadPoolExecutor(READERS, "reader")
         self._checkpointer = ThreadPoolExecutor(1, "checkpoint")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -122,6 +124,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     def start(self, udp: asyncio.DatagramTransport) -> None:
         """Begin to run; log and store have been opened, links exist."""
         self._udp = udp
+        self._names = Names(system_lookup(udp.get_extra_info("socket").family), self._now)
         self.log.on_synced = self._on_synced
         self.log.on_timed = self._stages.batch
         self.store.on_applied = self._on_applied
@@ -155,6 +158,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._names is not None:
+            await self._names.close()
         left: list[asyncio.Future[Any]] = [*self._requests.values(), *self._proposals.values()]
         for waiting in left:
             if not waiting.done():
@@ -350,12 +355,14 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             self._observer.fatal(step.fatal)
 
     def _send_datagrams(self, datagrams: Sequence[tuple[Address, bytes]]) -> None:
-        assert self._udp is not None
-        gossip = self.gossip
+        assert self._udp is not None and self._names is not None
+        gossip, names = self.gossip, self._names
         for address, data in datagrams:
-            gossip.sent += 1
-            gossip.sent_bytes += len(data)
-            self._udp.sendto(data, address)
+            host = names.address(address[0])
+            if host is not None:
+                gossip.sent += 1
+                gossip.sent_bytes += len(data)
+                self._udp.sendto(data, (host, address[1]))
 
     def _wake_map_waiters(self) -> None:
         for waiter in self._map_waiters:

@@ -35,12 +35,14 @@ SHARDS = 16
 class LiveNode:
     """One host and what it needs; ``failures`` are the reasons for which it would have ended its process."""
 
-    def __init__(self, number: int, folder: Path, *, weight: float = 1.0, seeds: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, number: int, folder: Path, *, weight: float = 1.0, seeds: tuple[str, ...] = (), called: str = "127.0.0.1"
+    ) -> None:
         self.name, self.number, self.folder = f"n{number}", number, folder
         self.metrics = NodeMetrics()
         self.failures: list[str] = []
         self.seeds = seeds
-        self._weight = weight
+        self._weight, self._called = weight, called
         self._stack = AsyncExitStack()
 
     @property
@@ -60,7 +62,7 @@ class LiveNode:
         self._stack.push_async_callback(loop.run_in_executor, None, store.close)
         # The host must know its address before it exists, and takes connections only after: hence the indirection.
         server, port = await listen(web.Server(self._accept), "127.0.0.1", 0, "PEER")
-        self.peer = f"127.0.0.1:{port}"
+        self.peer = f"{self._called}:{port}"
         self._stack.callback(server.close)
         self.host = Host(
             self._identity(recovered.boot_counter + 1),
@@ -117,14 +119,16 @@ def _made(folder: Path) -> Path:
 
 
 @asynccontextmanager
-async def hosts(folder: Path, count: int, *, weights: tuple[float, ...] = ()) -> AsyncIterator[list[LiveNode]]:
+async def hosts(
+    folder: Path, count: int, *, weights: tuple[float, ...] = (), called: str = "127.0.0.1"
+) -> AsyncIterator[list[LiveNode]]:
     """Start nodes that belong to no cluster; end them afterwards."""
     made: list[LiveNode] = []
     try:
         for number in range(1, count + 1):
             weight = weights[number - 1] if weights else 1.0
             seeds = (made[0].peer,) if made else ()
-            made.append(LiveNode(number, folder / f"n{number}", weight=weight, seeds=seeds))
+            made.append(LiveNode(number, folder / f"n{number}", weight=weight, seeds=seeds, called=called))
             await made[-1].start()
         yield made
     finally:
