@@ -99,6 +99,30 @@ def test_a_change_repeated_through_another_node_after_a_failover_is_made_once(cl
     run(story())
 
 
+def test_no_write_is_acknowledged_that_the_copies_in_sync_have_not_taken(cluster: RealCluster) -> None:
+    """Both other copies hang, so nobody can shrink the set; what was not acknowledged may be there or not afterwards."""
+
+    async def story() -> None:
+        await cluster.up(3, shards=SHARDS)
+        async with cluster.client() as client:
+            users = users_led_by(await client.map(), "n1", 5)
+        async with cluster.gateway("n1") as client:
+            await asyncio.gather(*(client.put(user, "d", "1") for user in users))
+            for name in ("n2", "n3"):
+                cluster.pause(name)
+            hanging = await asyncio.gather(
+                *(client.put(user, "d", "2", timeout_s=1.0) for user in users), return_exceptions=True
+            )
+            for name in ("n2", "n3"):
+                cluster.resume(name)
+            found = await asyncio.gather(*(client.get(user, "d") for user in users))
+
+        assert all(isinstance(outcome, OutcomeUnknown) for outcome in hanging)
+        assert {document.value for document in found} <= {b"1", b"2"}
+
+    run(story())
+
+
 def test_a_client_that_knows_one_dead_and_one_live_node_is_served(cluster: RealCluster) -> None:
     async def story() -> None:
         await cluster.up(3, shards=SHARDS)

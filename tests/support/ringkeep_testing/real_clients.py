@@ -37,9 +37,9 @@ class RecordingClients:
         self._stopping = False
         self._written = 0
 
-    def start(self, url: str, clients: int) -> None:
-        """Begin to send from so many clients to one node."""
-        self._tasks += [asyncio.create_task(self._client(url)) for _ in range(clients)]
+    def start(self, url: str, clients: int, *, after: asyncio.Event | None = None) -> None:
+        """Begin to send from so many clients to one node; ``after``: connect now, and send the second request then."""
+        self._tasks += [asyncio.create_task(self._client(url, after)) for _ in range(clients)]
 
     async def stop(self) -> None:
         """Let every client finish its present operation."""
@@ -53,8 +53,11 @@ class RecordingClients:
 
     # -- one client --------------------------------------------------------------------------------------------
 
-    async def _client(self, url: str) -> None:
+    async def _client(self, url: str, after: asyncio.Event | None) -> None:
         seen: dict[Document, tuple[int, str]] = {}
+        if after is not None:
+            await self._read(url, self._documents[0], seen)
+            await after.wait()
         while not self._stopping:
             document = self._random.choice(self._documents)
             draw = self._random.random()
