@@ -82,7 +82,7 @@ class CatchUp:
     def __init__(self, ctx: Context, proposals: Proposals) -> None:
         self._ctx = ctx
         self._proposals = proposals
-        self._log_reads: dict[int, tuple[Lead, Peer]] = {}
+        self._log_reads: dict[int, tuple[Lead, Peer, int]] = {}
         self._tail_reads: dict[int, tuple[LocalCopy, str, int, int]] = {}
         self._row_reads: dict[int, _Outgoing] = {}
         self._outgoing: dict[int, _Outgoing] = {}
@@ -94,7 +94,7 @@ class CatchUp:
         """Read from disk what ``peer`` needs next; one read at a time and peer."""
         token = self._order_log(lead.copy, peer.next - 1)
         peer.reading = token
-        self._log_reads[token] = (lead, peer)
+        self._log_reads[token] = (lead, peer, peer.next)
 
     def read_tail(self, copy: LocalCopy, sender: str, epoch: int, after_sn: int) -> None:
         """Read from disk what a new primary fetches of our log."""
@@ -114,13 +114,15 @@ class CatchUp:
             if copy.promised == epoch and entries and entries[0][1] == after_sn + 1:
                 self._ctx.send(sender, Fetched(copy.shard, epoch, after_sn, wire(entries)))
             return
-        lead, peer = self._log_reads.pop(token, (None, None))
+        lead, peer, first_sn = self._log_reads.pop(token, (None, None, 0))
         if lead is None or peer is None or peer.reading != token:
             return
         peer.reading = 0
         if lead.peers.get(peer.storage) is not peer or lead.desk.leads.get(lead.copy.shard) is not lead:
             return
-        if entries and entries[0][1] == peer.next:
+        if peer.next != first_sn:
+            lead.desk.unsent[lead] = None  # It acknowledged more while the disk was read: it needs something else now.
+        elif entries and entries[0][1] == first_sn:
             if peer.storage in self._ctx.peers_up:
                 lead.send_append(peer, lead.append_message(peer.next - 1, wire(entries)))
                 lead.desk.unsent[lead] = None
@@ -221,6 +223,12 @@ class CatchUp:
         is_finishing = known is not None and known.finishing
         if message.copy != copy.added or shard.is_complete(ctx.me) or busy or is_finishing:
             self._acknowledge(sender, message, 0, aborted=True)
+            return
+        if copy.aligned and message.base_sn < copy.log.last_sn:
+            # This copy holds, and may have acknowledged, more than the snapshot ends at: it must not take that back.
+            self._acknowledge(sender, message, 0, aborted=True)
+            copy.acked = max(copy.acked, copy.log.last_sn)
+            ctx.send_synced(sender, Ack(copy.shard, copy.added, message.epoch, copy.log.last_sn, True))
             return
         if message.base_sn < copy.handed:
             self._acknowledge(sender, message, 0, aborted=True)

@@ -53,13 +53,18 @@ class Opening:
         return copy
 
     def drop_unlisted(self) -> None:
-        """Give up what no map lists any more: what was added by a map we hold, and is not in it."""
+        """Give up what no map lists any more: what was added by a map we hold, and is not in it.
+
+        A copy that a newer map added is kept: a voter starts with the map of its last Raft snapshot, and hears only then
+        how far the entries after it are committed.
+        """
         held = self._ctx.held
         assert held is not None
-        for shard, added in sorted({*self._stored, *self._recovered}):
-            if added <= held.version:
-                self._ctx.drop(shard, added)
-        self._stored, self._recovered = {}, {}
+        for key in sorted({*self._stored, *self._recovered}):
+            if key[1] <= held.version:
+                self._stored.pop(key, None)
+                self._recovered.pop(key, None)
+                self._ctx.drop(*key)
 
     def _without_log(self, shard: int, listed: Copy, stored: StoredCopyLike | None) -> LocalCopy:
         if stored is not None:

@@ -105,9 +105,8 @@ class Replication:
             changed = _changed_shards(before, shard_map)
             for number in changed:
                 self._shard_changed(number, None if before is None else before.shards[number])
-            if before is None:
-                self._opening.drop_unlisted()
-            else:
+            self._opening.drop_unlisted()
+            if before is not None:
                 self._boots_changed(before, shard_map)
             for number in changed:
                 early = self._replica.early(number)
