@@ -1,6 +1,6 @@
 """Seeded runs of whole Raft groups under faults, each with a safety and a healing phase.
 
-``RINGKEEP_RAFT_SEEDS`` sets how many seeds run (default 400). A failing seed is replayed by
+``RINGKEEP_RAFT_SEEDS`` sets how many seeds run (default 800). A failing seed is replayed by
 ``python -m ringkeep_testing.raft_world SEED`` with ``tests/support`` on the path.
 """
 
@@ -15,7 +15,7 @@ import pytest
 from ringkeep_testing import raft_world
 from ringkeep_testing.raft_world import RaftWorld, WorldOptions, run_seed
 
-SEEDS = int(os.environ.get("RINGKEEP_RAFT_SEEDS", "400"))
+SEEDS = int(os.environ.get("RINGKEEP_RAFT_SEEDS", "800"))
 BLOCK = 50
 
 QUIET = WorldOptions(
@@ -47,7 +47,7 @@ def test_a_group_under_faults_stays_safe_and_serves_again_when_they_stop(first: 
             raise AssertionError(f"replay with: python -m ringkeep_testing.raft_world {seed}") from error
 
 
-@pytest.mark.parametrize("seed", [78, 182, 250, 270])
+@pytest.mark.parametrize("seed", [78, 182, 250, 270, 1107])
 def test_a_seed_that_once_failed_passes(seed: int) -> None:
     run_seed(seed)
 
