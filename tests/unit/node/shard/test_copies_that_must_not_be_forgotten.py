@@ -6,6 +6,7 @@ from ringkeep_core.mapchanges import Shrink, Unfit
 from ringkeep_node.machines.documents import CopyState
 from ringkeep_node.machines.shard.effects import ReadLog, Stored
 from ringkeep_node.machines.shard.messages import Ack, SnapshotAck, SnapshotBegin
+from ringkeep_node.machines.shard.primary import Lead
 from ringkeep_testing.shard_trio import Trio
 
 
@@ -85,9 +86,16 @@ def test_a_copy_seen_first_by_the_map_that_made_it_a_learner_is_not_taken_for_an
     assert (copy.unfit, copy.log.last_sn) == (False, 3)
 
 
+def lead_of(trio: Trio, primary: str) -> Lead:
+    """The primary's side of the shard."""
+    lead = trio.lead(primary)
+    assert lead is not None
+    return lead
+
+
 def forget_what_was_handed_over(trio: Trio, primary: str) -> None:
     """Leave in the primary's memory only what the store has not applied, as a small cache does."""
-    log, handed = trio.lead(primary).copy.log, trio.lead(primary).copy.handed
+    log, handed = lead_of(trio, primary).copy.log, lead_of(trio, primary).copy.handed
     for sn in [sn for sn in log.cached if sn <= handed]:
         del log.cached[sn]
     log.first = handed + 1
@@ -112,12 +120,12 @@ def test_an_acknowledgement_during_a_disk_read_does_not_make_an_in_sync_copy_unf
     trio.sync(other, primary)
     boot, late = trio.links.pop((other, primary))[-1]
     forget_what_was_handed_over(trio, primary)
-    trio.lead(primary).peers[storage].match = 3
+    lead_of(trio, primary).peers[storage].match = 3
     read = reconnect(trio, primary, other)
 
     machine.receive(storage, boot, late, now=trio.now)
     machine.take_step()
-    handed = trio.lead(primary).copy.handed
+    handed = lead_of(trio, primary).copy.handed
     machine.log_read(read.token, [(1, sn, b"") for sn in range(read.after_sn + 1, handed + 1)], now=trio.now)
 
     step = machine.take_step()
@@ -138,7 +146,7 @@ def test_a_learner_refuses_a_snapshot_below_what_it_acknowledged_and_says_what_i
         trio.deliver(primary, learner)
     trio.sync(learner)
     machine = trio.machine(learner)
-    copy, lead = machine._ctx.copies[0], trio.lead(primary)
+    copy, lead = machine._ctx.copies[0], lead_of(trio, primary)
     assert copy.acked > copy.handed
 
     begin = SnapshotBegin(0, copy.added, lead.epoch, 77, 1, copy.handed, CopyState(), tuple(lead.copy.log.epochs))
