@@ -203,8 +203,7 @@ class GodsEye:
         for number, shard in enumerate(self.newest.shards):
             digests = {}
             for copy in shard.in_sync:
-                machine = self._world.machine_of(copy.storage)
-                assert machine is not None
+                machine = self._world.disks()[copy.storage]
                 digests[machine.name] = machine.store.digest(number, copy.added)
             if len(set(digests.values())) != 1:
                 raise self._world.violation(f"the copies of shard {number} differ after quiet: {digests}")

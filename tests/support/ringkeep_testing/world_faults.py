@@ -1,7 +1,8 @@
 """The faults of the whole-cluster simulation: each is drawn per machine and tenth of a second, and ends by itself.
 
 What the design cannot survive is not drawn: the only complete copy of a shard is never wiped, nor a majority of the
-voters, and only a machine without a vote gets an older volume back.
+voters; only a machine without a vote gets an older volume back, and lives until it is refused (were it started again and
+again unheard, its boot counter would pass the registered one).
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ class Faults:
     def _decide_for(self, machine: Machine) -> None:
         world, plan = self._world, self._world.plan
         rng, now = world.rng, world.now
+        if machine.is_rolled_back:
+            return
         if self._strikes(plan.kill_rate) and machine.node is not None:
             self._kill(machine, rng.choice(DOWN_FOR_S))
         if self._strikes(plan.pause_rate):
@@ -122,7 +125,7 @@ class Faults:
                 world.at(world.now + rng.choice((0.001, 0.02, 0.2)), again)
 
         def again() -> None:
-            if self.active and machine.node is not None:
+            if self.active and machine.node is not None and not machine.is_rolled_back:
                 self._kill(machine, 0.1)
 
         world.at(world.now + down_s, back)
@@ -131,6 +134,8 @@ class Faults:
         world = self._world
         self._count("power cut")
         for machine in world.machines.values():
+            if machine.is_rolled_back:
+                continue
             machine.kill()
             world.at(world.now + 0.05 + 0.5 * world.rng.random(), lambda m=machine: self._start(m))  # type: ignore[misc]
 

@@ -29,6 +29,7 @@ class Network:
         self.cuts: dict[tuple[str, str], int] = {}
         self.slow: dict[tuple[str, str], float] = {}
         self._incarnations = 0
+        self._life_of: dict[int, int] = {}
         self._arrives: dict[tuple[str, int], float] = {}
 
     # --- cuts ----------------------------------------------------------------------------------------------------
@@ -83,6 +84,7 @@ class Network:
                 return
             self._incarnations += 1
             machine.links[storage, channel] = self._incarnations
+            self._life_of[self._incarnations] = other.life
             boot, sender = other.node.identity.boot, machine.storage
             other.on(lambda node: node.greeted(sender, machine.address))
             machine.on(lambda node: node.link_up(storage, boot, channel, now=world.now))
@@ -120,14 +122,12 @@ class Network:
         world = self._world
         other = world.by_address[machine.wanted[storage]]
         assert machine.node is not None
-        boot, sender, life, sent_at = machine.node.identity.boot, machine.storage, other.life, world.now
+        boot, sender, sent_at = machine.node.identity.boot, machine.storage, world.now
         due = max(world.now + self._latency_s(machine, other), self._arrives.get((sender, link), 0.0) + 1e-6)
         self._arrives[sender, link] = due
         self._repeat_proposals(machine, other, bundle)
 
         def deliver() -> None:
-            if other.life != life or other.storage != storage:
-                return
             if machine.links.get((storage, channel), DOWN) not in (DOWN, link):
                 return  # A newer link took the place of the one that carried this.
             if self.is_cut(machine, other):
@@ -137,6 +137,11 @@ class Network:
                 else:
                     self._arrives[sender, link] = max(self._arrives[sender, link], world.now + 0.1)
                     world.at(world.now + 0.1, deliver)
+                return
+            if other.life != self._life_of[link] or other.storage != storage:
+                # The process at the other end of this link is gone; its host, or the next process, says so.
+                if machine.links.get((storage, channel)) == link:
+                    self.break_link(machine, storage, channel, Evidence.RESET)
                 return
             other.on(lambda node: node.receive(sender, boot, bundle, now=world.now))
 
