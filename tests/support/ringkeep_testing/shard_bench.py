@@ -159,10 +159,20 @@ class Bench:
     def _order(self, step: ShardStep) -> None:
         self.orders += step.orders
         for order in step.orders:
-            if isinstance(order, effects.CreateCopy):
-                self.store.create(order.shard, order.copy)
-            elif isinstance(order, effects.DropCopy):
-                self.store.drop(order.shard, order.copy)
+            key = (order.shard, order.copy)
+            match order:
+                case effects.CreateCopy():
+                    self.store.create(*key)
+                case effects.DropCopy():
+                    self.store.drop(*key)
+                case effects.InstallBegin():
+                    self.store.install_begin(*key)
+                case effects.InstallRows(_, _, rows, remembered):
+                    self.store.install_rows(*key, rows, remembered)
+                case effects.InstallAbort():
+                    self.store.install_abort(*key)
+                case effects.InstallFinish(_, _, epoch, sn, state, epochs):
+                    self.store.install_finish(*key, epoch=epoch, sn=sn, state=state, epochs=epochs, done=int)
 
     def _sync(self) -> None:
         steps, self.unsynced = self.unsynced, []

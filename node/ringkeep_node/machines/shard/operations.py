@@ -191,6 +191,8 @@ def judge_change(
 
 def holds(version: int, if_match: tuple[int, ...] | None, if_none_match: tuple[int, ...] | None) -> bool:
     """Return whether preconditions hold for a document of this version (0: absent)."""
-    if if_match is not None and not (version in if_match if if_match else version):
+    if not version:
+        return if_match is None  # What does not exist has no version, not even one that a client calls 0.
+    if if_match and version not in if_match:
         return False
-    return if_none_match is None or not (version in if_none_match if if_none_match else version)
+    return if_none_match is None or (bool(if_none_match) and version not in if_none_match)

@@ -226,7 +226,8 @@ class Lead:
         self.forget_due = False
         held, registered = self.ctx.held, self.desk.registered
         assert held is not None
-        ended = tuple(gateway for gateway in sorted(self.copy.state.gateways) if gateway not in registered)
+        known = {*self.copy.state.gateways, *(gateway for gateway, _ in self.overlay.operations)}
+        ended = tuple(sorted(known - registered))
         if ended:
             self.overlay.ended_version = held.version
             self._append_payload(documents.encode(ForgetGateways(ended, held.version, wall_ms)))
