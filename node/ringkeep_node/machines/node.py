@@ -227,9 +227,12 @@ class Node:
     def is_relieved(self) -> bool:
         """Whether this node leads no shard, or nobody is there who could lead it instead."""
         held, own = self.held.map, self.identity.storage
-        if held is None or all(shard.primary.storage != own for shard in held.shards):
-            return True
-        views = self.swim.members.items()
+        return held is None or all(shard.primary.storage != own for shard in held.shards) or self.is_alone
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other member is known to be alive: there is nobody to hand anything to."""
+        views, own = self.swim.members.items(), self.identity.storage
         return not any(view.state is MemberState.ALIVE for storage, view in views if storage != own)
 
     # --- inputs --------------------------------------------------------------------------------------------------

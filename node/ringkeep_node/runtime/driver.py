@@ -135,7 +135,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         """Before ``close``: hand over what others can take, and tell everybody that this node ends. Bounded in time."""
         node = self.node
         if node.stand_down(now=self._now()):
-            await self._until(lambda: node.raft.leader != node.identity.storage)
+            await self._until(lambda: node.raft.leader != node.identity.storage or node.is_alone)
         node.leave(now=self._now())
         await self._until(lambda: node.is_relieved)
 

@@ -93,6 +93,7 @@ class News:
     def _leader_changed(self, node: Node) -> None:
         storage, term = self._leader
         held = node.held.map
-        member = held.members.get(storage) if held is not None and storage is not None else None
-        name = member.name if member is not None else storage or ""
+        # The first leader of a cluster is there before its map is held everywhere; gossip may know the name already.
+        known = held.members.get(storage or "") if held is not None else node.swim.members.get(storage or "")
+        name = known.name if known is not None else storage or ""
         logger.info("leader_changed", cluster=self._cluster, term=term, leader=name)
