@@ -16,7 +16,11 @@ from ringkeep_core.shardmap import Wanted
 
 
 class Boot(Struct, frozen=True, array_like=True, tag="boot"):
-    """A started node registers its boot. ``live`` is filled in by the leader: storages it believes alive."""
+    """A started node registers its boot. ``live`` is filled in by the leader: storages it believes alive.
+
+    ``former`` are the boot ids this directory was started in, this one the newest: the registered boot must be among them,
+    or the directory is older than the map, or a copy.
+    """
 
     name: str
     storage: str
@@ -26,6 +30,7 @@ class Boot(Struct, frozen=True, array_like=True, tag="boot"):
     peer: str
     zone: str = ""
     live: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
 
 
 class Shrink(Struct, frozen=True, array_like=True, tag="shrink"):

@@ -201,6 +201,9 @@ def _restarted(shard_map: ShardMap, version: int, change: Boot, known: Member) -
         return shard_map
     if change.counter <= known.boot_counter:
         return Refusal("rolled_back", f"boot counter {change.counter} is not above {known.boot_counter}")
+    if change.former and known.boot not in change.former:
+        # Its counter has caught up by starting again and again, but it never was in the boot that is registered.
+        return Refusal("rolled_back", f"this directory was never in boot {known.boot}, which is the registered one")
     members = {**shard_map.members, change.storage: _member(change, version, known.state)}
     heirs = _Heirs(shard_map, change.live)
     shards = list(shard_map.shards)

@@ -37,7 +37,7 @@ from ringkeep_node.machines.gateway import GatewaySettings
 from ringkeep_node.machines.node import NodeIdentity
 from ringkeep_node.machines.node import NodeSettings as MachineSettings
 from ringkeep_node.machines.raft.settings import RaftSettings
-from ringkeep_node.machines.recovery import RecoveredLog
+from ringkeep_node.machines.recovery import BOOTS_KEPT, RecoveredLog
 from ringkeep_node.machines.shard.settings import ReplicationSettings
 from ringkeep_node.machines.swim.timing import SwimSettings
 from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
@@ -276,15 +276,17 @@ class Process:
     async def _opened_host(self, disk: Disk) -> AsyncIterator[Host]:
         """The node behind its peer address; it does not run before ``_opened_api`` has taken the last address."""
         node = self._config.node
+        boot = secrets.token_hex(8)
         identity = NodeIdentity(
             name=node.name,
             storage=disk.directory.identity.storage_id,
-            boot=secrets.token_hex(8),
+            boot=boot,
             counter=disk.recovered.boot_counter + 1,
             url=node.url,
             peer=node.advertise.text,
             zone=node.zone,
             weight=node.weight,
+            former=(*disk.recovered.boots, boot)[-BOOTS_KEPT:],
         )
         host = Host(identity, self._config.machines, draw=random.random, metrics=self._metrics)
         try:

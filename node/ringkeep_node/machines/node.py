@@ -46,6 +46,7 @@ from ringkeep_node.machines.recovery import RecoveredLog
 from ringkeep_node.machines.shard.effects import (
     DataRead,
     LogEntry,
+    Moved,
     NotApplied,
     ReadRequest,
     Result,
@@ -82,7 +83,10 @@ NODE_MESSAGES = NodeMessage.__args__
 
 
 class NodeIdentity(Struct, frozen=True):
-    """Who this node is in this boot. ``peer`` is host:port of its peer links and gossip, ``url`` its REST base."""
+    """Who this node is in this boot. ``peer`` is host:port of its peer links and gossip, ``url`` its REST base.
+
+    ``former`` are the boots of its directory, this one the newest.
+    """
 
     name: str
     storage: str
@@ -92,6 +96,7 @@ class NodeIdentity(Struct, frozen=True):
     peer: str
     zone: str = ""
     weight: float = 1.0
+    former: tuple[str, ...] = ()
 
 
 class NodeSettings(Struct, frozen=True):
@@ -188,6 +193,7 @@ class Node:
         self._step = NodeStep(1)
         self._unsynced_shards: deque[tuple[int, ShardStep]] = deque()
         self._served: dict[int, tuple[str, int]] = {}
+        self._local_reads: dict[int, tuple[int, ReadRequest, int]] = {}
         self._tokens = 0
         self._boot_number: int | None = None
         self._housekeeping_due = self._housekeeping_late = now
@@ -303,7 +309,9 @@ class Node:
     def submit(self, token: int, shard: int, request: WriteRequest | ReadRequest, *, size: int, now: float) -> None:
         """Take a client's request; ``answers`` will name ``token`` exactly once, at the latest at its deadline."""
         if type(request) is ReadRequest and request.local and self._has_copy(shard):
-            self.shards.read(self._serve("", -token), shard, request, now=now)
+            own = self._serve("", -token)
+            self._local_reads[own] = (shard, request, size)
+            self.shards.read(own, shard, request, now=now)
             return
         self.gateway.submit(token, shard, request, deadline=request.deadline, size=size, now=now)
 
@@ -471,7 +479,12 @@ class Node:
         if origin:
             self._send(origin, ForwardAnswer(token, result), Channel.DATA)
         elif token < 0:
-            self._step.answers.append(Answered(-token, result))
+            shard, request, size = self._local_reads.pop(own)
+            if type(result) is Moved:
+                # Our copy cannot be read after all: somebody else's may.
+                self.gateway.submit(-token, shard, request, deadline=request.deadline, size=size, now=now)
+            else:
+                self._step.answers.append(Answered(-token, result))
         else:
             self.gateway.answered(token, result, now=now)
 
@@ -597,7 +610,9 @@ class Node:
 
     def _boot(self) -> Boot:
         own = self.identity
-        return Boot(own.name, own.storage, own.boot, own.counter, own.url, own.peer, own.zone)
+        return Boot(
+            own.name, own.storage, own.boot, own.counter, own.url, own.peer, own.zone, former=own.former
+        )
 
     def _pull(self, now: float) -> None:
         """Ask whoever names a newer map, or the leader, for what this node lacks."""

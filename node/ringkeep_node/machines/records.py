@@ -27,7 +27,7 @@ class Kind(IntEnum):
     RAFT_RESET = 5  # installed from the leader: payload = encoded Snapshot; every entry before this record goes
     MAP_ENTRY = 6  # a non-voter's pulled map entry: sn = index, payload = encoded change
     MAP_SNAPSHOT = 7  # a non-voter's pulled whole map: sn = index it is current through, payload = encoded map
-    BOOT = 8  # sn = the boot counter, raised before each boot entry
+    BOOT = 8  # sn = the boot counter, raised before each boot entry; payload = the boots of this directory, newest last
     RAFT_END = 9  # repeat of Raft's log end (epoch, sn) and terms; written by the log alone, at the start of a segment
     SHARD_ENTRY = 10  # payload = encoded shard entry
     SHARD_PROMISE = 11  # nothing below ``epoch`` is accepted by this copy any more

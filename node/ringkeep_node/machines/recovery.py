@@ -29,6 +29,7 @@ CopyKey = tuple[int, int]
 """(shard, map version at which this copy was added)"""
 
 EPOCHS_KEPT = 1000
+BOOTS_KEPT = 1000
 RUN_SPAN_BYTES = 4 * 1024 * 1024
 
 _RAFT_KINDS = frozenset(
@@ -49,6 +50,16 @@ class _End(Struct, frozen=True, array_like=True):
 
 
 _end_decoder = msgspec.msgpack.Decoder(_End)
+
+
+def encode_boots(boots: Sequence[str]) -> bytes:
+    """Return the payload of a BOOT record: the boots of the directory up to and with the one that begins."""
+    return ",".join(boots[-BOOTS_KEPT:]).encode()
+
+
+def decode_boots(payload: bytes) -> tuple[str, ...]:
+    """Return the boot ids in the payload of a BOOT record."""
+    return tuple(payload.decode("ascii", "replace").split(",")) if payload else ()
 
 
 def encode_epochs(epochs: Sequence[EpochStart]) -> bytes:
@@ -242,7 +253,10 @@ class RecoveredCopy(Struct, frozen=True):
 
 
 class RecoveredLog(Struct, frozen=True):
-    """Everything a starting node learns from its log. ``raft_snapshot_at`` is the (term, index) of the snapshot."""
+    """Everything a starting node learns from its log. ``raft_snapshot_at`` is the (term, index) of the snapshot.
+
+    ``boots`` are the boot ids this directory was started in, the newest last.
+    """
 
     boot_counter: int
     term: int
@@ -256,6 +270,7 @@ class RecoveredLog(Struct, frozen=True):
     map_entries: list[Record]
     copies: dict[CopyKey, RecoveredCopy]
     empty: bool
+    boots: tuple[str, ...] = ()
 
 
 class LogState:
@@ -267,6 +282,7 @@ class LogState:
 
     def __init__(self, applied: Mapping[CopyKey, int] | None = None) -> None:
         self.boot_counter = 0
+        self.boots = b""
         self.term = 0
         self.vote: str | None = None
         self.vote_lost = False
@@ -301,7 +317,8 @@ class LogState:
         elif kind == Kind.MAP_ENTRY or kind == Kind.MAP_SNAPSHOT:
             self._take_map(record)
         elif kind == Kind.BOOT:
-            self.boot_counter = max(self.boot_counter, record.sn)
+            if record.sn >= self.boot_counter:
+                self.boot_counter, self.boots = record.sn, record.payload
         else:
             self._take_shard(record)
 
@@ -429,7 +446,7 @@ class LogState:
     def start_records(self) -> list[Record]:
         """Return what a new segment begins with: hard state, snapshots, and every track's end."""
         raft = self.raft
-        records = [Record(Kind.BOOT, NO_SHARD, 0, 0, self.boot_counter)]
+        records = [Record(Kind.BOOT, NO_SHARD, 0, 0, self.boot_counter, self.boots)]
         if not self.vote_lost:
             records.append(Record(Kind.RAFT_STATE, NO_SHARD, 0, self.term, 0, (self.vote or "").encode()))
         if self.raft_snapshot is not None and not self.raft_snapshot_lost:
@@ -461,6 +478,7 @@ class LogState:
         """Return what a starting node is given. Marks harmed copies, so that the next segment repeats the harm."""
         return RecoveredLog(
             boot_counter=self.boot_counter,
+            boots=decode_boots(self.boots),
             term=self.term,
             vote=self.vote,
             raft_snapshot=self.raft_snapshot,

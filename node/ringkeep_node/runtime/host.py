@@ -27,7 +27,7 @@ from ringkeep_node.machines.control import encode_snapshot, first_snapshot
 from ringkeep_node.machines.messages import ProposeOutcome
 from ringkeep_node.machines.node import Node, NodeIdentity, NodeSettings, NodeStep
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
-from ringkeep_node.machines.recovery import RecoveredLog
+from ringkeep_node.machines.recovery import RecoveredLog, encode_boots
 from ringkeep_node.machines.shard.effects import NotApplied, ReadRequest, Result, WriteRequest
 from ringkeep_node.metrics import NodeMetrics, NodeNumbers
 from ringkeep_node.runtime.driver import Driver, seeds_of
@@ -126,7 +126,8 @@ class Host:
         """Begin: run at once if the directory belongs to a cluster, else wait for one. The log's thread runs already."""
         self._parts = parts
         _refuse_lost_log(parts)
-        await self._durable([Record(Kind.BOOT, NO_SHARD, 0, 0, self.identity.counter)])
+        boots = encode_boots(self.identity.former)
+        await self._durable([Record(Kind.BOOT, NO_SHARD, 0, 0, self.identity.counter, boots)])
         if parts.cluster_id:
             self._run(parts.cluster_id, parts.recovered)
         else:

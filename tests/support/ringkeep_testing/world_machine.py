@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ringkeep_node.machines.messages import Channel
 from ringkeep_node.machines.node import Node, NodeIdentity, NodeStep, split_address
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
+from ringkeep_node.machines.recovery import encode_boots
 from ringkeep_node.machines.shard import effects
 from ringkeep_node.machines.shard.effects import Result, WriteRequest
 from ringkeep_node.runtime.wal.log import LogGone
@@ -87,7 +88,8 @@ class Machine:
         self.life += 1
         recovered = self.log.open(self.store.synced())
         self.counter = recovered.boot_counter + 1
-        self.log.append([Record(Kind.BOOT, NO_SHARD, 0, 0, self.counter)])
+        self.former = (*recovered.boots, self.boot_id(self.counter))
+        self.log.append([Record(Kind.BOOT, NO_SHARD, 0, 0, self.counter, encode_boots(self.former))])
         self.log.sync()
         self.fatal = ""
         self._inbox: deque[Callable[[Node], None]] = deque()
@@ -101,7 +103,13 @@ class Machine:
         self.links, self.wanted = {}, {}
         self.node = Node(
             identity=NodeIdentity(
-                self.name, self.storage, self.boot_id(self.counter), self.counter, f"http://{self.name}", self.address
+                self.name,
+                self.storage,
+                self.boot_id(self.counter),
+                self.counter,
+                f"http://{self.name}",
+                self.address,
+                former=self.former,
             ),
             cluster_id=world.cluster_id,
             settings=world.settings,

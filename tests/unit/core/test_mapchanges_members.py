@@ -340,3 +340,24 @@ def test_a_later_generation_orders_above_every_map_of_an_earlier_one() -> None:
 
     assert (second.generation, second.index) == (2, 1)
     assert second.version > GENERATION_STEP + (1 << 39)
+
+
+def test_a_directory_that_never_was_in_the_registered_boot_is_refused_however_often_it_started() -> None:
+    before = shard_map("a b c", [shard("a b c")])
+    registered = before.members["a"]
+    rolled_back = Boot(
+        "a",
+        "a",
+        "a-9",
+        registered.boot_counter + 5,
+        "http://a",
+        "a:7400",
+        live=("b", "c"),
+        former=("a-7", "a-8", "a-9"),
+    )
+    genuine = replace(rolled_back, former=(registered.boot, "a-9"))
+
+    refused, accepted = apply(before, FIRST + 1, rolled_back), apply(before, FIRST + 1, genuine)
+
+    assert refused.map is before and refused.outcomes[0] is not None and refused.outcomes[0].code == "rolled_back"
+    assert accepted.outcomes == (None,) and accepted.map.members["a"].boot == "a-9"

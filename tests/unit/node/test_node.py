@@ -328,6 +328,17 @@ def test_a_local_read_is_answered_from_this_copy_without_asking_anybody() -> Non
     assert [answer.token for answer in step.answers] == [1] and sent_of([step], Channel.DATA, ForwardRead) == []
 
 
+def test_a_local_read_goes_to_another_copy_when_this_one_cannot_be_read() -> None:
+    host, shard = member_of_three()
+    host.node.shards._ctx.copies[shard].unfit = True
+
+    host.node.submit(1, shard, ReadRequest("u", "k", 200.0, local=True), size=10, now=host.now)
+    step = host.step()
+
+    ((to, _),) = sent_of([step], Channel.DATA, ForwardRead)
+    assert (to, step.answers) == (OTHER, [])
+
+
 def member_of_three(counter: int = 1) -> tuple[Host, int]:
     """A node that holds the map of three members, and a shard that n2 leads."""
     host = Host()

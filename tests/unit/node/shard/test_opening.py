@@ -91,21 +91,28 @@ def test_a_copy_whose_log_was_let_go_of_up_to_what_the_store_has_is_opened() -> 
     assert _facts(bench) == (False, 2, 2, 4)
 
 
-def test_a_store_ahead_of_the_log_lets_the_log_restart_there() -> None:
-    bench = _open(_stored(4), recovered_copy(ENTRIES[:2], promised=2))
+def test_a_learners_store_ahead_of_the_log_lets_the_log_restart_there() -> None:
+    learner = shard("b c", learners="a", epoch=3)
+    bench = _open(_stored(4), recovered_copy(ENTRIES[:2], promised=2), listed=learner)
 
     reset = Record(Kind.SHARD_RESET, 0, FIRST, 2, 4, encode_epochs((EpochStart(1, 1), EpochStart(2, 4))))
     assert (_facts(bench), bench.records) == ((False, 4, 4, 4), [reset])
     assert (bench.copy().log.base, bench.copy().promised) == ((2, 4), 2)
 
 
-def test_a_store_that_shows_an_entry_which_the_longer_log_lacks_lets_the_log_restart_too() -> None:
+def test_a_learners_store_that_shows_an_entry_which_the_longer_log_lacks_lets_the_log_restart_too() -> None:
     # A snapshot was swapped in over a log with a tail that no primary confirmed, then the node stopped.
     old_log = [*ENTRIES[:2], *[put_entry(1, sn) for sn in range(3, 9)]]
-    bench = _open(_stored(4), recovered_copy(old_log))
+    bench = _open(_stored(4), recovered_copy(old_log), listed=shard("b c", learners="a", epoch=3))
 
     assert (_facts(bench), bench.copy().log.last_epoch) == ((False, 4, 4, 4), 2)
     assert [(record.kind, record.epoch, record.sn) for record in bench.records] == [(Kind.SHARD_RESET, 2, 4)]
+
+
+def test_a_copy_that_counts_and_whose_log_lost_its_end_is_unfit_and_its_log_goes_on_saying_so() -> None:
+    bench = _open(_stored(4), recovered_copy(ENTRIES[:2], promised=2))
+
+    assert (bench.copy().unfit, bench.records) == (True, [])
 
 
 @pytest.mark.parametrize("listed", ["a first copy", "a learner"])

@@ -6,6 +6,7 @@ from ringkeep_node.machines.recovery import (
     RecoveredCopy,
     RecoveredLog,
     decode_epochs,
+    encode_boots,
     encode_epochs,
     epoch_at,
 )
@@ -247,3 +248,13 @@ def test_an_epoch_table_survives_encoding_and_answers_who_wrote_an_sn() -> None:
     assert decode_epochs(encode_epochs(table)) == table
     assert decode_epochs(b"") == ()
     assert [epoch_at(table, sn, 1) for sn in (4, 5, 8, 9, 100)] == [1, 2, 2, 7, 7]
+
+
+def test_the_boots_of_a_directory_are_found_again_and_repeated_in_a_new_segment() -> None:
+    boots = encode_boots(("b1", "b2", "b3"))
+    state = state_of(
+        [Record(Kind.BOOT, NO_SHARD, 0, 0, 2, encode_boots(("b1", "b2"))), Record(Kind.BOOT, NO_SHARD, 0, 0, 3, boots)]
+    )
+
+    assert (state.recovered().boot_counter, state.recovered().boots) == (3, ("b1", "b2", "b3"))
+    assert Record(Kind.BOOT, NO_SHARD, 0, 0, 3, boots) in list(state.start_records())
