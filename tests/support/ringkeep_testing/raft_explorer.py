@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
@@ -143,10 +144,15 @@ def _describe(raft: Raft) -> tuple[object, ...]:
 _IGNORED = {"_settings", "_draw", "_outbox", "_me", "heard_at", "heartbeat_due", "_timer", "_shown"}
 
 
+_PLAIN = frozenset((int, str, bytes, float, bool, type(None)))
+
+
 def _values(thing: Any, seen: set[int]) -> Any:
     kind = type(thing)
-    if kind in (int, str, bytes, float, bool, type(None)):
+    if kind in _PLAIN:
         return thing
+    if kind is Progress:
+        return tuple([_values(value, seen) for value in _PROGRESS_VALUES(thing)])
     if kind is bytearray:
         return bytes(thing)
     if kind in (list, tuple, deque):
@@ -157,9 +163,11 @@ def _values(thing: Any, seen: set[int]) -> Any:
         if id(thing) in seen:
             return None
         seen.add(id(thing))
-        names = Progress.__slots__ if kind is Progress else tuple(vars(thing))
-        return tuple([_values(getattr(thing, name), seen) for name in names if name not in _IGNORED])
+        return tuple([_values(value, seen) for name, value in vars(thing).items() if name not in _IGNORED])
     return thing
+
+
+_PROGRESS_VALUES = attrgetter(*(name for name in Progress.__slots__ if name not in _IGNORED))
 
 
 class Explorer:
