@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,13 @@ SEEDS = int(os.environ.get("RINGKEEP_SHARD_SEEDS", "60"))
 FIRST_SEED = int(os.environ.get("RINGKEEP_SHARD_SEED", "1"))
 SAFETY_S = 10.0
 HEALING_S = 20.0
+TRACE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_shard_simulation import simulate
+world, clients = simulate(int(sys.argv[2]))
+print(world.trace_hash(), sorted(clients.counts.items()))
+"""
 
 
 def simulate(seed: int) -> tuple[ShardWorld, Clients]:
@@ -54,3 +64,27 @@ def test_acknowledged_writes_survive_reads_are_linearizable_and_healing_converge
         }
         assert (len(shard.in_sync), len(copies), shard.learners) == (3, 1, ()), f"seed {seed}, shard {number}: {shard}"
     assert clients.counts.get("stored", 0) > 20, clients.counts
+
+
+def _trace_under(hash_seed: str, seed: int) -> str:
+    folder = str(Path(__file__).parent)
+    path = os.pathsep.join(part for part in sys.path if part)
+    done = subprocess.run(
+        [sys.executable, "-c", TRACE, folder, str(seed)],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("seed", [4, 9, 23])
+def test_the_same_seed_gives_the_same_trace_whatever_the_hash_seed(seed: int) -> None:
+    traces = {_trace_under("1", seed), _trace_under("2", seed)}
+
+    assert len(traces) == 1 and traces != {""}
+
+
+def test_different_seeds_give_different_traces() -> None:
+    assert len({simulate(seed)[0].trace_hash() for seed in (4, 9)}) == 2

@@ -10,6 +10,7 @@ Source: testing.md, L3; replication.md.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections import deque
 from collections.abc import Callable
@@ -84,6 +85,7 @@ class MapService:
         self.map = apply(self.map, GENERATION_STEP + self.index, change).map
         if self.map is not self.history[-1]:
             self.history.append(self.map)
+            self._world.note("map", self.map.version, self.map.shards)
             self._world.eye.check()
         for node in self._world.nodes:
             self._world.tell_map(node)
@@ -202,6 +204,7 @@ class ShardNode:
     def _carry_out(self, step: ShardStep) -> None:
         world = self.world
         if step.records:
+            world.note("record", self.number, step.records)
             for record in step.records:
                 world.eye.recorded(record)
             self._last = self.log.append(step.records)
@@ -215,6 +218,7 @@ class ShardNode:
             world.eye.handed(shard, entries)
             self._store_later(lambda s=shard, c=copy, e=entries: self.store.apply(s, c, e))  # type: ignore[misc]
         for token, result in step.answers:
+            world.note("answer", self.number, token, result)
             done = self.tokens.pop(token, None)
             if done is not None:
                 done(result)
@@ -345,6 +349,7 @@ class ShardWorld:
         self._events: list[tuple[float, int, Callable[[], None], ShardNode | None, int]] = []
         self._count = 0
         self.events_done = 0
+        self._trace = hashlib.sha256()
         self.by_storage: dict[str, ShardNode] = {}
         self.faults = Faults(self.random if faults else None)
         self.blocked: set[tuple[int, int]] = set()
@@ -368,6 +373,14 @@ class ShardWorld:
         self.after(0.1, self._look_around)
 
     # --- events -------------------------------------------------------------------------------------------------
+
+    def note(self, *fact: object) -> None:
+        """Add to the trace what happened now."""
+        self._trace.update(repr((self.now, *fact)).encode())
+
+    def trace_hash(self) -> str:
+        """Return the hash of every message, record, answer and map so far: equal runs have equal ones."""
+        return self._trace.hexdigest()
 
     def next_number(self) -> int:
         """Return a number that nobody had."""
@@ -405,6 +418,7 @@ class ShardWorld:
         if random.random() < faults.loss:
             return
         data = messages.encode_message(message)
+        self.note("send", sender.number, to, data)
         held, through, storage, boot = sender.held, sender.through, sender.storage, sender.boot
         for _ in range(2 if random.random() < faults.repeat else 1):
             delay_s = faults.delay_s * (1 + (random.random() * 20 if random.random() < faults.reorder else 0.0))
