@@ -317,7 +317,6 @@ class Process:
         stack.callback(peers.close)
         udp, _ = await open_datagrams(lambda: host.inbox, node.peer.host, node.peer.port, "RINGKEEP_PEER")
         stack.callback(udp.close)
-        await peers.start_serving()
         await host.start(
             HostParts(
                 log=disk.log,
@@ -332,6 +331,8 @@ class Process:
                 fatal=self._fatal,
             )
         )
+        # Only now: a greeting names this boot, so the disk must know it first.
+        await peers.start_serving()
         await api.serve()
         try:
             yield edge

@@ -17,6 +17,10 @@ from ringkeep_node.machines.shard.effects import ReadRequest, Result, WriteReque
 from ringkeep_node.machines.shard.messages import ShardMessage
 
 
+BODY_BYTES_MAX = 8 << 20
+"""A frame holds at most this, unless a single message is larger; half of what a receiver takes."""
+
+
 class Channel(IntEnum):
     """The connections between two nodes; bulk never delays a vote or a ping."""
 
@@ -132,6 +136,24 @@ _decoder = msgspec.msgpack.Decoder(Bundle)
 def encode_bundle(bundle: Bundle) -> bytes:
     """Return the body of a frame."""
     return _encoder.encode(bundle)
+
+
+def encode_bundles(bundle: Bundle) -> list[bytes]:
+    """Return the bodies of the frames that carry a bundle, in order: more than one if it is larger than a frame may be.
+
+    The receiver refuses frames above its limit and hangs up; after a lost link a peer has a lot to say in one turn.
+    """
+    body = _encoder.encode(bundle)
+    node, raft, shard = bundle.node, bundle.raft, bundle.shard
+    count = len(node) + len(raft) + len(shard)
+    if len(body) <= BODY_BYTES_MAX or count <= 1:
+        return [body]
+    half = count // 2
+    in_raft = max(0, half - len(node))
+    in_shard = max(0, in_raft - len(raft))
+    first = Bundle(node[:half], raft[:in_raft], shard[:in_shard])
+    rest = Bundle(node[half:], raft[in_raft:], shard[in_shard:])
+    return encode_bundles(first) + encode_bundles(rest)
 
 
 def decode_bundle(body: bytes | memoryview) -> Bundle:

@@ -416,7 +416,10 @@ class LogState:
             self.raft_suspect = True
         elif kind == Kind.MAP_ENTRY or kind == Kind.MAP_SNAPSHOT:
             self.map_cut_short = True
-        elif kind == Kind.BOOT or kind in (Kind.SHARD_CUT, Kind.SHARD_DROP, Kind.SHARD_PROMISE):
+        elif kind == Kind.BOOT:
+            # The boots we know of stay: a genuine directory must not look like one that was rolled back.
+            self.boot_counter = max(self.boot_counter, sn)
+        elif kind in (Kind.SHARD_CUT, Kind.SHARD_DROP, Kind.SHARD_PROMISE):
             # These say all they have to say in their numbers.
             self.take(Record(kind, shard, copy, epoch, sn), 0, 0)
         else:

@@ -22,11 +22,11 @@ from typing import Any, Final, Protocol
 
 from msgspec import Struct
 
-from ringkeep_core.errors import BadFrame, NoPrimary
+from ringkeep_core.errors import BadFrame, OutcomeUnknown
 from ringkeep_core.mapchanges import MapChange
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_core.wire import Hello
-from ringkeep_node.machines.messages import Channel, ProposeOutcome, decode_bundle, encode_bundle
+from ringkeep_node.machines.messages import Channel, ProposeOutcome, decode_bundle, encode_bundles
 from ringkeep_node.machines.node import Node, NodeStep
 from ringkeep_node.machines.shard.effects import (
     CreateCopy,
@@ -151,7 +151,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
                         return
 
     async def close(self) -> None:
-        """Stop everything that this driver started; requests still open get a ``NoPrimary``."""
+        """Stop everything that this driver started; what became of requests still open nobody here can tell."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -163,7 +163,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         left: list[asyncio.Future[Any]] = [*self._requests.values(), *self._proposals.values()]
         for waiting in left:
             if not waiting.done():
-                waiting.set_exception(NoPrimary("this node is stopping"))
+                waiting.set_exception(OutcomeUnknown("this node stopped before it knew"))
         self._readers.shutdown(wait=True)
         self._checkpointer.shutdown(wait=True)
 
@@ -326,7 +326,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             self._stages.appended(step.records, self.node.held.map)
             self._tickets.append((self.log.append(step.records, urgent=step.urgent), step.number))
         for (peer, channel), bundle in step.bundles.items():
-            self.links.send(peer, channel, encode_bundle(bundle))
+            for body in encode_bundles(bundle):
+                self.links.send(peer, channel, body)
         if step.datagrams:
             self._send_datagrams(step.datagrams)
         for order in step.orders:

@@ -25,7 +25,8 @@ from ringkeep_core.wire import FRAME_BYTES_MAX, FrameReader, FrameWriter, Hello,
 from ringkeep_node.machines.messages import Channel
 from ringkeep_node.metrics import Traffic
 
-OUTBOX_BYTES_MAX: Final = 64 << 20
+OUTBOX_BYTES_MAX: Final = 160 << 20
+"""Above what replication can have for one peer at once: its cache (64 MiB) and a chunk from disk for each shard."""
 KEPT_BYTES_MAX: Final = 64 << 10
 DIAL_TIMEOUT_S: Final = 2.0
 REDIAL_FIRST_S: Final = 0.05
