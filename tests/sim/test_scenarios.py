@@ -290,6 +290,33 @@ def test_a_volume_that_was_rolled_back_is_refused_and_an_empty_one_is_filled() -
     assert old in world.eye.newest.left and victim.storage in world.eye.newest.members
 
 
+def test_a_volume_that_was_rolled_back_is_refused_though_its_boot_counter_has_caught_up() -> None:
+    """counterexamples.md S9(b): started again and again while nobody hears it, until its counter is above the registered."""
+    world = calm_world(1150, Plan(nodes=4, latency_s=0.0005))
+    victim = world.machines["n4"]
+    victim.take_image()
+    for _ in range(2):
+        victim.kill()
+        victim.start()
+        world.settle(10.0)
+    old = victim.storage
+    victim.kill()
+    victim.roll_back()
+    cuts = [pair for other in others(world, victim) for pair in ((victim.name, other.name), (other.name, victim.name))]
+    world.network.cut(cuts)
+    for _ in range(5):
+        victim.start()
+        world.run_until(world.now + 0.2)
+        victim.kill()
+    world.network.mend(cuts)
+    victim.start()
+
+    world.run_until(world.now + 10.0, lambda: victim.storage != old)
+
+    assert world.faults.counts == {"refused the rolled-back volume of": 1}
+    assert victim.storage != old
+
+
 def test_a_wiped_disk_under_a_known_name_is_nobodys_copy_until_it_has_caught_up() -> None:
     """KIP-903: the copies it held leave the sets with the registration of the new storage id."""
     world = calm_world(1200)

@@ -49,6 +49,7 @@ class Clients:
         self._seen: dict[Place, tuple[int, str]] = {}
         self._floor: dict[Place, int] = {}
         self._value_of: dict[tuple[int, int], str] = {}
+        self.written: dict[Place, set[str]] = {}
 
     def start(self, until: float) -> None:
         """Let every client work, one operation at a time, until a time."""
@@ -121,7 +122,9 @@ class Call:
         self.result: Result | None = None
         user, key = place
         if kind == "read" or (not kind and choice < 0.42):
-            if choice < 0.06 and not kind:
+            if choice < 0.03 and not kind:
+                self._request = ReadRequest(user, key, 0.0, local=True)
+            elif choice < 0.06 and not kind:
                 self._request = ReadRequest(user, "", 0.0, kind=ReadKind.PAGE, prefix=key)
             else:
                 self._request = ReadRequest(user, key, 0.0)
@@ -144,6 +147,8 @@ class Call:
             named = IdempotencyKey(user, f"i{value or clients.new_value()}", b"h")
         write = Write(user, key, None if value is None else value.encode(), "text/plain")
         self._draft = replace(draft, value=value)
+        if value is not None:
+            clients.written.setdefault(self._place, set()).add(value)
         self._request = WriteRequest(
             (write,), 0.0, 0, idempotency=named, if_match=if_match, if_none_match=if_none_match
         )
@@ -170,6 +175,8 @@ class Call:
     def _answered(self, result: Result | None) -> None:
         is_write = isinstance(self._request, WriteRequest)
         match result:
+            case Found() | Absent() if isinstance(self._request, ReadRequest) and self._request.local:
+                self._local(result)
             case Stored():
                 self._stored(result)
             case Found():
@@ -195,6 +202,17 @@ class Call:
                 self._failed(result)
             case _:
                 raise self._world.violation(f"a client was answered {result}")
+
+    def _local(self, result: Found | Absent) -> None:
+        """A local read promises nothing but that somebody wrote what it shows."""
+        clients = self._clients
+        written = clients.written.get(self._place, set())
+        if isinstance(result, Found) and result.row.value.decode() not in written:
+            raise self._world.violation(f"{result.row} was never written")
+        self._over, self.result = True, result
+        clients.counts["read locally"] = clients.counts.get("read locally", 0) + 1
+        if callable(self._done):
+            self._done()
 
     def _stored(self, result: Stored) -> None:
         world, value = self._world, self._draft.value
@@ -238,4 +256,6 @@ def _timed(request: WriteRequest, deadline: float, wall_ms: int) -> WriteRequest
 
 
 def _timed_read(request: ReadRequest, deadline: float) -> ReadRequest:
-    return ReadRequest(request.user, request.key, deadline, kind=request.kind, prefix=request.prefix)
+    return ReadRequest(
+        request.user, request.key, deadline, kind=request.kind, local=request.local, prefix=request.prefix
+    )

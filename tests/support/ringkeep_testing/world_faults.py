@@ -1,8 +1,7 @@
 """The faults of the whole-cluster simulation: each is drawn per machine and tenth of a second, and ends by itself.
 
 What the design cannot survive is not drawn: the only complete copy of a shard is never wiped, nor a majority of the
-voters; only a machine without a vote gets an older volume back, and lives until it is refused (were it started again and
-again unheard, its boot counter would pass the registered one).
+voters, and only a machine without a vote gets an older volume back.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Faults:
     def ended_itself(self, machine: Machine) -> None:
         """A node refused to go on: that is right for a volume that was rolled back; it comes back with an empty one."""
         world = self._world
-        if "rolled" not in machine.fatal and "boot counter" not in machine.fatal:
+        if not machine.is_rolled_back:
             raise world.violation(f"{machine.name} ended itself: {machine.fatal}")
         self._count("refused the rolled-back volume of")
         machine.new_disk()
@@ -80,8 +79,6 @@ class Faults:
     def _decide_for(self, machine: Machine) -> None:
         world, plan = self._world, self._world.plan
         rng, now = world.rng, world.now
-        if machine.is_rolled_back:
-            return
         if self._strikes(plan.kill_rate) and machine.node is not None:
             self._kill(machine, rng.choice(DOWN_FOR_S))
         if self._strikes(plan.pause_rate):
@@ -125,7 +122,7 @@ class Faults:
                 world.at(world.now + rng.choice((0.001, 0.02, 0.2)), again)
 
         def again() -> None:
-            if self.active and machine.node is not None and not machine.is_rolled_back:
+            if self.active and machine.node is not None:
                 self._kill(machine, 0.1)
 
         world.at(world.now + down_s, back)
@@ -134,8 +131,6 @@ class Faults:
         world = self._world
         self._count("power cut")
         for machine in world.machines.values():
-            if machine.is_rolled_back:
-                continue
             machine.kill()
             world.at(world.now + 0.05 + 0.5 * world.rng.random(), lambda m=machine: self._start(m))  # type: ignore[misc]
 
