@@ -16,7 +16,6 @@ from ringkeep_node.machines.raft.messages import RaftMessage
 from ringkeep_node.machines.shard.effects import ReadRequest, Result, WriteRequest
 from ringkeep_node.machines.shard.messages import ShardMessage
 
-
 BODY_BYTES_MAX = 8 << 20
 """A frame holds at most this, unless a single message is larger; half of what a receiver takes."""
 

@@ -610,9 +610,7 @@ class Node:
 
     def _boot(self) -> Boot:
         own = self.identity
-        return Boot(
-            own.name, own.storage, own.boot, own.counter, own.url, own.peer, own.zone, former=own.former
-        )
+        return Boot(own.name, own.storage, own.boot, own.counter, own.url, own.peer, own.zone, former=own.former)
 
     def _pull(self, now: float) -> None:
         """Ask whoever names a newer map, or the leader, for what this node lacks."""
