@@ -194,14 +194,13 @@ class Node:
         self._unsynced_shards: deque[tuple[int, ShardStep]] = deque()
         self._served: dict[int, tuple[str, int]] = {}
         self._local_reads: dict[int, tuple[int, ReadRequest, int]] = {}
-        self._tokens = 0
+        self._tokens = self._through_wanted = 0
         self._boot_number: int | None = None
         self._housekeeping_due = self._housekeeping_late = now
         self._through_told = -1
         self._greeted: dict[str, str] = {}
         self._last_records = self._synced = 0
         self._stalled = False
-        self._through_wanted = 0
 
     # --- what can be read at any time ----------------------------------------------------------------------------
 
