@@ -317,6 +317,23 @@ def test_a_volume_that_was_rolled_back_is_refused_though_its_boot_counter_has_ca
     assert victim.storage != old
 
 
+def test_a_node_that_comes_back_at_another_address_is_found_there() -> None:
+    """cortex 2130: the same name and storage at a new address, while the old address answers nobody."""
+    world = calm_world(1250)
+    victim = world.machines["n4"]
+    victim.kill()
+    world.run_until(world.now + 3.0)
+    del world.by_address[victim.address]
+    victim.address = "10.9.9.9:7400"
+    world.by_address[victim.address] = victim
+    victim.start()
+
+    world.settle(15.0)
+    world.write_everywhere()
+
+    assert world.eye.newest.members[victim.storage].peer == victim.address
+
+
 def test_a_wiped_disk_under_a_known_name_is_nobodys_copy_until_it_has_caught_up() -> None:
     """KIP-903: the copies it held leave the sets with the registration of the new storage id."""
     world = calm_world(1200)

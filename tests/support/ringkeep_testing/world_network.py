@@ -75,7 +75,10 @@ class Network:
             if machine.life != life or machine.node is None or machine.links.get((storage, channel)) != DOWN:
                 return
             other = world.by_address.get(machine.wanted.get(storage, ""))
-            assert other is not None
+            if other is None:
+                # Nobody is at that address: no host answers, not even with a refusal.
+                self._dial(machine, storage, channel, min(REDIAL_MOST_S, max(REDIAL_FIRST_S, pause_s * 2)))
+                return
             blocked = self.is_cut(machine, other) or self.is_cut(other, machine)
             if blocked or other.node is None or other.storage != storage or world.now < other.paused_until:
                 if other.node is None and not blocked:
@@ -89,7 +92,7 @@ class Network:
             other.on(lambda node: node.greeted(sender, machine.address))
             machine.on(lambda node: node.link_up(storage, boot, channel, now=world.now))
 
-        first = world.by_address[machine.wanted[storage]]
+        first = world.by_address.get(machine.wanted[storage], machine)
         world.at(world.now + pause_s * (0.5 + world.rng.random()) + 2 * self._latency_s(machine, first), dial)
 
     def break_link(self, machine: Machine, storage: str, channel: Channel, evidence: Evidence | None) -> None:
@@ -120,7 +123,9 @@ class Network:
         if link == DOWN:
             return
         world = self._world
-        other = world.by_address[machine.wanted[storage]]
+        other = world.by_address.get(machine.wanted[storage])
+        if other is None:
+            return
         assert machine.node is not None
         boot, sender, sent_at = machine.node.identity.boot, machine.storage, world.now
         due = max(world.now + self._latency_s(machine, other), self._arrives.get((sender, link), 0.0) + 1e-6)
