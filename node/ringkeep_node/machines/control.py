@@ -138,6 +138,7 @@ class Control:
         self._numbers = first_number - 1
         self._asked_members = 0
         self._awaited: dict[int, tuple[int, str, int]] = {}
+        self._told: dict[tuple[str, int], ProposeOutcome] = {}
         self._asked: dict[int, _Asked] = {}
         self._raft_tokens: dict[int, tuple[str | None, int]] = {}
         self._raft_token = 0
@@ -281,6 +282,8 @@ class Control:
         return self._numbers
 
     def _append(self, change: MapChange, origin: str, number: int, now: float) -> None:
+        if number and self._is_known(origin, number):
+            return
         if isinstance(change, Boot):
             change = self._complete_boot(change)
         result = self.raft.propose(encode_change(change), now=now)
@@ -288,6 +291,14 @@ class Control:
             while len(self._awaited) >= WAITING_PROPOSALS_MAX:
                 del self._awaited[next(iter(self._awaited))]
             self._awaited[result.index] = (result.term, origin, number)
+
+    def _is_known(self, origin: str, number: int) -> bool:
+        """A proposal sent again is not appended again: judged a second time, it would be refused for its own success."""
+        told = self._told.get((origin, number))
+        if told is not None:
+            self._answer(origin, told)
+            return True
+        return (self.raft.term, origin, number) in self._awaited.values()
 
     def _settle(self, outcome: ProposeOutcome) -> None:
         origin = self._relayed.pop(outcome.number, None)
@@ -438,6 +449,12 @@ class Control:
         refusal = next((outcome for outcome in done[1].outcomes if outcome is not None), None)
         version = done[1].map.version
         outcome = ProposeOutcome(number, version, refusal.code if refusal else "", refusal.detail if refusal else "")
+        while len(self._told) >= WAITING_PROPOSALS_MAX:
+            del self._told[next(iter(self._told))]
+        self._told[origin, number] = outcome
+        self._answer(origin, outcome)
+
+    def _answer(self, origin: str, outcome: ProposeOutcome) -> None:
         if origin == self._me:
             self._settle(outcome)
         else:

@@ -94,6 +94,22 @@ def test_a_proposal_whose_message_was_lost_is_sent_again_and_applied_once() -> N
     assert site.outcomes[number].code in ("", "stale_revision") and leader.map.shards[0].revision == 2
 
 
+def test_a_proposal_sent_again_is_not_refused_for_its_own_success() -> None:
+    group = ControlGroup(3)
+    leader = group.leader()
+    site = group.others_than(leader)[0]
+    number = propose(group, site)
+    again = Propose(number, encode_change(touch(0, 1)), 1)
+    for _ in range(2):  # While the first is under way, and when it has been applied.
+        leader.control.node_message(site.storage, again, leader.number, now=group.now)
+        group.run(0.1)
+    answers = [message for _, message in leader.control.sends]
+    entries = [record for record in leader.log if record.kind == Kind.RAFT_ENTRY and b"touch" in record.payload]
+
+    assert (site.outcomes[number].code, len(entries), answers) == ("", 1, [])
+    assert leader.map.shards[0].revision == 2
+
+
 def test_a_node_that_knows_no_leader_proposes_through_any_member_and_is_told_the_outcome() -> None:
     group = ControlGroup(3, 1)
     leader = group.leader()
