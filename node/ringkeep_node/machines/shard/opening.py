@@ -67,15 +67,13 @@ class Opening:
                 self._ctx.drop(*key)
 
     def _without_log(self, shard: int, listed: Copy, stored: StoredCopyLike | None) -> LocalCopy:
-        if stored is not None:
-            copy = _empty(shard, listed)
-            copy.unfit = stored.sn > 0
-            return copy
         copy = _empty(shard, listed)
+        # Only a copy of the first map may count as complete without ever having written to its log.
         never_written = listed.added % GENERATION_STEP == 1
-        if self._ctx.shard(shard).is_complete(self._ctx.me) and not never_written:
+        is_lost = self._ctx.shard(shard).is_complete(self._ctx.me) and not never_written
+        if is_lost or (stored is not None and stored.sn > 0):
             copy.unfit = True
-        else:
+        elif stored is None:
             self._ctx.step.orders.append(CreateCopy(shard, listed.added))
         return copy
 

@@ -164,8 +164,9 @@ def test_where_something_durable_is_missing_the_copy_is_unfit_and_asks_to_leave(
     assert (bench.copy().unfit, bench.proposals, bench.sent) == (True, [Unfit(0, 3, "a", FIRST)], [])
 
 
-def test_a_member_that_was_added_after_the_bootstrap_and_finds_nothing_lost_its_copy() -> None:
-    bench = _open(listed=_added_later("in_sync"))
+@pytest.mark.parametrize("store", [None, _stored(0, added=LATER)], ids=["nothing", "an empty copy in the store"])
+def test_a_member_that_was_added_after_the_bootstrap_and_finds_no_log_lost_its_copy(store: SimStore | None) -> None:
+    bench = _open(store, listed=_added_later("in_sync"))
 
     assert (bench.copy().unfit, bench.orders, bench.proposals) == (True, [], [Unfit(0, 3, "a", LATER)])
 
