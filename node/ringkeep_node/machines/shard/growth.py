@@ -94,6 +94,8 @@ class Growth:
         if silent:
             # All in one entry: those that it removes together become eligible together, and may go on without us.
             self._proposals.want(Shrink(lead.copy.shard, lead.shard.revision, tuple(silent)))
+        else:
+            self._proposals.withdraw(lead.copy.shard, Shrink)
         return is_open
 
     def _is_due(self, peer: Peer) -> bool:

@@ -1,7 +1,8 @@
 """Changes of the map that this node has asked for and not heard of: sent again until the shard's revision moves.
 
 Every change is a compare-and-set on the revision, so a proposal that arrives twice, late or out of order does nothing
-the second time. Only a held map with a higher revision ends the asking.
+the second time. Only a held map with a higher revision ends the asking; a removal is no longer asked for when its reason has
+gone, which recalls nothing that has left.
 
 Source: replication.md, rule 4; counterexamples.md S2 and S3.
 """
@@ -36,6 +37,12 @@ class Proposals:
             wait_s = self._ctx.settings.proposal_again_s
             asked[name] = _Asked(change, self._ctx.now + wait_s, wait_s)
             self._ctx.step.proposals.append(change)
+
+    def withdraw(self, shard: int, kind: type[ShardChange]) -> None:
+        """Ask no more for a change of this kind; what has left may commit all the same."""
+        asked = self._open.get(shard)
+        if asked is not None and asked.pop((kind.__name__, ""), None) is not None and not asked:
+            del self._open[shard]
 
     def settled(self, shard: int) -> None:
         """The held map has another revision of this shard: whatever was asked on the old one is decided."""

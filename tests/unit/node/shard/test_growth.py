@@ -186,6 +186,25 @@ def test_a_member_of_in_sync_that_acknowledges_nothing_for_three_seconds_is_prop
     assert (before, bench.proposals) == ([], [Shrink(0, 1, ("c",))])
 
 
+def test_the_removal_of_a_member_that_came_back_is_not_asked_for_again() -> None:
+    bench = serving(shard("a b c"))
+    bench.write("v")
+    bench.ack("b")
+    bench.wait(3.2)
+    bench.ack("c")
+    bench.wait(60.0)
+
+    assert (bench.proposals, bench.machine.next_deadline()) == ([Shrink(0, 1, ("c",))], None)
+
+
+def test_members_that_are_silent_together_are_proposed_together() -> None:
+    bench = serving(shard("a b c"))
+    bench.write("v")
+    bench.wait(3.2)
+
+    assert bench.proposals == [Shrink(0, 1, ("b", "c"))]
+
+
 def test_until_the_map_says_so_the_removed_member_is_still_awaited() -> None:
     bench = serving(shard("a b c"))
     token = bench.write("v")
