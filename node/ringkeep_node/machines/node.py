@@ -56,7 +56,15 @@ from ringkeep_node.machines.shard.effects import (
     StoreView,
     WriteRequest,
 )
-from ringkeep_node.machines.shard.messages import BULK_MESSAGES, CONTROL_MESSAGES, Ping, Pong, ShardMessage
+from ringkeep_node.machines.shard.messages import (
+    BULK_MESSAGES,
+    CONTROL_MESSAGES,
+    Append,
+    Ping,
+    Pong,
+    ShardMessage,
+    SnapshotRows,
+)
 from ringkeep_node.machines.shard.replication import Replication
 from ringkeep_node.machines.shard.settings import ReplicationSettings
 from ringkeep_node.machines.swim.machine import Swim, SwimStep
@@ -264,6 +272,8 @@ class Node:
             kind = type(shard_message)
             if kind is Ping or kind is Pong:
                 self._compare_maps(sender, shard_message, now)  # type: ignore[arg-type]  # kind says so
+            elif self.is_full and (kind is Append or kind is SnapshotRows):
+                continue  # Not acknowledged, so sent again later: a copy whose disk has fallen behind takes no more.
             self.shards.receive(sender, boot, shard_message, now=now)
 
     def datagram(self, data: bytes, source: Address, *, now: float) -> None:

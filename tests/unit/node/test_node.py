@@ -11,7 +11,7 @@ from ringkeep_core.mapchanges import Boot
 from ringkeep_core.maprules import bootstrap
 from ringkeep_core.shardmap import Member, Settings, ShardMap
 from ringkeep_node.machines.control import encode_snapshot, first_snapshot
-from ringkeep_node.machines.documents import Answer, Write
+from ringkeep_node.machines.documents import Answer, Begin, Write, encode
 from ringkeep_node.machines.gateway import Answered
 from ringkeep_node.machines.messages import Bundle, Channel, ForwardAnswer, ForwardRead, ForwardWrite, MapPull
 from ringkeep_node.machines.node import GREETED_MAX, STALLED_AFTER_S, Node, NodeIdentity, NodeSettings, NodeStep
@@ -351,6 +351,26 @@ def member_of_three(counter: int = 1) -> tuple[Host, int]:
     held = host.node.held.map
     assert held is not None
     return host, next(number for number, shard in enumerate(held.shards) if shard.primary.storage == OTHER)
+
+
+def test_a_node_whose_disk_has_fallen_behind_admits_no_change_and_takes_no_entries_until_it_caught_up() -> None:
+    host, led_by_other = member_of_three()
+    epoch = 1
+    append = Bundle(shard=[Append(led_by_other, epoch, 0, 0, 0, ((epoch, encode(Begin(OTHER, boot_of(2), 0))),))])
+    forward = Bundle(node=[ForwardWrite(7, led_by_other, put(), 5.0, 1)])
+
+    host.node.is_full = True
+    host.node.receive(OTHER, boot_of(2), append, now=host.now)
+    host.node.receive(OTHER, boot_of(2), forward, now=host.now)
+    full = host.step()
+    host.node.is_full = False
+    host.node.receive(OTHER, boot_of(2), append, now=host.now)
+    again = host.step()
+
+    refused = NotApplied("overloaded", "the primary's disk has fallen behind")
+    assert [record.kind for record in full.records if record.kind == Kind.SHARD_ENTRY] == []
+    assert sent_of([full], Channel.DATA, ForwardAnswer) == [(OTHER, ForwardAnswer(7, refused))]
+    assert [record.kind for record in again.records if record.kind == Kind.SHARD_ENTRY] == [Kind.SHARD_ENTRY]
 
 
 # --- channels ----------------------------------------------------------------------------------------------------
