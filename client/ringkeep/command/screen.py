@@ -90,7 +90,7 @@ class Meter:
 
     def __enter__(self) -> Self:
         self._started = self._told_at = self._clock()
-        if self._screen.is_terminal:
+        if self._screen.is_terminal and not self._screen.is_dumb_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[told]}"))
             self._progress = Progress(*columns, console=self._screen, transient=True)
             self._progress.start()
@@ -138,7 +138,7 @@ class Meter:
 def steps(label: str, screen: Console | None = None) -> Iterator[Callable[[str], None]]:
     """Show what is being done: a spinner with changing text on a terminal, a line for each step otherwise."""
     shown = screen or error_console()
-    if shown.is_terminal:
+    if shown.is_terminal and not shown.is_dumb_terminal:
         with shown.status(label) as status:
             yield lambda text: status.update(f"{label}: {text}")
     else:

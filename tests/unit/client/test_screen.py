@@ -49,7 +49,8 @@ def test_work_of_unknown_size_has_no_time_left_and_failed_work_no_summary() -> N
     assert output.getvalue() == "import: 10 lines, 2/s\n"
 
 
-def test_on_a_terminal_there_is_a_bar() -> None:
+def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     output = io.StringIO()
     with Meter("load", unit="flights", total=10, screen=Console(file=output, force_terminal=True, width=100)) as meter:
         meter.update(5)
