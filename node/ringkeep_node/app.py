@@ -132,6 +132,7 @@ def run(environment: Mapping[str, str]) -> int:
     writer.start()
     configure(writer, level=config.node.log_level, node=config.node.name)
     _raise_file_limit()
+    _prefer_batches()
     code = EXIT_FAILED
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -179,6 +180,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+def _prefer_batches() -> None:
+    """Ask the scheduler not to interrupt a running thread for one that just woke (Linux).
+
+    Each sync, frame and transaction wakes somebody; if that somebody runs at once it carries one change instead of ten.
+    Measured on two cores with 64 clients: a third more puts.
+    """
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _raise_file_limit() -> None:
