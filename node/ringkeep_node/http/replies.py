@@ -19,7 +19,6 @@ JOINED_BYTES_MAX = 1 << 16
 """Larger bodies are written after the head instead of being copied behind it."""
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
-BODILESS = frozenset({204, 304})
 
 
 class Reply(web.StreamResponse):

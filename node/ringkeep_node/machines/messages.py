@@ -142,7 +142,7 @@ def encode_bundles(bundle: Bundle) -> list[bytes]:
 
     The receiver refuses frames above its limit and hangs up; after a lost link a peer has a lot to say in one turn.
     """
-    body = _encoder.encode(bundle)
+    body = encode_bundle(bundle)
     node, raft, shard = bundle.node, bundle.raft, bundle.shard
     count = len(node) + len(raft) + len(shard)
     if len(body) <= BODY_BYTES_MAX or count <= 1:

@@ -72,11 +72,6 @@ class Header(NamedTuple):
         return _LINE.iter_unpack(self.packed_lines)
 
 
-def record_bytes(record: Record) -> int:
-    """Return what a record takes in a batch, without its share of header and padding."""
-    return LINE_BYTES + len(record.payload)
-
-
 def padded(size: int) -> int:
     """Return the size rounded up to whole blocks."""
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES
