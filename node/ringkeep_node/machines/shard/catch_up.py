@@ -110,9 +110,7 @@ class CatchUp:
         """Send on what was read; None: the log no longer has it."""
         tail = self._tail_reads.pop(token, None)
         if tail is not None:
-            copy, sender, epoch, after_sn = tail
-            if copy.promised == epoch and entries and entries[0][1] == after_sn + 1:
-                self._ctx.send(sender, Fetched(copy.shard, epoch, after_sn, wire(entries)))
+            self._tail_read(*tail, entries or ())
             return
         lead, peer, first_sn = self._log_reads.pop(token, (None, None, 0))
         if lead is None or peer is None or peer.reading != token:
@@ -128,6 +126,13 @@ class CatchUp:
                 lead.desk.unsent[lead] = None
         else:
             self._begin_snapshot(lead, peer)
+
+    def _tail_read(self, copy: LocalCopy, sender: str, epoch: int, after_sn: int, entries: Sequence[LogEntry]) -> None:
+        if copy.promised != epoch or copy.unfit or self._ctx.copies.get(copy.shard) is not copy:
+            return
+        fits = bool(entries) and entries[0][1] == after_sn + 1
+        # Nothing: what follows is gone from the log. It is said, for the new primary would ask for ever.
+        self._ctx.send(sender, Fetched(copy.shard, epoch, after_sn, wire(entries) if fits else ()))
 
     # --- snapshots out ------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ class Fetch(Struct, frozen=True, array_like=True, tag=8, gc=False):
 
 
 class Fetched(Struct, frozen=True, array_like=True, tag=9, gc=False):
-    """Answer to ``Fetch``: entries (epoch, payload) with the numbers ``after_sn`` + 1 and up."""
+    """Answer to ``Fetch``: entries (epoch, payload) with the numbers ``after_sn`` + 1 and up. None: they are gone."""
 
     shard: int
     epoch: int

@@ -122,7 +122,8 @@ class Replica:
         entries = copy.log.slice(message.after_sn, self._ctx.settings.chunk_bytes_max)
         if entries is None:
             return copy, message.after_sn
-        self._ctx.send(sender, Fetched(copy.shard, message.epoch, message.after_sn, wire(entries)))
+        if entries:
+            self._ctx.send(sender, Fetched(copy.shard, message.epoch, message.after_sn, wire(entries)))
         return None
 
     def epoch_end(self, sender: str, boot: str, message: EpochEnd) -> None:

@@ -2,9 +2,11 @@ r"""A new primary finds the longest log among the complete copies before its epo
 
     asking --every needed copy told its end--> own log is the longest: begin
                                            \--> another is ahead: compare epoch ends, cut, fetch its tail --> begin
+    fetching --the source no longer has what follows--> unfit: it was committed, so this copy lacks what it acknowledged
 
 Needed are the other members of in_sync (nothing commits without them anyway) and the eligible copies that are connected.
-Who does not answer is settled by a change of the map: this primary proposes it, the leader may be faster.
+Who does not answer, or tells an end and then sends nothing, is settled by a change of the map: this primary proposes it,
+the leader may be faster.
 
 Source: replication.md, rule 6; counterexamples.md S9(a), S9(b).
 """
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 class Takeover:
     """One lead that has not begun; ``tails`` are (boot, last epoch, last sn) by storage."""
 
-    __slots__ = ("_asked_at", "_asked_epoch", "_lead", "_replica", "_since", "_source", "_tails")
+    __slots__ = ("_asked_at", "_asked_epoch", "_lead", "_moved_at", "_replica", "_since", "_source", "_tails")
 
     def __init__(self, lead: Lead, replica: Replica) -> None:
         self._lead = lead
@@ -33,8 +35,7 @@ class Takeover:
         self._tails: dict[str, tuple[str, int, int]] = {}
         self._source: str | None = None
         self._asked_epoch: int | None = None
-        self._since = lead.ctx.now
-        self._asked_at = lead.ctx.now
+        self._since = self._asked_at = self._moved_at = lead.ctx.now
 
     def ask(self) -> None:
         """Ask every complete copy that has not told its end; or the source for what comes next."""
@@ -72,6 +73,7 @@ class Takeover:
             lead.begin()
         elif source != self._source:
             self._source = source
+            self._moved_at = ctx.now
             self._ask_source()
 
     def epoch_end(self, sender: str, message: EpochEnd) -> None:
@@ -89,34 +91,44 @@ class Takeover:
             lead.ctx.send(sender, Fetch(lead.copy.shard, lead.epoch, number))
 
     def fetched(self, sender: str, message: Fetched) -> None:
-        """Take over a piece of the source's tail."""
+        """Take over a piece of the source's tail; without entries: the source no longer has what follows."""
         lead, log = self._lead, self._lead.copy.log
         if sender != self._source or message.epoch != lead.epoch or message.after_sn != log.last_sn:
             return
+        if not message.entries:
+            # A log lets go only of what its store has applied, and that is committed: we acknowledged it, and lack it.
+            self._replica.give_up(lead.copy)
+            return
+        self._moved_at = lead.ctx.now
         for epoch, payload in message.entries:
             lead.ctx.append(lead.copy, (epoch, log.last_sn + 1, payload))
         if (log.last_epoch, log.last_sn) >= self._tails[sender][1:]:
             self._source = None
             self.settle()
-        elif message.entries:
+        else:
             lead.ctx.send(sender, Fetch(lead.copy.shard, lead.epoch, log.last_sn))
 
     def tick(self) -> None:
-        """Ask again; propose the removal of members of in_sync that stay silent."""
+        """Ask again; propose the removal of members of in_sync that stay silent, or send nothing of their tail."""
         lead, ctx = self._lead, self._lead.ctx
         if lead.copy.unfit:
             return
-        if self._source is not None and not (self._has_told(self._source) and ctx.is_up(self._source)):
-            self._source = None
+        if self._source is not None and not self._has_told(self._source):
+            self._source = None  # It started again: what it has now is asked anew.
         self.settle()
         if lead.takeover is None:
             return
         if ctx.now >= self._asked_at + ctx.settings.resend_after_s:
             self.ask()
-        if ctx.now >= self._since + ctx.settings.ack_silence_s:
-            silent = tuple(s for s, peer in lead.peers.items() if peer.in_sync and not self._has_told(s))
-            if silent:
-                lead.desk.proposals.want(Shrink(lead.copy.shard, lead.shard.revision, silent))
+        silent = tuple(s for s, peer in lead.peers.items() if peer.in_sync and self._is_silent(s))
+        if silent:
+            lead.desk.proposals.want(Shrink(lead.copy.shard, lead.shard.revision, silent))
+
+    def _is_silent(self, storage: str) -> bool:
+        if self._has_told(storage) and storage != self._source:
+            return False
+        heard_at = self._moved_at if storage == self._source else self._since
+        return self._lead.ctx.now >= heard_at + self._lead.ctx.settings.ack_silence_s
 
     def _has_told(self, storage: str) -> bool:
         told = self._tails.get(storage)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ringkeep_core.mapchanges import Boot, Shrink, Unfit
 from ringkeep_node.machines.documents import Begin
 from ringkeep_node.machines.records import Kind
-from ringkeep_node.machines.shard.effects import NotApplied, ReadLog
+from ringkeep_node.machines.shard.effects import LogEntry, NotApplied, ReadLog
 from ringkeep_node.machines.shard.messages import Append, EpochAsk, EpochEnd, Fetch, Fetched, Tail, TailAsk
 from ringkeep_testing.maps import FIRST, shard
 from ringkeep_testing.shard_bench import Bench, appended, put_entry, recovered_copy, tell_tails
@@ -135,6 +137,59 @@ def test_a_silent_member_is_proposed_for_removal_after_three_seconds() -> None:
     assert (before, bench.proposals) == ([], [Shrink(0, 9, ("c",))])
 
 
+def test_a_member_that_tells_its_end_and_then_sends_nothing_is_proposed_for_removal() -> None:
+    bench = _new_primary((1, 2))
+    tell_tails(bench, "b", last=(1, 2))
+    tell_tails(bench, "c", last=(1, 9))
+    bench.hear("c", EpochEnd(0, 9, 1, 1, 9))
+    bench.wait(2.0)
+    bench.hear("c", Fetched(0, 9, 2, ((1, put_entry(1, 3)[2]),)))
+    bench.down("c")
+    bench.wait(2.8)
+    before = list(bench.proposals)
+    bench.wait(0.4)
+
+    assert (before, bench.proposals) == ([], [Shrink(0, 9, ("c",))])
+
+
+def test_the_next_longest_log_has_its_own_time_when_the_longest_is_removed() -> None:
+    bench = _new_primary((1, 2))
+    tell_tails(bench, "b", last=(1, 3))
+    tell_tails(bench, "c", last=(1, 9))
+    bench.wait(3.2)
+    bench.change(Shrink(0, 9, ("c",)))
+    bench.proposals.clear()
+    bench.said("b", EpochAsk)
+    bench.wait(2.8)
+
+    assert bench.proposals == []
+    assert EpochAsk(0, FIRST, 9, 1, 2) in bench.said("b", EpochAsk)
+
+
+def test_a_copy_that_lacks_what_the_longest_log_has_let_go_of_gives_itself_up() -> None:
+    bench = _new_primary((1, 2))
+    tell_tails(bench, "b", last=(1, 2))
+    tell_tails(bench, "c", last=(1, 9))
+    bench.hear("c", EpochEnd(0, 9, 1, 1, 9))
+    bench.hear("c", Fetched(0, 9, 2, ()))
+    bench.sent.clear()
+    bench.wait(10.0)
+
+    assert (bench.sent, bench.proposals[0], bench.copy().unfit) == ([], Unfit(0, 9, "a", FIRST), True)
+
+
+def test_an_empty_answer_about_what_came_meanwhile_gives_nothing_up() -> None:
+    bench = _new_primary((1, 2))
+    tell_tails(bench, "b", last=(1, 2))
+    tell_tails(bench, "c", last=(1, 4))
+    bench.hear("c", EpochEnd(0, 9, 1, 1, 4))
+    bench.hear("c", Fetched(0, 9, 2, ((1, put_entry(1, 3)[2]),)))
+    bench.hear("c", Fetched(0, 9, 2, ()))
+    bench.hear("b", Fetched(0, 9, 3, ()))
+
+    assert not bench.copy().unfit
+
+
 def test_a_silent_member_is_asked_again() -> None:
     bench = _new_primary((1, 2))
     tell_tails(bench, "b", last=(1, 2))
@@ -229,6 +284,40 @@ def test_a_copy_whose_tail_is_only_on_disk_reads_it_for_the_new_primary() -> Non
         0,
         [Fetched(0, 9, 0, tuple((epoch, payload) for epoch, _, payload in entries))],
     )
+
+
+@pytest.mark.parametrize("found", [None, [put_entry(1, 2)]])
+def test_a_copy_whose_log_has_let_go_of_the_tail_says_so(found: list[LogEntry] | None) -> None:
+    bench = Bench(shard("b a", epoch=9), recovered={KEY: recovered_copy([put_entry(1, 1), put_entry(1, 2)])})
+    bench.up("b")
+    bench.copy().log.cached.clear()
+    bench.copy().log.first = 3
+    bench.hear("b", Fetch(0, 9, 0))
+    bench.machine.log_read(bench.reads[0].token, found, now=bench.now)
+    bench.pump()
+
+    assert bench.said("b", Fetched) == [Fetched(0, 9, 0, ())]
+
+
+def test_a_copy_that_was_dropped_while_its_log_was_read_answers_nothing() -> None:
+    bench = Bench(shard("b c a", epoch=9), recovered={KEY: recovered_copy([put_entry(1, 1)])})
+    bench.up("b", "c")
+    bench.copy().log.cached.clear()
+    bench.copy().log.first = 2
+    bench.hear("b", Fetch(0, 9, 0))
+    bench.shard_is(shard("b c", epoch=9))
+    bench.machine.log_read(bench.reads[0].token, None, now=bench.now)
+    bench.pump()
+
+    assert bench.said("b", Fetched) == []
+
+
+def test_a_copy_is_silent_about_what_comes_after_its_end() -> None:
+    bench = Bench(shard("b a", epoch=9), recovered={KEY: recovered_copy([put_entry(1, 1)])})
+    bench.up("b")
+    bench.hear("b", Fetch(0, 9, 1))
+
+    assert bench.said("b", Fetched) == []
 
 
 def test_a_copy_tells_its_end_when_promise_and_log_are_durable() -> None:
