@@ -1,11 +1,14 @@
 """Bring copies up to date that need more than what is in memory: pieces of the log from disk, or a snapshot.
 
     primary: gone from the log --stream free--> begun --acknowledged--> rows, piece by piece --last acknowledged--> over
+             any piece --not acknowledged in time--> sent again --still not--> given up
     learner: begun --piece--> piece ... --last--> finishing --swapped in and synced--> the log restarts at the base
 
 A snapshot is fuzzy: its base is the applied sn noted before the first row is read, rows are read while entries go on
 being applied, and replaying every entry after the base over them gives the exact state. It is built beside the old copy
 and takes its place in one transaction; a copy that still counts is never overwritten. One piece is in flight per stream.
+A piece is acknowledged when the learner has taken it, so that the next one can come; a learner whose disk has fallen
+behind takes none, and gets it again. The last one is acknowledged when everything is durable: only then is the stream over.
 
 Source: replication.md, rules 3 and 4, Handoff; counterexamples.md S6(c), S7.
 """
@@ -39,18 +42,21 @@ if TYPE_CHECKING:
 
 
 class _Outgoing:
-    """A snapshot on its way out. ``reading``: rows are being read; ``piece`` is the last one sent."""
+    """A snapshot on its way out. ``reading``: rows are being read; ``message`` was sent last, ``piece`` is its number."""
 
     __slots__ = (
+        "again_s",
         "base",
         "cursor",
         "is_wanted",
         "lead",
+        "message",
         "moved_at",
         "of_remembered",
         "peer",
         "piece",
         "reading",
+        "sent_at",
         "stream",
     )
 
@@ -61,6 +67,14 @@ class _Outgoing:
         self.of_remembered = False
         self.piece = 0
         self.reading = self.is_wanted = False
+        self.message: SnapshotBegin | SnapshotRows | None = None
+        self.sent_at = now
+        self.again_s = 0.0
+
+    def is_current(self) -> bool:
+        """Return whether the epoch that sends this still lasts, and the map still lists the learner."""
+        lead = self.lead
+        return lead.desk.leads.get(lead.copy.shard) is lead and lead.peers.get(self.peer.storage) is self.peer
 
 
 class _Incoming:
@@ -155,15 +169,35 @@ class CatchUp:
         begin = SnapshotBegin(
             copy.shard, peer.added, lead.epoch, stream, log.epoch_at(base), base, copy.state.copy(), epochs
         )
-        ctx.send(peer.storage, begin)
+        self._send(out, begin)
+
+    def _send(self, out: _Outgoing, message: SnapshotBegin | SnapshotRows) -> None:
+        out.message, out.sent_at = message, self._ctx.now
+        out.again_s = self._ctx.settings.resend_after_s
+        self._ctx.send(out.peer.storage, message)
+
+    def _send_again(self, out: _Outgoing) -> None:
+        """Repeat what is not acknowledged: it was lost, or the learner took nothing because its disk has fallen behind."""
+        ctx = self._ctx
+        if out.message is None or out.reading or out.is_wanted or ctx.now < out.sent_at + out.again_s:
+            return
+        out.sent_at = ctx.now
+        # The link may be what is slow: then a repeat makes it slower.
+        out.again_s = min(2 * out.again_s, ctx.settings.stream_silence_s / 4)
+        ctx.send(out.peer.storage, out.message)
 
     def acknowledged(self, sender: str, message: SnapshotAck) -> None:
-        """The learner took a piece: read the next one."""
+        """The learner took a piece: read the next one; or everything is durable there: the stream is over."""
         out = self._outgoing.get(message.stream)
         if out is None or out.peer.storage != sender or message.copy != out.peer.added:
             return
         if message.aborted:
             self._end(out)
+        elif isinstance(out.message, SnapshotRows) and out.message.last and message.piece == out.piece:
+            self._end(out)
+            if out.is_current():
+                # The other connection may be slower: without this, the next entry would begin a second snapshot.
+                out.lead.ack(sender, Ack(message.shard, message.copy, message.epoch, out.base, True))
         elif message.piece == out.piece and not out.reading:
             out.moved_at = self._ctx.now
             out.is_wanted = True
@@ -205,16 +239,16 @@ class CatchUp:
         piece = SnapshotRows(
             copy.shard, out.peer.added, out.lead.epoch, out.stream, out.piece, rows, remembered, is_last
         )
-        self._ctx.send(out.peer.storage, piece)
-        if is_last:
-            # The rest is the learner's: its acknowledgement of the base says that the snapshot took its place.
-            self._end(out)
+        self._send(out, piece)
 
     def _end(self, out: _Outgoing) -> None:
         self._outgoing.pop(out.stream, None)
-        if out.peer.stream == out.stream:
-            out.peer.stream = 0
-            out.peer.resent_at = self._ctx.now
+        lead, peer = out.lead, out.peer
+        if peer.stream == out.stream:
+            peer.stream = 0
+            peer.resent_at = self._ctx.now
+            if peer.match >= out.base and out.is_current():
+                lead.desk.unsent[lead] = None  # It has acknowledged the base already: the tail may follow at once.
 
     # --- snapshots in -------------------------------------------------------------------------------------------
 
@@ -223,6 +257,8 @@ class CatchUp:
         ctx, shard = self._ctx, self._ctx.shard(copy.shard)
         known = self._incoming.get(copy.shard)
         if known is not None and known.begin.stream == message.stream and known.sender == sender:
+            if not known.piece:
+                self._acknowledge(sender, message, 0)
             return
         busy = len(self._incoming) - (known is not None) >= ctx.settings.streams_max
         is_finishing = known is not None and known.finishing
@@ -245,12 +281,15 @@ class CatchUp:
         self._acknowledge(sender, message, 0)
 
     def rows(self, copy: LocalCopy, sender: str, message: SnapshotRows) -> None:
-        """Take in the next piece; the last one swaps the snapshot in."""
+        """Take in the next piece; the last one swaps the snapshot in and is acknowledged when that is durable."""
         incoming = self._incoming.get(copy.shard)
         if incoming is None or incoming.begin.stream != message.stream or incoming.sender != sender:
             self._acknowledge(sender, message, 0, aborted=True)
             return
-        if incoming.finishing or message.piece != incoming.piece + 1:
+        if incoming.finishing or message.piece > incoming.piece + 1:
+            return
+        if message.piece <= incoming.piece:
+            self._acknowledge(sender, message, incoming.piece)
             return
         incoming.piece, incoming.moved_at = message.piece, self._ctx.now
         orders = self._ctx.step.orders
@@ -281,6 +320,7 @@ class CatchUp:
         if copy.aligned:
             copy.acked = base[1]
             ctx.send_synced(incoming.sender, Ack(shard, added, begin.epoch, base[1], True))
+            ctx.send_synced(incoming.sender, SnapshotAck(shard, added, begin.epoch, begin.stream, incoming.piece))
 
     def _acknowledge(
         self, sender: str, message: SnapshotBegin | SnapshotRows, piece: int, *, aborted: bool = False
@@ -301,10 +341,10 @@ class CatchUp:
         ctx = self._ctx
         silence_s = ctx.settings.stream_silence_s
         for out in list(self._outgoing.values()):
-            lead = out.lead
-            is_current = lead.desk.leads.get(lead.copy.shard) is lead and lead.peers.get(out.peer.storage) is out.peer
-            if not is_current or not ctx.is_up(out.peer.storage) or ctx.now >= out.moved_at + silence_s:
+            if not out.is_current() or not ctx.is_up(out.peer.storage) or ctx.now >= out.moved_at + silence_s:
                 self._end(out)
+            else:
+                self._send_again(out)
         for shard, incoming in list(self._incoming.items()):
             if not incoming.finishing and ctx.now >= incoming.moved_at + silence_s:
                 self.abort(shard)

@@ -150,7 +150,10 @@ class SnapshotRows(Struct, frozen=True, array_like=True, tag=13):
 
 
 class SnapshotAck(Struct, frozen=True, array_like=True, tag=14, gc=False):
-    """Learner to primary: pieces up to ``piece`` are taken (0: begun). ``aborted``: start again later."""
+    """Learner to primary: pieces up to ``piece`` are taken (0: begun); the last one: the snapshot is in place and durable.
+
+    ``aborted``: start again later.
+    """
 
     shard: int
     copy: int

@@ -33,7 +33,9 @@ class ReplicationSettings:
     node_pending_bytes_max: int = 64 << 20
     """Pending writes of all shards that this node leads."""
     waiting_writes_max: int = 1_000
-    """Writes of one shard that wait for a new primary to begin."""
+    """Writes of one shard that wait for a new primary to begin, or for a hand-over; their bytes are bounded as if pending."""
+    drain_wait_s: float = 0.03
+    """A shard with something uncommitted for so long after it stopped admitting is left out of a hand-over (L6)."""
     chunk_bytes_max: int = 512 << 10
     """One message of catching up: entries or rows."""
     window_bytes_max: int = 4 << 20
@@ -41,7 +43,7 @@ class ReplicationSettings:
     streams_max: int = 2
     """Snapshots going out of this node at once, and coming in."""
     stream_silence_s: float = 5.0
-    """A snapshot whose next piece is not acknowledged for so long is given up."""
+    """A snapshot whose next piece is not acknowledged for so long, however often it was sent again, is given up."""
 
     def __post_init__(self) -> None:
         assert self.pending_bytes_max >= 4 << 20, "a shard must be able to hold one log entry"

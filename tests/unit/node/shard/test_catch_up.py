@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from ringkeep_core.mapchanges import Failover, RemoveCopy, Unfit
 from ringkeep_node.machines.documents import CopyState, Remembered, Row
@@ -162,9 +163,57 @@ def test_after_the_snapshot_entries_are_sent_from_its_base_on() -> None:
         _took(bench, begin, piece)
         _rows_read(bench, rows)  # type: ignore[arg-type]  # rows of the kind that is asked for
     bench.said("c", Append)
-    bench.hear("c", Ack(0, FIRST, 1, begin.base_sn, True))
+    _took(bench, begin, 2)
 
     assert [(message.prev_sn, len(message.entries)) for message in bench.said("c", Append)] == [(begin.base_sn, 1)]
+    assert bench.lead().peers["c"].match == begin.base_sn
+
+
+def test_the_tail_follows_whichever_of_the_two_acknowledgements_of_the_base_comes_first() -> None:
+    bench = _sender()
+    begin = _streaming(bench)
+    bench.write("after", key="after")
+    for piece, rows in enumerate((ROWS, [KEPT])):
+        _took(bench, begin, piece)
+        _rows_read(bench, rows)  # type: ignore[arg-type]  # rows of the kind that is asked for
+    bench.said("c", Append)
+    bench.hear("c", Ack(0, FIRST, 1, begin.base_sn, True))
+    before = bench.said("c", Append)
+    _took(bench, begin, 2)
+
+    assert (before, [message.prev_sn for message in bench.said("c", Append)]) == ([], [begin.base_sn])
+
+
+def test_a_stream_is_not_over_before_the_learner_has_everything_on_disk() -> None:
+    bench = _sender()
+    begin = _streaming(bench)
+    for piece, rows in enumerate((ROWS, [KEPT])):
+        _took(bench, begin, piece)
+        _rows_read(bench, rows)  # type: ignore[arg-type]  # rows of the kind that is asked for
+    sent = bench.said("c", SnapshotRows)
+    bench.wait(0.45)
+    peer = bench.lead().peers["c"]
+    during = (peer.stream, peer.match, bench.said("c", SnapshotRows))
+    _took(bench, begin, 2)
+
+    assert (during, peer.stream, peer.match) == ((begin.stream, 0, sent[-1:]), 0, begin.base_sn)
+
+
+def test_what_a_learner_does_not_take_is_sent_again_ever_more_rarely() -> None:
+    bench = _sender()
+    begin = _streaming(bench)
+    bench.wait(0.45)
+    begins = bench.said("c", SnapshotBegin)
+    _took(bench, begin, 0)
+    _rows_read(bench, ROWS, more=True)
+    times = []
+    for _ in range(44):
+        bench.wait(0.1)
+        times += [round(bench.now - 100.0, 1)] * len(bench.said("c", SnapshotRows))
+    _took(bench, begin, 1)
+
+    assert (begins, len(times), len(bench.reads)) == ([begin], 5, 1)
+    assert [later - sooner > 0.2 for sooner, later in pairwise(times)] == [True] * 4
 
 
 def test_only_so_many_snapshots_leave_a_node_at_once_and_the_next_begins_when_one_is_over() -> None:
@@ -193,7 +242,7 @@ def test_only_so_many_snapshots_leave_a_node_at_once_and_the_next_begins_when_on
             _log_read(bench, None)
 
     assert second == []
-    assert len(bench.said("c", SnapshotBegin)) + len(bench.said("d", SnapshotBegin)) == 1
+    assert len({again.stream for name in "cd" for again in bench.said(name, SnapshotBegin)}) == 1
 
 
 def test_a_stream_that_stands_still_or_whose_peer_is_gone_is_given_up() -> None:
@@ -312,13 +361,35 @@ def test_while_it_comes_in_nothing_is_appended_and_afterwards_everything_is() ->
     assert (bench.said("b", Ack), bench.copy().handed) == ([Ack(0, FIRST, 3, 31)], 31)
 
 
-def test_pieces_out_of_order_and_repeated_ones_are_ignored() -> None:
+def test_the_last_piece_is_acknowledged_when_the_snapshot_is_in_place_and_durable() -> None:
+    bench = _learner()
+    for message in (_begin(), _piece(1, ROWS), _piece(2, last=True), _piece(2, last=True)):
+        bench.hear("b", message)
+    taken = bench.said("b", SnapshotAck)
+    bench.syncs = False
+    _installed(bench)
+    early = bench.said("b", SnapshotAck)
+    bench.sync()
+
+    assert (taken, early, bench.said("b", SnapshotAck)) == ([_answer(0), _answer(1)], [], [_answer(2)])
+
+
+def test_pieces_out_of_order_are_ignored_and_repeated_ones_are_acknowledged_again() -> None:
     bench = _learner()
     bench.hear("b", _begin())
     for number in (2, 1, 1, 3):
         bench.hear("b", _piece(number, ROWS))
 
     assert [type(order) for order in bench.orders] == [InstallBegin, InstallRows]
+    assert bench.said("b", SnapshotAck) == [_answer(0), _answer(1), _answer(1)]
+
+
+def test_a_repeated_begin_is_acknowledged_again() -> None:
+    bench = _learner()
+    bench.hear("b", _begin())
+    bench.hear("b", _begin())
+
+    assert (bench.orders, bench.said("b", SnapshotAck)) == ([InstallBegin(0, FIRST)], [_answer(0), _answer(0)])
 
 
 def test_a_repeated_begin_starts_nothing_again() -> None:
