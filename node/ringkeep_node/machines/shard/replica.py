@@ -26,11 +26,43 @@ from ringkeep_node.machines.shard.messages import (
     SnapshotRows,
     Tail,
     TailAsk,
+    encode_message,
 )
 from ringkeep_node.machines.shard.proposals import Proposals
 from ringkeep_node.machines.shard.reconciliation import Reconciled, reconcile
 
+MESSAGE_BYTES = 500
+"""What the objects of a kept message take, without what it carries."""
 FromPrimary = Append | TailAsk | EpochEnd | EpochAsk | Fetch | SnapshotBegin | SnapshotRows
+
+
+class _Early:
+    """Messages that are ahead of their map: the latest of each shard, the latest heard of all, bounded in bytes.
+
+    What is forgotten is sent again by whoever said it.
+    """
+
+    __slots__ = ("_bytes", "_bytes_max", "_messages")
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._messages: dict[int, tuple[str, str, FromPrimary, int]] = {}
+
+    def keep(self, sender: str, boot: str, message: FromPrimary) -> None:
+        self.take(message.shard)
+        size = MESSAGE_BYTES + len(encode_message(message))
+        self._messages[message.shard] = (sender, boot, message, size)
+        self._bytes += size
+        while self._bytes > self._bytes_max:
+            self.take(next(iter(self._messages)))
+
+    def take(self, shard: int) -> tuple[str, str, FromPrimary] | None:
+        found = self._messages.pop(shard, None)
+        if found is None:
+            return None
+        self._bytes -= found[3]
+        return found[:3]
 
 
 class Replica:
@@ -41,7 +73,7 @@ class Replica:
     def __init__(self, ctx: Context, proposals: Proposals) -> None:
         self._ctx = ctx
         self._proposals = proposals
-        self._early: dict[int, tuple[str, str, FromPrimary]] = {}
+        self._early = _Early(ctx.settings.early_bytes_max)
 
     def follow(self, sender: str, boot: str, message: FromPrimary) -> LocalCopy | None:
         """Return the copy this message may act on, promised to its epoch; None if the message is refused."""
@@ -52,7 +84,7 @@ class Replica:
         shard, epoch = ctx.shard(message.shard), message.epoch
         if epoch > shard.epoch:
             # The map that made this epoch is on its way: taken up when it is held.
-            self._early[message.shard] = (sender, boot, message)
+            self._early.keep(sender, boot, message)
             return None
         if epoch < copy.promised or epoch < shard.epoch:
             return None
@@ -64,7 +96,7 @@ class Replica:
 
     def early(self, shard: int) -> tuple[str, str, FromPrimary] | None:
         """Return and forget a message that came before its map."""
-        return self._early.pop(shard, None)
+        return self._early.take(shard)
 
     def append(self, sender: str, boot: str, message: Append) -> None:
         """Take entries in if they continue this copy's verified log."""

@@ -36,6 +36,8 @@ class ReplicationSettings:
     """Writes of one shard that wait for a new primary to begin, or for a hand-over; their bytes are bounded as if pending."""
     drain_wait_s: float = 0.03
     """A shard with something uncommitted for so long after it stopped admitting is left out of a hand-over (L6)."""
+    early_bytes_max: int = 4 << 20
+    """Messages kept that came before the map they belong to, of all shards; the oldest are forgotten."""
     chunk_bytes_max: int = 512 << 10
     """One message of catching up: entries or rows."""
     window_bytes_max: int = 4 << 20

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from ringkeep_core.mapchanges import Boot, Failover, Unfit
 from ringkeep_node.machines.records import Kind
 from ringkeep_node.machines.shard.messages import Ack, Append, Commits, EpochAsk, EpochEnd, Tail, TailAsk
+from ringkeep_node.machines.shard.settings import ReplicationSettings
 from ringkeep_testing.maps import FIRST, shard
 from ringkeep_testing.shard_bench import Bench, append_of, begin_entry, put_entry, recovered_copy
 
@@ -106,6 +108,19 @@ def test_of_messages_that_are_ahead_the_latest_is_kept() -> None:
     bench.change(Failover(0, 1, "b", ("a", "b")))
 
     assert (bench.said("b", Tail), bench.last_sn) == ([], 1)
+
+
+def test_of_messages_that_are_ahead_only_so_many_bytes_are_kept_and_the_oldest_go() -> None:
+    bench = Bench(*[shard("c a b")] * 4, settings=ReplicationSettings(early_bytes_max=5000))
+    bench.up("b", "c")
+    big = put_entry(2, 1, value="v" * 1500)
+    for number in (0, 1, 2, 2, 3):
+        bench.hear("b", replace(append_of([big]), shard=number))
+    kept = [number for number in range(4) if bench.machine._replica.early(number) is not None]
+    for number in (0, 1):
+        bench.hear("b", replace(append_of([big]), shard=number))
+
+    assert (kept, [bench.machine._replica.early(number) is not None for number in (0, 1)]) == ([2, 3], [True, True])
 
 
 def test_a_log_with_another_end_asks_where_its_last_epoch_ends_and_not_too_often() -> None:
