@@ -226,6 +226,10 @@ class Control:
         """Hand a change to the leader and forget it: the map shows whether it was applied."""
         self._submit(change, 0, now)
 
+    def reconfigure(self, configuration: Configuration, *, now: float) -> None:
+        """Have Raft take the next step of the configuration, if this node leads; the configuration shows whether it did."""
+        self.raft.propose_configuration(configuration, now=now)
+
     def propose_tracked(self, change: MapChange, *, deadline: float, now: float) -> int:
         """Hand a change to the leader until its outcome is known; returns the number ``outcomes`` will name."""
         self._numbers += 1

@@ -7,6 +7,9 @@ entries from Raft, whose core hands out only what is durable here. Everybody els
 any member; they count once their records are synced. Versions never go back. Every node keeps the newest entries in
 memory, to answer pulls and to bring a peer up to date with the answer to its ping.
 
+A node may vote, then not, then vote again. What it pulls is replayed after a restart on the newest whole map among its
+pulled records, so the first answer it pulls after Raft has moved the map carries the whole map to the disk with it.
+
 Source: replication.md, "The shard map"; counterexamples.md S4 and L11.
 """
 
@@ -33,13 +36,16 @@ class HeldMap:
     """The newest map on this node's disk, or None before it belongs to a cluster; ``through`` is the Raft index up to
     which it is known current."""
 
-    def __init__(self, shard_map: ShardMap | None = None, through: int = 0) -> None:
+    def __init__(self, shard_map: ShardMap | None = None, through: int = 0, *, pulled: bool = False) -> None:
+        """``pulled``: the map was pulled, as a whole, into this disk's records."""
         self.map = shard_map
         self.through = through
         self._recent: deque[tuple[int, bytes]] = deque(maxlen=RECENT_ENTRIES_MAX)
         self._recent_after = through
         self._pulled_through = through
         self._pulled_entries = 0
+        self._chained = pulled
+        """Whether the pulled records on disk, or on their way, give the newest map: else entries have no base there."""
         self._unsynced: deque[tuple[int, MapEntries | MapWhole]] = deque()
 
     # --- from Raft -----------------------------------------------------------------------------------------------
@@ -51,6 +57,12 @@ class HeldMap:
 
         ``voters`` are the members of the Raft configuration as of this entry: they cannot leave.
         """
+        done = self._commit(index, payload, voters)
+        if done is not None and done[1].map.index == index:
+            self._chained = False
+        return done
+
+    def _commit(self, index: int, payload: bytes, voters: Collection[str] = ()) -> tuple[MapChange, Applied] | None:
         if index <= self.through or self.map is None:
             return None
         return self._apply(index, payload, voters)
@@ -62,6 +74,12 @@ class HeldMap:
 
     def installed(self, data: bytes, index: int) -> bool:
         """Take the whole map of a Raft snapshot that is on this disk. Returns whether it is newer."""
+        if not self._install(data, index):
+            return False
+        self._chained = False
+        return True
+
+    def _install(self, data: bytes, index: int) -> bool:
         if self.map is not None and index <= self.through:
             return False
         self.map, self.through = decode_map(data), index
@@ -82,17 +100,24 @@ class HeldMap:
                 return []
             if self.map is None and not self._unsynced:
                 return []
+            if not self._chained and self._unsynced:
+                return []  # Raft moved the map while an answer was on its way: pull again when that is settled.
             records = [
                 Record(Kind.MAP_ENTRY, NO_SHARD, 0, 0, index, payload)
                 for index, payload in message.entries
                 if index > self._pulled_through
             ]
             self._pulled_entries += len(records)
+            if records and not self._chained:
+                assert self.map is not None
+                records.insert(0, Record(Kind.MAP_SNAPSHOT, NO_SHARD, 0, 0, self.through, encode_map(self.map)))
+                self._chained = True
         else:
             if message.through <= self._pulled_through:
                 return []
             records = [Record(Kind.MAP_SNAPSHOT, NO_SHARD, 0, 0, message.through, message.data)]
             self._pulled_entries = 0
+            self._chained = True
         if not records:
             # Nothing changed the map up to there: this waits for what is on its way to the disk, or for nothing.
             if not self._unsynced:
@@ -103,16 +128,20 @@ class HeldMap:
         self._unsynced.append((step, message))
         return records
 
+    def replayed(self, record: Record) -> None:
+        """Take an entry that was pulled before a restart: it follows the whole map found on this disk."""
+        self._commit(record.sn, record.payload)
+
     def synced(self, step: int) -> list[tuple[MapChange, Applied]]:
         """Act on the pulled answers whose records are durable now. Returns what changed, in order."""
         changes: list[tuple[MapChange, Applied]] = []
         while self._unsynced and self._unsynced[0][0] <= step:
             _, message = self._unsynced.popleft()
             if isinstance(message, MapWhole):
-                self.installed(message.data, message.through)
+                self._install(message.data, message.through)
                 continue
             for index, payload in message.entries:
-                applied = self.committed(index, payload)
+                applied = self._commit(index, payload)
                 if applied is not None:
                     changes.append(applied)
             self.passed(message.through)
@@ -126,6 +155,7 @@ class HeldMap:
         if self._pulled_entries < PULLED_ENTRIES_MAX or self._unsynced or self.map is None:
             return None
         self._pulled_entries = 0
+        self._chained = True
         return Record(Kind.MAP_SNAPSHOT, NO_SHARD, 0, 0, self.through, encode_map(self.map))
 
     def answer(self, after: int) -> MapEntries | MapWhole | None:
@@ -162,9 +192,9 @@ def recovered_map(snapshot: bytes | None, through: int, entries: Sequence[Record
         first = decode_map(snapshot) if snapshot is not None else None
     except msgspec.DecodeError as error:
         raise BadFrame("the map in the log is damaged") from error
-    held = HeldMap(first, 0 if first is None else first.index)
+    held = HeldMap(first, 0 if first is None else first.index, pulled=first is not None)
     for record in entries:
-        held.committed(record.sn, record.payload)
+        held.replayed(record)
     if first is not None:
         held.passed(through)
     return held

@@ -37,6 +37,14 @@ def boot(counter: int) -> bytes:
 
 def held_through(index: int) -> HeldMap:
     """A member that holds the bootstrap map and boot entries 2..index."""
+    held = HeldMap(first_map(), 1, pulled=True)
+    for at in range(2, index + 1):
+        held.replayed(Record(Kind.MAP_ENTRY, NO_SHARD, 0, 0, at, boot(at)))
+    return held
+
+
+def voted_through(index: int) -> HeldMap:
+    """A voter that holds the bootstrap map and boot entries 2..index by Raft."""
     held = HeldMap(first_map(), 1)
     for at in range(2, index + 1):
         assert held.committed(at, boot(at)) is not None
@@ -239,3 +247,46 @@ def test_after_many_pulled_entries_the_log_gets_the_whole_map_once() -> None:
     assert whole is not None and held.map is not None
     assert (whole.kind, whole.sn, whole.payload) == (Kind.MAP_SNAPSHOT, held.through, encode_map(held.map))
     assert held.compacted() is None
+
+
+def replay(records: list[Record]) -> HeldMap:
+    """What a restart makes of the map records on the disk."""
+    base = max(at for at, record in enumerate(records) if record.kind == Kind.MAP_SNAPSHOT)
+    after = records[base + 1 :]
+    return recovered_map(records[base].payload, max(record.sn for record in records), after)
+
+
+def test_who_voted_before_writes_the_whole_map_under_the_first_entries_it_pulls() -> None:
+    held = voted_through(3)
+
+    records = held.pulled(MapEntries(3, ((4, boot(4)),), 4), step=7)
+    held.synced(7)
+    restarted = replay(records)
+
+    assert [record.kind for record in records] == [Kind.MAP_SNAPSHOT, Kind.MAP_ENTRY]
+    assert (restarted.map, restarted.through) == (held.map, 4)
+    assert [record.kind for record in held.pulled(MapEntries(4, ((5, boot(5)),), 5), step=8)] == [Kind.MAP_ENTRY]
+
+
+def test_who_votes_in_between_loses_nothing_of_what_it_pulls_afterwards() -> None:
+    held = held_through(1)
+    disk = [Record(Kind.MAP_SNAPSHOT, NO_SHARD, 0, 0, 1, encode_map(first_map()))]
+
+    disk += held.pulled(MapEntries(1, ((2, boot(2)),), 2), step=7)
+    held.synced(7)
+    held.committed(3, boot(3))
+    disk += held.pulled(MapEntries(3, ((4, boot(4)),), 4), step=8)
+    held.synced(8)
+
+    assert replay(disk).map == held.map
+
+
+def test_nothing_is_pulled_on_top_of_an_answer_that_raft_overtook_before_it_was_on_disk() -> None:
+    held = held_through(1)
+
+    held.pulled(MapEntries(1, ((2, boot(2)),), 2), step=7)
+    held.committed(2, boot(2))
+    held.committed(3, boot(3))
+    records = held.pulled(MapEntries(3, ((4, boot(4)),), 4), step=8)
+
+    assert records == []

@@ -57,6 +57,7 @@ class Leadership:
         self.lag_s = 0.0
         self.heartbeat_due = now + settings.heartbeat_s
         self._peers: dict[str, Progress] = {}
+        self._departing: dict[str, float] = {}
         self._round = self._confirmed = 0
         self._round_wanted_at: float | None = None
         self._reads = LeaderReads(settings.reads_max)
@@ -112,9 +113,16 @@ class Leadership:
         reason = membership.refusal(before, after)
         if reason is not None:
             return reason
+        added = [voter for voter in after.voters if voter not in before.voters]
+        return None if all(self.is_level(voter) for voter in added) else "not_caught_up"
+
+    def is_level(self, member: str) -> bool:
+        """Return whether a member of the configuration holds nearly all of the log: as a voter it would hold up nobody."""
+        if member == self._me:
+            return True
+        peer = self._peers.get(member)
         behind = self._log.last_index - self._settings.caught_up_entries
-        added = (self._peers[voter] for voter in after.voters if voter not in before.voters and voter != self._me)
-        return "not_caught_up" if any(peer.match < behind or not peer.match for peer in added) else None
+        return peer is not None and 0 < peer.match >= behind
 
     def _append(self, kind: int, payload: bytes) -> Proposed:
         entry = Entry(self._term, self._log.last_index + 1, kind, payload)
@@ -124,14 +132,18 @@ class Leadership:
         return Proposed(entry.term, entry.index)
 
     def _reconfigure(self, first_sent: int, now: float) -> None:
-        """Follow the configuration in effect: new members are probed, those that left are forgotten.
+        """Follow the configuration in effect: new members are probed, those that left are told so and then forgotten.
 
         ``first_sent`` is the index of the entry that goes with the change, so that a new member is probed at once even
-        if nothing is proposed after it.
+        if nothing is proposed after it. Who leaves gets the log until the entry that removes it is committed there:
+        otherwise it would take itself for a voter, and stand for election, for as long as it runs.
         """
         members = [member for member in self._log.configuration.members() if member != self._me]
+        ends = now + self._settings.election_s_max
+        self._departing = {member: self._departing.get(member, ends) for member in self._peers if member not in members}
         self._peers = {
-            member: self._peers.get(member) or Progress(next_index=first_sent, now=now) for member in members
+            member: self._peers.get(member) or Progress(next_index=first_sent, now=now)
+            for member in (*members, *self._departing)
         }
         if self._transfer and self._transfer.to not in self._log.configuration.voters:
             self._transfer = None
@@ -183,6 +195,12 @@ class Leadership:
             if told > peer.commit_told:
                 peer.commit_told = told
                 self._outbox.now(to, Heartbeat(self._term, told, 0))
+        if self._departing:
+            self._forget([it for it in self._departing if self._peers[it].commit_told >= self._log.configuration_index])
+
+    def _forget(self, departed: list[str]) -> None:
+        for member in departed:
+            del self._departing[member], self._peers[member]
 
     def _send_append(self, to: str, peer: Progress, *, empty: bool = False) -> None:
         log, previous = self._log, peer.next - 1
@@ -278,6 +296,7 @@ class Leadership:
             self._transfer = None
         if now < self.heartbeat_due:
             return
+        self._forget([member for member, ends in self._departing.items() if now >= ends])
         heard = membership.reached_by_majority(
             [inf if voter == self._me else self._peers[voter].heard_at for voter in self._log.configuration.voters]
         )

@@ -266,6 +266,10 @@ class Raft:
             return NotLeader(self._leader)
         return self._leadership.propose_configuration(configuration, now=now)
 
+    def is_level(self, member: str) -> bool:
+        """Return whether, as this leader sees it, a voter or learner holds nearly all of the log. False elsewhere."""
+        return self._leadership is not None and self._leadership.is_level(member)
+
     def read_index(self, token: int, *, now: float) -> None:
         """Ask for a commit index that is confirmed after this call; the answer is in ``reads`` or ``reads_failed``.
 

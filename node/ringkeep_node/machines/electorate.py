@@ -1,0 +1,129 @@
+"""Who votes: the next single step from the Raft configuration there is to the one the members call for.
+
+    member --chosen--> learner --level with the log--> voter --no longer chosen--> out
+                                                        leader not chosen: hands leadership over first
+
+As many vote as the number of members says (1, 2, 3, 3, then 5), spread over zones, whoever votes already before anybody
+else. One step at a time: the Raft core refuses a second one while the first is not committed, and every step leaves a
+configuration whose living voters are a majority of it, so that no step can stop the group. What a leader killed midway
+had done is seen in the configuration itself; its successor goes on from there.
+
+Source: replication.md, "Raft group" (voters, replacement) and "Leave"; Ongaro's thesis 4.1 and 4.2.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import Struct
+
+from ringkeep_node.machines.raft.membership import majority
+from ringkeep_node.machines.raft.messages import Configuration
+
+
+class Elector(Struct, frozen=True):
+    """A registered member as a candidate for a vote.
+
+    ``lives``: nobody's verdict is against it. ``stays``: it is wanted, not draining, and not dead for longer than the
+    grace. ``carries``: it has weight; pure gateways vote only where too few others are there.
+    """
+
+    storage: str
+    name: str
+    zone: str = ""
+    lives: bool = True
+    stays: bool = True
+    carries: bool = True
+
+
+class Handover(Struct, frozen=True):
+    """Leadership goes to the voter ``to`` before the leader's own vote goes."""
+
+    to: str
+
+
+def chosen(electors: Sequence[Elector], configuration: Configuration, wanted: Callable[[int], int]) -> tuple[str, ...]:
+    """Return the storage ids that should vote, by name.
+
+    Args:
+        electors: all registered members.
+        configuration: who votes now: they come first, then learners, then whoever lives.
+        wanted: how many of so many members vote.
+    """
+    staying = [elector for elector in electors if elector.stays]
+    carrying = [elector for elector in staying if elector.carries]
+    voters, learners = set(configuration.voters), set(configuration.learners)
+    able = [elector for elector in carrying or staying if elector.lives or elector.storage in voters]
+    able.sort(key=lambda it: (it.storage not in voters, it.storage not in learners, it.name))
+    count = min(wanted(len(carrying or staying)), len(able))
+    cap = _zone_cap(able, count)
+    taken: list[Elector] = []
+    per_zone: dict[str, int] = {}
+    for elector in able:
+        if len(taken) < count and per_zone.get(elector.zone, 0) < cap:
+            taken.append(elector)
+            per_zone[elector.zone] = per_zone.get(elector.zone, 0) + 1
+    return tuple(elector.storage for elector in sorted(taken, key=lambda it: it.name))
+
+
+def _zone_cap(able: Sequence[Elector], count: int) -> int:
+    """Return the smallest bound per zone under which ``count`` voters can still be found."""
+    sizes: dict[str, int] = {}
+    for elector in able:
+        sizes[elector.zone] = sizes.get(elector.zone, 0) + 1
+    cap = 1
+    while sum(min(size, cap) for size in sizes.values()) < count:
+        cap += 1
+    return cap
+
+
+def next_step(
+    electors: Sequence[Elector],
+    configuration: Configuration,
+    *,
+    leader: str,
+    is_level: Mapping[str, bool],
+    wanted: Callable[[int], int],
+) -> Configuration | Handover | None:
+    """Return the next change of the configuration, to whom leadership goes first, or None if nothing can be done now.
+
+    Args:
+        electors: all registered members; a voter that is not among them has left or lost its disk.
+        leader: the storage id of this leader.
+        is_level: for learners and voters, whether their log has nearly everything.
+    """
+    target = chosen(electors, configuration, wanted)
+    if not target:
+        return None
+    living = {elector.storage for elector in electors if elector.lives}
+    voters, learners = configuration.voters, configuration.learners
+    missing = tuple(storage for storage in target if storage not in voters)
+    if set(learners) != set(missing):
+        return Configuration(voters, missing)
+    for storage in missing:
+        grown = (*voters, storage)
+        if storage in living and is_level.get(storage, False) and _can_decide(grown, living):
+            return Configuration(grown, tuple(learner for learner in learners if learner != storage))
+    if missing:
+        return None
+    return _without_surplus(configuration, target, living, leader)
+
+
+def _without_surplus(
+    configuration: Configuration, target: tuple[str, ...], living: set[str], leader: str
+) -> Configuration | Handover | None:
+    surplus = [voter for voter in configuration.voters if voter not in target]
+    # The dead first: what remains has the greater share of living voters. The leader itself goes last.
+    for storage in sorted(surplus, key=lambda it: (it == leader, it in living, it)):
+        rest = tuple(voter for voter in configuration.voters if voter != storage)
+        if not _can_decide(rest, living):
+            continue
+        if storage == leader:
+            heirs = [voter for voter in target if voter in living]
+            return Handover(heirs[0]) if heirs else None
+        return Configuration(rest, configuration.learners)
+    return None
+
+
+def _can_decide(voters: tuple[str, ...], living: set[str]) -> bool:
+    return sum(voter in living for voter in voters) >= majority(voters)
