@@ -79,7 +79,7 @@ class AddLearner(Struct, frozen=True, array_like=True, tag="learner"):
 
 
 class RemoveCopy(Struct, frozen=True, array_like=True, tag="remove"):
-    """A copy outside in_sync and eligible is given up."""
+    """A copy outside eligible is given up: a learner, or a member of in_sync that enough others stand in for."""
 
     shard: int
     revision: int
@@ -107,7 +107,10 @@ ShardChange = Shrink | Grow | Failover | Move | AddLearner | RemoveCopy | Unfit 
 
 
 class ShardChanges(Struct, frozen=True, array_like=True, tag="shards"):
-    """Changes of many shards in one entry; each stands or falls alone."""
+    """Changes of many shards in one entry; each stands or falls alone.
+
+    They are applied in order, so several changes of one shard name revisions that follow on each other.
+    """
 
     changes: tuple[ShardChange, ...]
     reason: str

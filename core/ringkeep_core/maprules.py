@@ -34,6 +34,11 @@ from ringkeep_core.shardmap import (
 from ringkeep_core.shardrules import Ground, Refusal, changed_shard, departed, is_leaving, led_by, with_need
 
 COPIES_MAX = 7
+STREAMS_PER_NODE_MAX = 16
+STREAMS_MAX = 1024
+BYTES_PER_S_MAX = 1 << 40
+SWAPS_PER_HOUR_MAX = 3600
+DIGEST_CHARS_MAX = 64
 
 
 class Applied(Struct, frozen=True):
@@ -128,7 +133,7 @@ def reason_of(change: MapChange) -> str:
 
 
 def _shards_changed(shard_map: ShardMap, version: int, change: ShardChanges) -> Applied:
-    ground = Ground(shard_map.members, shard_map.wanted, shard_map.need_wanted(), version)
+    ground = Ground(shard_map.members, shard_map.wanted, shard_map.need_wanted(), shard_map.copies_wanted(), version)
     shards = list(shard_map.shards)
     outcomes: list[Refusal | None] = []
     for part in change.changes:
@@ -288,6 +293,11 @@ def _fault_of(wanted: Wanted) -> str:
         return f"min_in_sync is 1..{COPIES_MAX}, not {settings.min_in_sync}"
     if not 0 <= settings.grace_s < math.inf:
         return f"grace_s is a number of seconds, not {settings.grace_s}"
+    fault = _fault_of_limits(settings)
+    if fault:
+        return fault
+    if len(wanted.target_digest) > DIGEST_CHARS_MAX or wanted.target_version < 0:
+        return "target_digest and target_version are not what a planner writes"
     for name, want in wanted.members.items():
         if not is_node_name(name):
             return f"{name!r} is not a node name"
@@ -295,6 +305,19 @@ def _fault_of(wanted: Wanted) -> str:
             return f"the weight of {name} is a finite number from 0, not {want.weight}"
     if not any(want.weight > 0 and not want.draining for want in wanted.members.values()):
         return "nobody would hold the data: no member has weight and is not draining"
+    return ""
+
+
+def _fault_of_limits(settings: Settings) -> str:
+    """Return what is wrong with the limits of plans, or nothing."""
+    if not 1 <= settings.streams_per_node <= STREAMS_PER_NODE_MAX:
+        return f"streams_per_node is 1..{STREAMS_PER_NODE_MAX}, not {settings.streams_per_node}"
+    if not 1 <= settings.streams_max <= STREAMS_MAX:
+        return f"streams_max is 1..{STREAMS_MAX}, not {settings.streams_max}"
+    if not 0 <= settings.bytes_per_s <= BYTES_PER_S_MAX:
+        return f"bytes_per_s is 0 (no limit) or a number of bytes, not {settings.bytes_per_s}"
+    if not 0 <= settings.swaps_per_hour <= SWAPS_PER_HOUR_MAX:
+        return f"swaps_per_hour is 0..{SWAPS_PER_HOUR_MAX}, not {settings.swaps_per_hour}"
     return ""
 
 

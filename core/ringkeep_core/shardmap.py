@@ -105,19 +105,35 @@ class WantedMember(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True):
-    """Cluster-wide settings; part of the wanted state."""
+    """Cluster-wide settings; part of the wanted state.
+
+    ``grace_s`` is how long a dead member keeps its copies. A plan sends and receives ``streams_per_node`` snapshots at a
+    time at each node, ``streams_max`` in the cluster, and a node sends at most ``bytes_per_s`` of them (0: no limit).
+    With ``hot_spot_swaps`` heavy shards are swapped for light ones, at most ``swaps_per_hour`` times an hour.
+    """
 
     replication_factor: int = 3
     min_in_sync: int = 2
     grace_s: float = 300.0
+    streams_per_node: int = 1
+    streams_max: int = 16
+    bytes_per_s: int = 0
+    hot_spot_swaps: bool = False
+    swaps_per_hour: int = 12
 
 
 class Wanted(Struct, frozen=True):
-    """The wanted state: changed by compare-and-set on ``revision``; the leader turns it into plans."""
+    """The wanted state: changed by compare-and-set on ``revision``; the leader turns it into plans.
+
+    ``target_digest`` is what its author expects the target to be, made from the map at ``target_version``; empty if it has
+    no opinion. It binds nobody: a difference is reported, and the leader's target counts.
+    """
 
     revision: int
     members: dict[str, WantedMember]
     settings: Settings
+    target_digest: str = ""
+    target_version: int = 0
 
 
 class ShardMap(Struct, frozen=True, dict=True):
@@ -161,16 +177,22 @@ class ShardMap(Struct, frozen=True, dict=True):
         return member is not None and member.boot == boot
 
     def weighted_members(self) -> int:
-        """Return how many registered members may hold copies."""
+        """Return how many registered members may hold copies: wanted, of some weight, not draining."""
         members = self.wanted.members
         return sum(
-            1 for member in self.members.values() if (want := members.get(member.name)) is not None and want.weight > 0
+            1
+            for member in self.members.values()
+            if (want := members.get(member.name)) is not None and want.weight > 0 and not want.draining
         )
 
     def need_wanted(self) -> int:
         """Return the need a full-strength shard has: min(minInSync, replicationFactor, members with weight)."""
         settings = self.wanted.settings
         return max(1, min(settings.min_in_sync, settings.replication_factor, self.weighted_members()))
+
+    def copies_wanted(self) -> int:
+        """Return how many copies a shard should have: the replication factor, or all members that may hold one."""
+        return max(1, min(self.wanted.settings.replication_factor, self.weighted_members()))
 
 
 _encoder = msgspec.msgpack.Encoder()

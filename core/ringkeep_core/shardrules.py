@@ -5,6 +5,7 @@ compare-and-set on ``revision``; it yields either the next shard (revision + 1) 
 
     in_sync --Shrink--> learners (and eligible, while in_sync is short of need) --Grow, by the primary--> in_sync
     in_sync, eligible, learners --Unfit--> learners, as another copy
+    in_sync (while enough remain), learners --RemoveCopy--> nothing
     Failover: in_sync = the live of in_sync + eligible, a new epoch      Move: another of in_sync leads, a new epoch
 
 Source: replication.md rules 3, 4, 5; counterexamples.md S2, S3, S6; KIP-497, KIP-903.
@@ -41,6 +42,7 @@ class Ground(Struct, frozen=True):
     members: dict[str, Member]
     wanted: Wanted
     need_wanted: int
+    copies_wanted: int
     version: int
 
 
@@ -106,7 +108,7 @@ def changed_shard(ground: Ground, shard: Shard, change: ShardChange) -> Shard | 
         case AddLearner():
             return _with_learner(ground, shard, change)
         case RemoveCopy():
-            return _without_copy(shard, change)
+            return _without_copy(ground, shard, change)
         case Unfit():
             return _without_unfit(ground, shard, change)
         case Touch():
@@ -189,15 +191,20 @@ def _with_learner(ground: Ground, shard: Shard, change: AddLearner) -> Shard | R
     return next_shard(shard, in_sync=shard.in_sync, eligible=shard.eligible, learners=learners)
 
 
-def _without_copy(shard: Shard, change: RemoveCopy) -> Shard | Refusal:
+def _without_copy(ground: Ground, shard: Shard, change: RemoveCopy) -> Shard | Refusal:
+    """Rule 3, Handoff. A plan gives up a complete copy only when as many as are wanted remain without it."""
     copy = Copy(change.storage, change.added)
-    if copy not in shard.learners:
-        return Refusal("not_learner", f"{change.storage} holds no learner copy added at {change.added}")
+    if copy not in shard.in_sync and copy not in shard.learners:
+        return Refusal("not_held", f"{change.storage} holds no copy added at {change.added}")
     if copy in shard.eligible:
         return Refusal("is_complete", f"{change.storage} is eligible: it may be the copy that is needed")
-    return next_shard(
-        shard, in_sync=shard.in_sync, eligible=shard.eligible, learners=without(shard.learners, change.storage)
-    )
+    if change.storage == shard.primary.storage:
+        return Refusal("is_primary", "the primary is handed over before its copy is given up")
+    in_sync = without(shard.in_sync, change.storage)
+    enough = max(shard.need, ground.copies_wanted)
+    if copy in shard.in_sync and len(in_sync) < enough:
+        return Refusal("too_few_copies", f"{len(in_sync)} in-sync copies would remain of {enough}")
+    return next_shard(shard, in_sync=in_sync, eligible=shard.eligible, learners=without(shard.learners, change.storage))
 
 
 def _without_unfit(ground: Ground, shard: Shard, change: Unfit) -> Shard | Refusal:

@@ -19,6 +19,7 @@ import aiohttp
 from msgspec import Struct
 from xxhash import xxh3_64_hexdigest
 
+from ringkeep_core.electorate import voters_wanted
 from ringkeep_core.errors import BadFrame, BadRequest, Conflict
 from ringkeep_core.hashing import is_shard_count
 from ringkeep_core.ids import is_identity, is_node_name
@@ -62,11 +63,6 @@ class Founded(Struct, frozen=True):
     cluster_id: str
     first_map: ShardMap
     voters: tuple[str, ...]
-
-
-def voters_wanted(members: int) -> int:
-    """Return how many of so many members vote: 1, 2, 3, 3, then 5."""
-    return min(members, 3) if members < 5 else 5
 
 
 def check_request(request: BootstrapRequest, *, name: str, storage: str) -> None:
@@ -185,6 +181,5 @@ __all__ = [
     "ask_members",
     "check_request",
     "found",
-    "voters_wanted",
     "wait_for_cluster",
 ]

@@ -105,7 +105,7 @@ def test_s6e_the_last_complete_copies_stay_however_long_their_nodes_are_dead() -
     start = _map(shard("p", eligible="a"))
 
     assert refusal(start, RemoveCopy(0, 1, "a", FIRST)) == "is_complete"
-    assert refusal(start, RemoveCopy(0, 1, "p", FIRST)) == "not_learner"
+    assert refusal(start, RemoveCopy(0, 1, "p", FIRST)) == "is_primary"
 
 
 def test_s6f_a_second_member_raises_need_shard_by_shard_and_stops_no_write() -> None:

@@ -1,11 +1,12 @@
 """Boots, the wanted state, leaving, the first map (replication.md rules 0 and 8; counterexamples.md S1, S11, S12)."""
 
 import math
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from ringkeep_core.mapchanges import Boot, Grow, Leave, SetWanted, apply, bootstrap, check, reason_of
+from ringkeep_core.mapchanges import Boot, Grow, Leave, RemoveCopy, SetWanted, apply, bootstrap, check, reason_of
 from ringkeep_core.shardmap import (
     GENERATION_STEP,
     Copy,
@@ -18,7 +19,7 @@ from ringkeep_core.shardmap import (
     Wanted,
     WantedMember,
 )
-from ringkeep_testing.maps import FIRST, after, copies, member, refusal, shard, shard_map, wanted_with
+from ringkeep_testing.maps import FIRST, after, copies, member, refusal, shard, shard_after, shard_map, wanted_with
 
 NEXT = FIRST + 1
 
@@ -208,6 +209,42 @@ def test_members_that_make_no_sense_change_nothing(members: dict[str, WantedMemb
     start = shard_map("a b", [shard("a b")])
 
     assert refusal(start, SetWanted(Wanted(2, members, Settings()), "test")) == "bad_wanted"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(streams_per_node=0),
+        Settings(streams_per_node=17),
+        Settings(streams_max=0),
+        Settings(streams_max=1025),
+        Settings(bytes_per_s=-1),
+        Settings(bytes_per_s=1 << 41),
+        Settings(swaps_per_hour=-1),
+        Settings(swaps_per_hour=3601),
+    ],
+)
+def test_limits_of_plans_that_make_no_sense_change_nothing(settings: Settings) -> None:
+    start = shard_map("a b", [shard("a b")])
+
+    assert refusal(start, SetWanted(wanted_with(start, settings=settings), "test")) == "bad_wanted"
+
+
+@pytest.mark.parametrize("opinion", [{"target_digest": "f" * 65}, {"target_version": -1}])
+def test_an_opinion_of_the_target_that_no_planner_writes_is_refused(opinion: dict[str, Any]) -> None:
+    start = shard_map("a b", [shard("a b")])
+
+    assert refusal(start, SetWanted(replace(wanted_with(start), **opinion), "test")) == "bad_wanted"
+
+
+def test_a_drain_lowers_need_to_what_the_rest_can_reach() -> None:
+    start = shard_map("a b", [shard("a b")])
+    wanted = wanted_with(start)
+    wanted.members["b"] = WantedMember(draining=True)
+    result = after(start, SetWanted(wanted, "drain"))
+
+    assert result.shards[0] == Shard(1, 2, Primary("a", "a-1"), copies("a b"), (), (), 1)
+    assert shard_after(result, RemoveCopy(0, 2, "b", FIRST)).in_sync == copies("a")
 
 
 def test_lower_settings_lower_need_everywhere_at_once_and_empty_eligible() -> None:

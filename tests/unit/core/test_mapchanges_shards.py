@@ -17,8 +17,8 @@ from ringkeep_core.mapchanges import (
     Unfit,
     apply,
 )
-from ringkeep_core.shardmap import Copy, Primary, Settings, Shard, ShardMap
-from ringkeep_testing.maps import FIRST, after, copies, refusal, shard, shard_after, shard_map
+from ringkeep_core.shardmap import Copy, Primary, Settings, Shard, ShardMap, WantedMember
+from ringkeep_testing.maps import FIRST, after, copies, refusal, shard, shard_after, shard_map, wanted_with
 
 NEXT = FIRST + 1
 
@@ -190,14 +190,52 @@ def test_a_learner_that_holds_a_copy_is_unknown_or_draining_is_refused() -> None
     assert refusal(start, AddLearner(0, 1, "d")) == "draining"
 
 
-def test_only_a_copy_outside_in_sync_and_eligible_can_be_given_up() -> None:
+def test_a_learner_that_is_not_eligible_can_be_given_up() -> None:
     start = _abc(shard("a", eligible="b", learners="c"))
     result = shard_after(start, RemoveCopy(0, 1, "c", FIRST))
 
     assert result == Shard(1, 2, Primary("a", "a-1"), copies("a"), copies("b"), copies("b"), 2)
-    assert refusal(start, RemoveCopy(0, 1, "a", FIRST)) == "not_learner"
     assert refusal(start, RemoveCopy(0, 1, "b", FIRST)) == "is_complete"
-    assert refusal(start, RemoveCopy(0, 1, "c", FIRST - 1)) == "not_learner"
+    assert refusal(start, RemoveCopy(0, 1, "c", FIRST - 1)) == "not_held"
+
+
+def test_an_in_sync_copy_is_given_up_when_as_many_as_are_wanted_remain() -> None:
+    result = shard_after(_abc(shard("a b c d")), RemoveCopy(0, 1, "d", FIRST))
+
+    assert result == Shard(1, 2, Primary("a", "a-1"), copies("a b c"), (), (), 2)
+
+
+def test_an_in_sync_copy_stays_while_fewer_than_wanted_would_remain() -> None:
+    below_wanted = _abc(shard("a b c"))
+    below_need = _abc(shard("a b", need=2), settings=Settings(1, 1))
+
+    assert refusal(below_wanted, RemoveCopy(0, 1, "c", FIRST)) == "too_few_copies"
+    assert refusal(below_need, RemoveCopy(0, 1, "b", FIRST)) == "too_few_copies"
+
+
+def test_the_copies_wanted_are_those_that_wanted_members_of_weight_can_hold() -> None:
+    drained = shard_map("a b c", [shard("a b c")], draining="c")
+    without_weight = replace(drained, wanted=wanted_with(shard_map("a b c", []), c=0.0))
+    unlisted = replace(drained, wanted=replace(drained.wanted, members={"a": WantedMember(), "b": WantedMember()}))
+    unregistered = replace(
+        unlisted, wanted=replace(drained.wanted, members={name: WantedMember() for name in ("a", "b", "x")})
+    )
+
+    for start in (drained, without_weight, unlisted, unregistered):
+        assert shard_after(start, RemoveCopy(0, 1, "c", FIRST)).in_sync == copies("a b")
+
+
+def test_the_primarys_copy_is_never_given_up() -> None:
+    assert refusal(_abc(shard("a b c d")), RemoveCopy(0, 1, "a", FIRST)) == "is_primary"
+
+
+def test_changes_of_one_shard_in_one_entry_are_applied_in_order() -> None:
+    start = _abc(shard("a b c d"))
+    entry = ShardChanges((Move(0, 1, "b"), RemoveCopy(0, 2, "a", FIRST), RemoveCopy(0, 2, "d", FIRST)), "test")
+    applied = apply(start, NEXT, entry)
+
+    assert applied.map.shards[0] == Shard(2, 3, Primary("b", "b-1"), copies("b c d"), (), (), 2)
+    assert [outcome and outcome.code for outcome in applied.outcomes] == [None, None, "stale_revision"]
 
 
 def test_an_unfit_copy_leaves_both_sets_and_starts_anew_under_another_identity() -> None:
