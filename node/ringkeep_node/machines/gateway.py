@@ -1,7 +1,8 @@
 """The gateway of a node: it takes any user's request, brings it to the primary and retries until the deadline.
 
     waiting --primary known--> sent --answer--> done
-       ^                        |
+       ^         straight, or   |
+       |         around         |
        +-- moved, link lost, ---+          deadline --> no_primary, or outcome_unknown for a change that may be applied
            not enough copies
 
@@ -12,7 +13,14 @@ lets the shard forget all results below. Every attempt names the epoch it is mea
 applied in a later epoch, so the refusal of the newest attempt is final, and that of an older one means nothing. Numbers
 of attempts never repeat over the boots of a node, so an answer to an earlier boot finds no request here.
 
-Source: replication.md rule 9 and rule 7; interface.md on deadlines and on what a 503 promises.
+A primary that this node has no link to, or that does not answer it, is reached *around*: through another member, in_sync
+ones first, which relays the request and the answer (``relay``). An attempt is thus forwarded at most twice. A node that
+holds a newer map than this one answers ``Moved`` with where the shard is by that map: the request goes there at once, in
+the epoch named there. Only the gateway names epochs, and never a lower one than before: were a relay to do it, an attempt
+could be applied in an epoch after the one whose refusal of a newer attempt was the client's answer.
+
+Source: replication.md rule 9 and rule 7; architecture.md, load balancer; interface.md on deadlines and on what a 503
+promises.
 """
 
 from __future__ import annotations
@@ -31,6 +39,12 @@ RETRY_MOST_S = 0.1
 RESEND_AFTER_S = 1.0
 RESEND_MOST_S = 8.0
 SWEEP_S = 0.25
+AROUND_FIRST_S = 0.05
+AROUND_MOST_S = 0.5
+"""Pauses after an attempt that went around: whoever relays carries every byte once more, mostly to nobody after a death."""
+SILENT_S = 5.0
+"""So long requests go around a primary that did not answer; then one of them finds out whether it does again."""
+STRAIGHT, AROUND = 1, 2
 RETRIED_CODES = frozenset({"no_primary", "not_enough_copies"})
 JUDGED_CODES = frozenset({"version_mismatch", "key_reused", "too_large"})
 """Refusals by the documents or the request itself: nothing of an earlier attempt can be on its way when they come."""
@@ -71,8 +85,13 @@ class _Open(Struct):
     is_write: bool
     attempts: list[int] = []
     attempt: int = 0
+    primary: str = ""
     sent_to: str | None = None
     sent_at: float = 0.0
+    is_around: bool = False
+    prefer: int = 0
+    relays: int = 0
+    hint: Moved | None = None
     resends: int = 0
     uncertain: bool = False
     retries: int = 0
@@ -99,7 +118,10 @@ class Gateway:
         self._timers: list[tuple[float, int, int]] = []
         self._sweep_due: float | None = None
         self._attempts = first_attempt - 1
+        self._reachable: dict[str, None] = {}
         self._unreachable: set[str] = set()
+        self._heard: dict[str, float] = {}
+        self._silent: dict[str, float] = {}
         self._orders: list[Attempt | Answered] = []
         self.open_bytes = 0
         self.retries = 0
@@ -113,6 +135,9 @@ class Gateway:
 
     def take_orders(self) -> list[Attempt | Answered]:
         """Return what came out since the last call, in order."""
+        # The earliest deadlines nearly always belong to answered requests: they would fire for nothing, one by one.
+        while self._timers and self._timers[0][1] not in self._open:
+            heapq.heappop(self._timers)
         orders, self._orders = self._orders, []
         return orders
 
@@ -147,14 +172,15 @@ class Gateway:
         heapq.heappush(self._timers, (deadline, token, -1))
         self._send(entry, now)
 
-    def abandon(self, token: int) -> None:
-        """The client is gone. A change goes on (it may be applied); a read is dropped."""
-        entry = self._open.get(token)
-        if entry is not None and not entry.is_write:
-            self._close(entry)
+    def answered(self, attempt: int, result: Result, *, now: float, by: str = "") -> None:
+        """Take the answer to an attempt; late answers of attempts that were given up still count for changes.
 
-    def answered(self, attempt: int, result: Result, *, now: float) -> None:
-        """Take the answer to an attempt; late answers of attempts that were given up still count for changes."""
+        ``by`` is the peer that brought it: this node and that one hear each other.
+        """
+        if by:
+            self._heard[by] = now
+            if self._silent:
+                self._silent.pop(by, None)
         entry = self._by_attempt.pop(attempt, None)
         if entry is None or entry.token not in self._open:
             return
@@ -164,12 +190,28 @@ class Gateway:
         if self._is_final(entry, result, current, now):
             self._finish(entry, result)
             return
+        is_told = False
         if type(result) is NotApplied:
             entry.last_failure = result
         else:
             entry.uncertain = True
+            is_told = type(result) is Moved and self._take_hint(entry, result)
         if current:
-            self._retry(entry, now)
+            entry.prefer = STRAIGHT if entry.is_around and not is_told else 0
+            if is_told:
+                self._send(entry, now)
+            else:
+                self._retry(entry, now)
+
+    def _take_hint(self, entry: _Open, moved: Moved) -> bool:
+        """Keep where a newer map than any this request was routed by has the shard. Returns whether it is newer."""
+        known = 0 if self._map is None else self._map.version
+        if entry.hint is not None and entry.hint.version > known:
+            known = entry.hint.version
+        if moved.version <= known:
+            return False
+        entry.hint = moved
+        return True
 
     def _is_final(self, entry: _Open, result: Result, current: bool, now: float) -> bool:
         """Return whether this answer is the request's answer, whatever its other attempts come to."""
@@ -193,21 +235,34 @@ class Gateway:
     def map_held(self, shard_map: ShardMap, *, now: float) -> None:
         """Route by a newer map from now on; requests that wait or went to a node that is no primary any more go out."""
         self._map = shard_map
+        for storage in [storage for storage in self._heard if storage not in shard_map.members]:
+            del self._heard[storage]
+            self._silent.pop(storage, None)
         for entry in list(self._waiting.values()):
-            self._send(entry, now)
+            primary = self._route(entry, shard_map)[0]
+            if primary != entry.primary or primary not in self._unreachable:
+                self._send(entry, now)
         for entry in list(self._open.values()):
-            if entry.sent_to is not None and shard_map.shards[entry.shard].primary.storage != entry.sent_to:
+            if entry.sent_to is not None and self._route(entry, shard_map)[0] != entry.primary:
                 self._lost(entry, now)
+
+    def reaches(self, storage: str) -> bool:
+        """Return whether there is a link to a peer."""
+        return storage in self._reachable
 
     def peer_down(self, storage: str, *, now: float) -> None:
         """The link to a peer was lost: what was sent there goes out again under the same operation ids."""
         self._unreachable.add(storage)
+        self._reachable.pop(storage, None)
+        self._silent.pop(storage, None)
         for entry in [entry for entry in self._open.values() if entry.sent_to == storage]:
             self._lost(entry, now)
 
     def peer_up(self, storage: str, *, now: float) -> None:
         """The link to a peer is there (again): what waited goes out, and what was sent before there was one."""
         self._unreachable.discard(storage)
+        self._reachable[storage] = None
+        self._silent.pop(storage, None)
         for entry in [entry for entry in self._open.values() if entry.sent_to == storage]:
             self._lost(entry, now)
         for entry in list(self._waiting.values()):
@@ -237,25 +292,59 @@ class Gateway:
         epoch = 0 if self._map is None else self._map.shards[shard].epoch
         return msgspec.structs.replace(request, operation=operation, epoch=epoch)
 
-    def _target(self, entry: _Open) -> str | None:
-        if self._map is None:
-            return None
-        storage = self._map.shards[entry.shard].primary.storage
-        return None if storage in self._unreachable and storage != self._me else storage
+    def _route(self, entry: _Open, shard_map: ShardMap) -> tuple[str, int]:
+        """Return (primary, epoch) by the newest map that this request was told of."""
+        hint = entry.hint
+        if hint is not None and hint.version > shard_map.version:
+            return hint.primary, hint.epoch
+        shard = shard_map.shards[entry.shard]
+        return shard.primary.storage, shard.epoch
+
+    def _next_hop(self, entry: _Open, primary: str, shard_map: ShardMap, now: float) -> str | None:
+        if primary == self._me:
+            return primary
+        is_open = primary not in self._unreachable
+        if is_open and entry.prefer != AROUND and (entry.prefer == STRAIGHT or not self._is_silent(primary, now)):
+            return primary
+        shard = shard_map.shards[entry.shard]
+        # What is in sync hears the primary, and is heard by it.
+        known = dict.fromkeys((*(copy.storage for copy in shard.in_sync), *shard_map.members))
+        relays = [storage for storage in known if storage in self._reachable and storage not in (self._me, primary)]
+        if not relays:
+            return primary if is_open else None
+        entry.relays += 1
+        return relays[(entry.relays - 1) % len(relays)]
+
+    def _is_silent(self, storage: str, now: float) -> bool:
+        until = self._silent.get(storage) if self._silent else None
+        if until is None:
+            return False
+        if now < until:
+            return True
+        self._silent[storage] = now + SILENT_S  # This one request finds out; the others go on around.
+        return False
 
     def _send(self, entry: _Open, now: float) -> None:
-        storage = self._target(entry)
+        shard_map = self._map
+        if shard_map is None:
+            self._wait(entry, now)
+            return
+        primary, epoch = self._route(entry, shard_map)
+        if primary != entry.primary:
+            entry.primary, entry.prefer = primary, 0
+        storage = self._next_hop(entry, primary, shard_map, now)
         if storage is None:
             self._wait(entry, now)
             return
         self._waiting.pop(entry.token, None)
         self._attempts += 1
         entry.attempt, entry.sent_to, entry.sent_at = self._attempts, storage, now
+        entry.is_around = storage != primary
         if storage != self._me and self._sweep_due is None:
             self._sweep_due = now + SWEEP_S
         entry.attempts.append(entry.attempt)
         if entry.is_write:
-            self._name_epoch(entry)
+            self._name_epoch(entry, epoch)
         self._by_attempt[entry.attempt] = entry
         self.forwards += storage != self._me
         self._orders.append(Attempt(entry.attempt, storage, entry.shard, entry.request, entry.deadline))
@@ -267,11 +356,13 @@ class Gateway:
         for entry in forwarded:
             if now >= entry.sent_at + min(RESEND_MOST_S, RESEND_AFTER_S * 2 ** min(entry.resends, 6)):
                 entry.resends += 1
+                if not entry.is_around and self._heard.get(entry.primary, 0.0) <= entry.sent_at:
+                    self._silent[entry.primary] = now + SILENT_S
+                entry.prefer = STRAIGHT if entry.is_around else AROUND
                 self._lost(entry, now)
 
-    def _name_epoch(self, entry: _Open) -> None:
-        assert self._map is not None and isinstance(entry.request, WriteRequest)
-        epoch = self._map.shards[entry.shard].epoch
+    def _name_epoch(self, entry: _Open, epoch: int) -> None:
+        assert isinstance(entry.request, WriteRequest)
         if entry.request.epoch != epoch:
             entry.request = msgspec.structs.replace(entry.request, epoch=epoch)
 
@@ -286,7 +377,8 @@ class Gateway:
     def _wait(self, entry: _Open, now: float) -> None:
         entry.retries += 1
         self._waiting[entry.token] = entry
-        pause_s = min(RETRY_MOST_S, RETRY_FIRST_S * 2 ** min(entry.retries - 1, 6))
+        first_s, most_s = (AROUND_FIRST_S, AROUND_MOST_S) if entry.is_around else (RETRY_FIRST_S, RETRY_MOST_S)
+        pause_s = min(most_s, first_s * 2 ** min(entry.retries - 1, 6))
         heapq.heappush(self._timers, (now + pause_s, entry.token, entry.retries))
 
     def _expire(self, entry: _Open) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ringkeep_core.mapchanges import Boot, MapChange, ShardChange, ShardChanges
+from ringkeep_core.mapchanges import Boot, MapChange, Move, ShardChange, ShardChanges
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_node.machines.failovers import (
     Chooser,
@@ -78,7 +78,15 @@ class StepDown(Struct, frozen=True):
     reason: str
 
 
-LeaderOrder = MapChange | TransferLeadership | StepDown
+class HandOver(Struct, frozen=True):
+    """Have ``source``, the present primary of these shards, let them drain and propose that they move."""
+
+    source: str
+    moves: tuple[Move, ...]
+    reason: str
+
+
+LeaderOrder = MapChange | TransferLeadership | StepDown | HandOver
 
 
 class Explanation(Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from ringkeep_core.errors import BadFrame
+from ringkeep_core.mapchanges import Move
 from ringkeep_node.machines.raft.messages import RaftMessage
 from ringkeep_node.machines.shard.effects import ReadRequest, Result, WriteRequest
 from ringkeep_node.machines.shard.messages import ShardMessage
@@ -106,6 +107,13 @@ class ForwardAnswer(Struct, frozen=True, array_like=True, tag=10):
     result: Result
 
 
+class HandOverShards(Struct, frozen=True, array_like=True, tag=11):
+    """The leader to a primary: let these shards drain, then propose that they move. Repeated or late it changes nothing."""
+
+    moves: tuple[Move, ...]
+    reason: str
+
+
 NodeMessage = (
     MapPull
     | MapEntries
@@ -117,6 +125,7 @@ NodeMessage = (
     | ForwardWrite
     | ForwardRead
     | ForwardAnswer
+    | HandOverShards
 )
 
 

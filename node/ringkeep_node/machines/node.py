@@ -33,6 +33,7 @@ from ringkeep_node.machines.messages import (
     ForwardAnswer,
     ForwardRead,
     ForwardWrite,
+    HandOverShards,
     MapPull,
     NodeMessage,
     ProposeOutcome,
@@ -389,6 +390,8 @@ class Node:
     def _turn(self, now: float) -> bool:
         """Move outputs of one machine to the next. Returns whether there may be more."""
         self.oversight.lead(now=now)
+        if self.oversight.hand_overs:
+            self._order_hand_overs(now)
         self.control.collect(self._step.number, now=now)
         more = self._from_control(now)
         more = self._from_shards(now) or more
@@ -440,6 +443,8 @@ class Node:
             self._served_by_us(token, result, now)
         if done.proposals:
             self.control.propose(ShardChanges(tuple(done.proposals), "replication"), now=now)
+        for moves, reason in done.hand_overs:
+            self.control.propose(ShardChanges(moves, reason), now=now)
         for token in done.read_index:
             self.control.ask_index(token, deadline=now + 1.0, now=now)
         return True
@@ -514,8 +519,20 @@ class Node:
         elif kind is ForwardAnswer:
             assert isinstance(message, ForwardAnswer)
             self.gateway.answered(message.token, message.result, now=now)
+        elif kind is HandOverShards:
+            assert isinstance(message, HandOverShards)
+            self.shards.hand_over(message.moves, message.reason, now=now)
         else:
             self.control.node_message(sender, message, self._step.number, now=now)
+
+    def _order_hand_overs(self, now: float) -> None:
+        """Bring what the leader decided to the primaries it concerns."""
+        orders, self.oversight.hand_overs = self.oversight.hand_overs, []
+        for order in orders:
+            if order.source == self.identity.storage:
+                self.shards.hand_over(order.moves, order.reason, now=now)
+            else:
+                self._send(order.source, HandOverShards(order.moves, order.reason))
 
     def _compare_maps(self, sender: str, message: Ping | Pong, now: float) -> None:
         held = self.held.map

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
 from ringkeep_node.machines.control import Control
-from ringkeep_node.machines.leader import Leader, StepDown, TransferLeadership
+from ringkeep_node.machines.leader import HandOver, Leader, StepDown, TransferLeadership
 from ringkeep_node.machines.swim.machine import Swim, SwimStep
 from ringkeep_node.machines.swim.members import Address, MemberChanged, MemberState, MemberView, RegisteredMember
 from ringkeep_node.machines.verdicts import MemberFacts, decode_reports, encode_reports
@@ -60,12 +60,16 @@ def leader_hint(swim: Swim) -> str | None:
 
 
 class Oversight:
-    """See the module. ``datagrams`` and ``member_changes`` gather until the node takes them; ``stale`` asks for facts."""
+    """See the module. ``datagrams``, ``member_changes`` and ``hand_overs`` gather until the node takes them.
+
+    ``stale`` asks for facts.
+    """
 
     def __init__(self, *, me: str, swim: Swim, leader: Leader, control: Control) -> None:
         self._me, self._swim, self._leader, self._control = me, swim, leader, control
         self.datagrams: list[tuple[Address, bytes]] = []
         self.member_changes: list[MemberChanged] = []
+        self.hand_overs: list[HandOver] = []
         self.stale = True
         self._leads = False
 
@@ -133,6 +137,8 @@ class Oversight:
                 self._control.raft.transfer_leadership(order.to, now=now)
             elif isinstance(order, StepDown):
                 self._control.raft.step_down(now=now)
+            elif isinstance(order, HandOver):
+                self.hand_overs.append(order)
             else:
                 self._control.propose(order, now=now)
 

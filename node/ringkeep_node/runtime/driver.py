@@ -59,6 +59,8 @@ CHECKPOINT_EVERY_S: Final = 10.0
 LAG_NOTICED_S: Final = 0.02
 EARLY_S: Final = 0.05
 """A timer may fire so early; one that would fire earlier is armed anew, because waking an idle process costs most."""
+BUSY_S: Final = 0.005
+"""Turns that follow each other faster share one timer, at most so late: looking for the earliest deadline costs more."""
 READERS: Final = 2
 
 EVIDENCE: Final = {
@@ -105,7 +107,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._now: Callable[[], float] = self._loop.time
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = 0.0
+        self._timer_due = self._turned_at = 0.0
         self._tickets: deque[tuple[int, int]] = deque()
         self._requests: dict[int, asyncio.Future[Result]] = {}
         self._proposals: dict[int, asyncio.Future[ProposeOutcome]] = {}
@@ -187,7 +189,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     def submit(self, shard: int, request: WriteRequest | ReadRequest, *, size: int) -> asyncio.Future[Result]:
         """Start a request whose ``deadline`` is in loop time. The future is done at the latest then.
 
-        Cancelling it gives up a read; a change goes on, because it may be on other disks already.
+        Cancelling it gives nothing up: a change may be on other disks already, and a read ends by its deadline.
         """
         self._token += 1
         future: asyncio.Future[Result] = self._loop.create_future()
@@ -283,10 +285,13 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self.health.turned_at = now
         if self._turned is not None and not self._turned.done():
             self._turned.set_result(None)
-        self._arm()
+        self._arm(now)
 
-    def _arm(self) -> None:
-        due = self.node.next_deadline()
+    def _arm(self, now: float) -> None:
+        if self._timer is not None and self._timer_due <= now + BUSY_S and not self._timer.cancelled():
+            return
+        was_busy, self._turned_at = now < self._turned_at + BUSY_S, now
+        due = now + BUSY_S if was_busy else self.node.next_deadline()
         if self._timer is not None:
             if self._timer_due <= due < self._timer_due + EARLY_S and not self._timer.cancelled():
                 return  # It fires early and arms itself again: cheaper than one cancelled timer for each message.

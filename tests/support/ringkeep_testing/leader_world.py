@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ringkeep_core.mapchanges import Boot, Grow, MapChange, ShardChanges, apply, bootstrap, check
 from ringkeep_core.shardmap import Settings, ShardMap
-from ringkeep_node.machines.leader import Leader, LeaderOrder, LeaderSettings, StepDown, TransferLeadership
+from ringkeep_node.machines.leader import HandOver, Leader, LeaderOrder, LeaderSettings, StepDown, TransferLeadership
 from ringkeep_node.machines.verdicts import MemberFacts
 from ringkeep_testing.maps import member
 
@@ -36,7 +36,7 @@ class LeaderWorld:
     """Whom a member calls dead, where that is not simply who is dead."""
     commits: bool = True
     proposed: list[tuple[float, MapChange]] = field(default_factory=list)
-    handed: list[tuple[float, TransferLeadership | StepDown]] = field(default_factory=list)
+    handed: list[tuple[float, TransferLeadership | StepDown | HandOver]] = field(default_factory=list)
     leader: Leader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class LeaderWorld:
         self.tell()
         orders = self.leader.tick(now=self.now)
         for order in orders:
-            if isinstance(order, TransferLeadership | StepDown):
+            if isinstance(order, TransferLeadership | StepDown | HandOver):
                 self.handed.append((self.now, order))
                 continue
             self.proposed.append((self.now, order))

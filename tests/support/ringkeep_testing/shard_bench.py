@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from ringkeep_core.mapchanges import MapChange, ShardChange, ShardChanges, apply
+from ringkeep_core.mapchanges import MapChange, Move, ShardChange, ShardChanges, apply
 from ringkeep_core.shardmap import GENERATION_STEP, Shard, ShardMap
 from ringkeep_node.machines import documents
 from ringkeep_node.machines.documents import Begin, Body, Change, IdempotencyKey, OperationId, Write
@@ -96,6 +96,7 @@ class Bench:
         self.orders: list[effects.StoreOrder] = []
         self.reads: list[effects.DataRead] = []
         self.proposals: list[ShardChange] = []
+        self.hand_overs: list[tuple[tuple[Move, ...], str]] = []
         self.indexes: list[int] = []
         self.applied: list[tuple[int, int]] = []
         self.answers: dict[int, Result] = {}
@@ -144,6 +145,7 @@ class Bench:
             self.sent += step.send
             self._order(step)
             self.proposals += step.proposals
+            self.hand_overs += step.hand_overs
             self.indexes += step.read_index
             self.reads += step.reads
             for token, result in step.answers:
@@ -256,6 +258,17 @@ class Bench:
         for token in tokens:
             at = self.map.version - GENERATION_STEP if index == 0 else index
             self.machine.read_index_answered(token, at, now=self.now)
+        self.pump()
+
+    def hand_over(self, to: str, *shards: int, reason: str = "test") -> tuple[Move, ...]:
+        """The leader orders that shards move, on the revisions of the held map; return the moves."""
+        moves = tuple(Move(number, self.map.shards[number].revision, to) for number in shards or (0,))
+        self.order(moves, reason)
+        return moves
+
+    def order(self, moves: Sequence[Move], reason: str = "test") -> None:
+        """The leader orders these moves."""
+        self.machine.hand_over(moves, reason, now=self.now)
         self.pump()
 
     def wait(self, seconds: float) -> None:

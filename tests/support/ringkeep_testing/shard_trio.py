@@ -6,7 +6,7 @@ The world is plain data, so it can be copied by pickling, and a walk can go on f
 
 from __future__ import annotations
 
-from ringkeep_core.mapchanges import Boot, MapChange, ShardChange, ShardChanges, apply, bootstrap
+from ringkeep_core.mapchanges import Boot, MapChange, Move, ShardChange, ShardChanges, apply, bootstrap
 from ringkeep_core.shardmap import GENERATION_STEP, Member, Settings, Shard, ShardMap
 from ringkeep_node.machines import documents
 from ringkeep_node.machines.documents import Begin, Change, CopyState, OperationId, Remembered, Row, Write
@@ -189,6 +189,7 @@ class Trio:
                 if isinstance(result, Stored):
                     self.acknowledged = max(self.acknowledged, (result.version, result.epoch))
             self.proposals += step.proposals
+            self.proposals += [move for moves, _ in step.hand_overs for move in moves]
             node.indexes += step.read_index
             if step.records or node.pending:
                 # Nothing is durable before what was written earlier is.
@@ -263,6 +264,12 @@ class Trio:
             if node.machine is not None:
                 node.machine.map_held(self.map, through=self.index, now=self.now)
                 self.pump(node)
+
+    def hand_over(self, name: str, to: str) -> None:
+        """The leader, with the committed map before it, orders a node to hand the shard to another one."""
+        move = Move(0, self.shard.revision, self.nodes[to].storage)
+        self.machine(name).hand_over((move,), "test", now=self.now)
+        self.pump(self.nodes[name])
 
     def answer_index(self, name: str) -> None:
         """Raft answers every ReadIndex a node asked for, with the index of now."""

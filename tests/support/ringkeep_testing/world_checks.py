@@ -220,6 +220,7 @@ class GodsEye:
                 "waiting requests": len(node.gateway._waiting),
                 "open bytes": node.gateway.open_bytes,
                 "served": len(node._served),
+                "relayed": len(node.relays),
                 "local reads": len(node._local_reads),
                 "open at shards": len(node.shards._ctx.open),
                 "pages": len(node.shards._ctx.pages),

@@ -205,18 +205,6 @@ def test_a_primary_whose_link_is_down_is_not_tried_until_it_is_back() -> None:
     assert attempt_of(gateway).storage == OTHER
 
 
-def test_an_abandoned_read_is_forgotten_and_an_abandoned_change_goes_on() -> None:
-    gateway = gateway_routing_to(OTHER)
-    submit(gateway, 1, read())
-    submit(gateway, 2, write())
-    gateway.take_orders()
-
-    gateway.abandon(1)
-    gateway.abandon(2)
-
-    assert gateway.open_requests == 1
-
-
 def test_requests_above_the_bounds_are_shed_before_any_work() -> None:
     gateway = gateway_routing_to(OTHER, GatewaySettings(open_requests_max=1, open_bytes_max=100))
     submit(gateway, 1, read())

@@ -353,11 +353,17 @@ def member_of_three(counter: int = 1) -> tuple[Host, int]:
     return host, next(number for number, shard in enumerate(held.shards) if shard.primary.storage == OTHER)
 
 
+def shard_led_by(host: Host, storage: str) -> int:
+    held = host.node.held.map
+    assert held is not None
+    return next(number for number, shard in enumerate(held.shards) if shard.primary.storage == storage)
+
+
 def test_a_node_whose_disk_has_fallen_behind_admits_no_change_and_takes_no_entries_until_it_caught_up() -> None:
     host, led_by_other = member_of_three()
     epoch = 1
     append = Bundle(shard=[Append(led_by_other, epoch, 0, 0, 0, ((epoch, encode(Begin(OTHER, boot_of(2), 0))),))])
-    forward = Bundle(node=[ForwardWrite(7, led_by_other, put(), 5.0, 1)])
+    forward = Bundle(node=[ForwardWrite(7, shard_led_by(host, ME), put(), 5.0, 1)])
 
     host.node.is_full = True
     host.node.receive(OTHER, boot_of(2), append, now=host.now)

@@ -6,6 +6,7 @@ A ``LocalCopy`` is this node's copy of one shard, whatever its role. Everything 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -21,14 +22,28 @@ from ringkeep_node.machines.shard.settings import ReplicationSettings
 if TYPE_CHECKING:
     from ringkeep_node.machines.shard.reads import OpenPage
 
+PAUSE_BOUNDS_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
 
 class Tally:
-    """What this node did for clients since it started: changes committed as primary, reads answered."""
+    """What this node did for clients since it started: changes committed as primary, reads answered, shards handed over.
 
-    __slots__ = ("local_reads", "strict_reads", "writes")
+    ``hand_overs`` ended with the shard elsewhere, ``hand_overs_given_up`` with the shard here. ``pauses`` counts, by upper
+    bound in ``PAUSE_BOUNDS_S``, how long writes to such a shard were not admitted here; the last count is for longer ones.
+    """
+
+    __slots__ = ("hand_overs", "hand_overs_given_up", "local_reads", "pauses", "pauses_s", "strict_reads", "writes")
 
     def __init__(self) -> None:
         self.writes = self.strict_reads = self.local_reads = 0
+        self.hand_overs = self.hand_overs_given_up = 0
+        self.pauses = [0] * (len(PAUSE_BOUNDS_S) + 1)
+        self.pauses_s = 0.0
+
+    def paused(self, seconds: float) -> None:
+        """Count the pause of one shard."""
+        self.pauses[bisect_left(PAUSE_BOUNDS_S, seconds)] += 1
+        self.pauses_s += seconds
 
 
 class LocalCopy:

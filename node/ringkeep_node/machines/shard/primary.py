@@ -1,6 +1,6 @@
 """The primary of one shard in one epoch: it orders writes, counts acknowledgements, and answers.
 
-    taking over --own log is the longest--> begun --epoch start committed--> serving
+    taking over --own log is the longest--> begun --epoch start committed--> serving <--> handing over (see hand_over)
     any --the held map names another primary or epoch--> over: everything unanswered is Moved
 
 Committed is what every awaited copy holds durably, our own included, while in_sync reaches ``need``; nothing counts
@@ -55,6 +55,8 @@ WaitingRead = tuple[int, ReadRequest | None, Result | None, int]
 QUEUED, APPENDED = 1, 2
 """What became of an open request: nothing yet, or perhaps everything."""
 _PARKED_MIN = 1000
+WRITE_BYTES = 400
+"""What a waiting request takes beside its values, about: names, ids and the objects around them."""
 
 
 class Desk:
@@ -70,6 +72,7 @@ class Desk:
         "leads",
         "pending_bytes",
         "proposals",
+        "queued_bytes",
         "registered",
         "unsent",
     )
@@ -92,13 +95,17 @@ class Desk:
         self.commit_news: dict[Lead, None] = {}
         self.deadlines: list[tuple[float, int]] = []
         self.registered: frozenset[str] = frozenset()
-        self.pending_bytes = 0
+        self.pending_bytes = self.queued_bytes = 0
 
 
 class Lead:
-    """See the module. ``confirmers`` are the storages that a confirmation round must hear."""
+    """See the module. ``confirmers`` are the storages that a confirmation round must hear.
+
+    ``admits``: writes are judged and appended; otherwise they wait in ``queue``, as (token, request, bytes).
+    """
 
     __slots__ = (
+        "admits",
         "awaited",
         "begin_sn",
         "confirmers",
@@ -113,6 +120,7 @@ class Lead:
         "peers",
         "pending_bytes",
         "queue",
+        "queued_bytes",
         "refusals",
         "shard",
         "takeover",
@@ -126,6 +134,7 @@ class Lead:
         self.shard = shard
         self.epoch = shard.epoch
         self.begin_sn = 0
+        self.admits = False
         self.peers: dict[str, Peer] = {}
         self.awaited: list[Peer] = []
         self.confirmers: tuple[str, ...] = ()
@@ -134,7 +143,8 @@ class Lead:
         self.refusals = Refusals()
         self.waiters: deque[tuple[int, int, int, int]] = deque()
         self.pending_bytes = 0
-        self.queue: list[tuple[int, WriteRequest | ReadRequest]] = []
+        self.queue: list[tuple[int, WriteRequest | ReadRequest, int]] = []
+        self.queued_bytes = 0
         self.parked: list[WaitingRead] = []
         self.parked_max = _PARKED_MIN
         self.forget_due = True
@@ -142,31 +152,69 @@ class Lead:
     # --- requests -----------------------------------------------------------------------------------------------
 
     def write(self, token: int, request: WriteRequest) -> None:
-        """Admit a write, or keep it until the epoch has begun."""
+        """Admit a write, or keep it until the epoch has begun, or until a hand-over is settled."""
         self.ctx.open[token] = QUEUED
         heappush(self.desk.deadlines, (request.deadline, token))
-        if not self.begin_sn:
-            self._wait_for_begin(token, request)
-        else:
+        if self.admits:
             self._admit(token, request)
+        else:
+            self._wait(token, request, sum(WRITE_BYTES + len(write.value or b"") for write in request.writes))
 
     def read(self, token: int, request: ReadRequest) -> None:
         """Answer a linearizable read after a confirmation that starts from now on."""
         self.ctx.open[token] = QUEUED
         heappush(self.desk.deadlines, (request.deadline, token))
         if not self.begin_sn:
-            self._wait_for_begin(token, request)
+            self._wait(token, request, WRITE_BYTES)
         else:
             self.desk.confirmation.add(self, (token, request, None, self.begin_sn))
 
-    def _wait_for_begin(self, token: int, request: WriteRequest | ReadRequest) -> None:
-        ctx, limit = self.ctx, self.ctx.settings.waiting_writes_max
-        if len(self.queue) >= limit:
-            self.queue = [waiting for waiting in self.queue if waiting[0] in ctx.open]
-        if len(self.queue) >= limit:
-            ctx.answer(token, NotApplied("overloaded"))
+    def _wait(self, token: int, request: WriteRequest | ReadRequest, size: int) -> None:
+        if not self._has_room(size):
+            queue = self._take_queue()
+            for waiting in queue:
+                if waiting[0] in self.ctx.open:
+                    self._enqueue(*waiting)
+        if self._has_room(size):
+            self._enqueue(token, request, size)
         else:
-            self.queue.append((token, request))
+            self.ctx.answer(token, NotApplied("overloaded"))
+
+    def _has_room(self, size: int) -> bool:
+        settings = self.ctx.settings
+        return (
+            len(self.queue) < settings.waiting_writes_max
+            and self.queued_bytes + size <= settings.pending_bytes_max
+            and self.desk.queued_bytes + size <= settings.node_pending_bytes_max
+        )
+
+    def _enqueue(self, token: int, request: WriteRequest | ReadRequest, size: int) -> None:
+        self.queue.append((token, request, size))
+        self.queued_bytes += size
+        self.desk.queued_bytes += size
+
+    def _take_queue(self) -> list[tuple[int, WriteRequest | ReadRequest, int]]:
+        queue, self.queue = self.queue, []
+        self.desk.queued_bytes -= self.queued_bytes
+        self.queued_bytes = 0
+        return queue
+
+    def pause(self) -> None:
+        """Append nothing more for now: what is pending drains, new writes wait. Strict reads are answered as before."""
+        self.admits = False
+
+    def resume(self) -> None:
+        """Admit writes again, those that waited first; a copy that has become unfit refuses them."""
+        self.admits = True
+        for token, request, _ in self._take_queue():
+            if token not in self.ctx.open:
+                continue
+            if self.copy.unfit:
+                self.ctx.answer(token, NotApplied("no_primary", "this node cannot lead the shard now"))
+            elif isinstance(request, WriteRequest):
+                self._admit(token, request)
+            else:
+                self.desk.confirmation.add(self, (token, request, None, self.begin_sn))
 
     def _admit(self, token: int, request: WriteRequest) -> None:
         ctx, copy, operation = self.ctx, self.copy, request.operation
@@ -254,14 +302,7 @@ class Lead:
             peer.next = peer.start = last_sn + 1
         start: Body = Begin(ctx.me, ctx.boot, copy.state.wall_ms_max)
         self.begin_sn = self._append_payload(documents.encode(start))
-        queue, self.queue = self.queue, []
-        for token, request in queue:
-            if token not in ctx.open:
-                continue
-            if isinstance(request, WriteRequest):
-                self._admit(token, request)
-            else:
-                self.desk.confirmation.add(self, (token, request, None, self.begin_sn))
+        self.resume()
 
     def _rebuild_overlay(self) -> None:
         """Take in what the log holds beyond the store: it may be committed, and requests are judged by it."""
@@ -281,7 +322,7 @@ class Lead:
         moved = Moved(shard.primary.storage, shard.epoch, held.version)
         for _, token, _, _ in self.waiters:
             self.ctx.answer(token, moved)
-        for token, _ in self.queue:
+        for token, _, _ in self._take_queue():
             self.ctx.answer(token, moved)
         self.refuse_reads(self.parked)
         self.desk.pending_bytes -= self.pending_bytes

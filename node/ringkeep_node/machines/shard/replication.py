@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from heapq import heappop
 
+from ringkeep_core.mapchanges import Move
 from ringkeep_core.shardmap import Shard, ShardMap
 from ringkeep_node.machines.documents import Remembered, Row
 from ringkeep_node.machines.shard.catch_up import CatchUp
@@ -31,6 +32,7 @@ from ringkeep_node.machines.shard.effects import (
     WriteRequest,
 )
 from ringkeep_node.machines.shard.growth import Growth
+from ringkeep_node.machines.shard.hand_over import HandOvers
 from ringkeep_node.machines.shard.messages import (
     Ack,
     Append,
@@ -77,6 +79,7 @@ class Replication:
         self._catch_up = CatchUp(self._ctx, self._proposals)
         self._leads: dict[int, Lead] = {}
         self._confirmation = Confirmation(self._ctx, self._leads)
+        self._hand_overs = HandOvers(self._ctx, self._proposals, self._leads)
         growth = Growth(self._ctx, self._proposals)
         self._desk = Desk(growth, self._proposals, self._confirmation, self._catch_up, self._leads)
         self._opening = Opening(self._ctx, stored, recovered)
@@ -139,6 +142,8 @@ class Replication:
             return
         if copy.unfit:
             self._replica.give_up(copy)
+            if lead is not None:
+                self._hand_overs.settled(lead, shard)
         elif lead is not None:
             self._lead_changed(lead, shard)
         elif leads:
@@ -158,6 +163,7 @@ class Replication:
     def _lead_changed(self, lead: Lead, shard: Shard) -> None:
         lead.shard = shard
         self._desk.growth.settle(lead)
+        self._hand_overs.settled(lead, shard)
         self._desk.active[lead] = None
         if lead.takeover is not None:
             lead.takeover.settle()
@@ -169,6 +175,7 @@ class Replication:
         lead = self._leads.pop(number, None)
         if lead is not None:
             lead.over()
+            self._hand_overs.over(lead)
 
     def _boots_changed(self, before: ShardMap, after: ShardMap) -> None:
         """Members started again or left: their copies are asked anew, and what they said as gateways may be forgotten."""
@@ -320,6 +327,11 @@ class Replication:
         else:
             ctx.answer(token, Moved(named.primary.storage, named.epoch, held.version))
 
+    def hand_over(self, moves: Sequence[Move], reason: str, *, now: float) -> None:
+        """Give shards that are led here to other members of their in_sync, as the Raft leader orders."""
+        self._ctx.now = now
+        self._hand_overs.order(moves, reason)
+
     def cancel(self, token: int) -> None:
         """Nobody waits for this answer any more."""
         self._ctx.open.pop(token, None)
@@ -404,6 +416,7 @@ class Replication:
         self._ctx.now = now
         self._confirmation.tick()
         self._proposals.tick()
+        self._hand_overs.tick()
         self._expire()
         if self._commits_at is not None and now >= self._commits_at:
             self._commits_at = None
@@ -455,6 +468,7 @@ class Replication:
         """Return when ``tick`` has something to do, or None."""
         desk = self._desk
         due = [self._confirmation.next_deadline(), self._proposals.next_deadline(), self._check_at, self._commits_at]
+        due.append(self._hand_overs.next_deadline())
         if desk.deadlines:
             due.append(desk.deadlines[0][0])
         return min((at for at in due if at is not None), default=None)
@@ -462,6 +476,8 @@ class Replication:
     def take_step(self) -> ShardStep:
         """Return what this turn produced."""
         desk, ctx = self._desk, self._ctx
+        if self._hand_overs.is_open:
+            self._hand_overs.look()
         if desk.unsent:
             unsent, desk.unsent = desk.unsent, {}
             for lead in unsent:

@@ -33,7 +33,7 @@ class ReplicationSettings:
     node_pending_bytes_max: int = 64 << 20
     """Pending writes of all shards that this node leads."""
     waiting_writes_max: int = 1_000
-    """Writes of one shard that wait for a new primary to begin, or for a hand-over; their bytes are bounded as if pending."""
+    """Writes of one shard that wait for a new primary to begin, or for a hand-over; in bytes as many as may be pending."""
     drain_wait_s: float = 0.03
     """A shard with something uncommitted for so long after it stopped admitting is left out of a hand-over (L6)."""
     early_bytes_max: int = 4 << 20
