@@ -20,8 +20,13 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from ringkeep_core import placement
+from ringkeep_core.electorate import voters_wanted
+from ringkeep_core.mapentries import SetWanted
+from ringkeep_core.maprules import apply
 from ringkeep_core.placement import Candidate, Forecast, NodeState, PlacementSettings, ShardCopies, Step, Target
+from ringkeep_core.placement.model import LIVE
 from ringkeep_core.shardmap import Shard, ShardMap, Wanted, WantedMember
+from ringkeep_core.shardrules import is_leaving
 
 NOT_WANTED = WantedMember(weight=0.0, draining=True)
 
@@ -130,6 +135,145 @@ def expected_digest(shard_map: ShardMap, wanted: Wanted) -> str:
     """Return the digest of the target if every wanted member were alive: what an author of a wanted state submits."""
     alive = NodeFacts(NodeState.ALIVE)
     return target_of(shard_map, wanted, {member.name: alive for member in shard_map.members.values()}).digest
+
+
+# --- impossible wishes -------------------------------------------------------------------------------------------
+
+
+def refusal_of(
+    shard_map: ShardMap,
+    wanted: Wanted,
+    facts: Mapping[str, NodeFacts],
+    voters: Sequence[str],
+    bytes_of: Sequence[int] | None = None,
+) -> PlanRefusal | None:
+    """Return why ``wanted`` cannot be carried out from ``shard_map``, or None if it can, as far as is known now.
+
+    What takes nothing away is never refused for the sake of quorum or copies: more members and weight can only help.
+
+    Args:
+        shard_map: the map we have.
+        wanted: the wanted state asked for; its revision does not matter.
+        facts: who lives and how much room each has, by name; a name not registered yet may be among them.
+        voters: storage ids that vote now.
+        bytes_of: size of each shard; 0 where not known.
+    """
+    wish = _Wish(shard_map, wanted, facts)
+    return (
+        wish.names_unknown()
+        or wish.leaves_nobody()
+        or wish.breaks_quorum(voters)
+        or wish.leaves_too_few_alive()
+        or wish.gives_up_the_last_copies()
+        or _disk_refusal(shard_map, wanted, facts, bytes_of)
+    )
+
+
+class _Wish:
+    """A wanted state beside the one there is: who stays, who may hold copies, and who is to give up either."""
+
+    def __init__(self, shard_map: ShardMap, wanted: Wanted, facts: Mapping[str, NodeFacts]) -> None:
+        self.map, self.wanted, self.facts = shard_map, wanted, facts
+        known = sorted({*shard_map.by_name, *(name for name in wanted.members if name in facts)})
+        self.staying = [name for name in known if not is_leaving(wanted, name)]
+        self.holding = [name for name in self.staying if wanted.members[name].weight > 0]
+        before = [name for name in known if not is_leaving(shard_map.wanted, name)]
+        self.going = [name for name in before if name not in self.staying]
+        self.yielding = [
+            name for name in before if shard_map.wanted.members[name].weight > 0 and name not in self.holding
+        ]
+
+    def lives(self, name: str) -> bool:
+        """Return whether the member is known alive."""
+        return self.facts.get(name, UNHEARD).state in LIVE
+
+    def names_unknown(self) -> PlanRefusal | None:
+        """A member nobody has ever heard of; one that is listed already may yet come."""
+        known = {*self.map.by_name, *self.facts, *self.map.wanted.members}
+        unknown = sorted(name for name in self.wanted.members if name not in known)
+        return PlanRefusal("unknown_node", f"there is no node {', '.join(unknown)}") if unknown else None
+
+    def leaves_nobody(self) -> PlanRefusal | None:
+        """Somebody must be left to hold the data."""
+        if self.holding:
+            return None
+        return PlanRefusal("last_node", "nobody would hold the data: no node with weight would remain")
+
+    def breaks_quorum(self, voters: Sequence[str]) -> PlanRefusal | None:
+        """Voters change one by one, each change committed by a majority: there must be one now and at the end."""
+        if not self.going:
+            return None
+        names, members = ", ".join(self.going), self.map.members
+        alive = sum(1 for storage in voters if storage in members and self.lives(members[storage].name))
+        if alive <= len(voters) // 2:
+            return PlanRefusal(
+                "quorum", f"{names} cannot go: {alive} of {len(voters)} voters live, and {len(voters) // 2 + 1} must"
+            )
+        left = sum(1 for name in self.staying if self.lives(name))
+        seats = voters_wanted(len(self.staying))
+        if left <= seats // 2:
+            return PlanRefusal(
+                "quorum",
+                f"{names} cannot go: {left} of the {len(self.staying)} nodes that remain live, and {seats // 2 + 1} must "
+                f"to be a majority of {seats} voters",
+            )
+        return None
+
+    def leaves_too_few_alive(self) -> PlanRefusal | None:
+        """Enough living members must remain to commit a write."""
+        if not self.yielding:
+            return None
+        settings = self.wanted.settings
+        least = min(settings.min_in_sync, settings.replication_factor, len(self.holding))
+        alive = sum(1 for name in self.holding if self.lives(name))
+        if alive >= least:
+            return None
+        return PlanRefusal(
+            "copies",
+            f"{', '.join(self.yielding)} cannot give up its copies: {alive} living nodes with weight would remain, and a "
+            f"write needs {least}",
+        )
+
+    def gives_up_the_last_copies(self) -> PlanRefusal | None:
+        """A shard whose complete copies are all on dead nodes can be copied from nobody until one comes back."""
+        if not self.yielding:
+            return None
+        asked = SetWanted(replace(self.wanted, revision=self.map.wanted.revision + 1), "")
+        settled = apply(self.map, self.map.version + 1, asked).map
+        lost: dict[str, int] = {}
+        for before, after in zip(self.map.shards, settled.shards, strict=True):
+            holders = self._complete(after)
+            if any(self.lives(name) for name in holders):
+                continue
+            # A lower need empties eligible: it must not be the living copy that stops counting.
+            if any(name in self.yielding for name in holders) or any(map(self.lives, self._complete(before))):
+                lost[holders[0]] = lost.get(holders[0], 0) + 1
+        if not lost:
+            return None
+        name, count = max(lost.items(), key=lambda item: (item[1], item[0]))
+        return PlanRefusal("copies", f"{name} is dead and has the only complete copy of {count} shards: start it again")
+
+    def _complete(self, shard: Shard) -> list[str]:
+        return [self.map.members[copy.storage].name for copy in (*shard.in_sync, *shard.eligible)]
+
+
+def _disk_refusal(
+    shard_map: ShardMap, wanted: Wanted, facts: Mapping[str, NodeFacts], bytes_of: Sequence[int] | None
+) -> PlanRefusal | None:
+    """Return the first node, by name, on whose disk the copies that it would get do not fit."""
+    if not bytes_of or all(fact.free_bytes is None for fact in facts.values()):
+        return None
+    coming: dict[str, int] = {}
+    target = target_of(shard_map, wanted, facts)
+    for shard, goal, size in zip(copies_of(shard_map), target.shards, bytes_of, strict=True):
+        for name in goal.copies:
+            if name not in shard.in_sync and name not in shard.learners:
+                coming[name] = coming.get(name, 0) + size
+    for name in sorted(coming):
+        free = facts.get(name, UNHEARD).free_bytes
+        if free is not None and coming[name] > free:
+            return PlanRefusal("disk", f"{name} would get {coming[name]} bytes and has {free} free")
+    return None
 
 
 # --- the next wanted state ---------------------------------------------------------------------------------------
