@@ -81,7 +81,10 @@ class IndexAnswer(Struct, frozen=True, array_like=True, tag=7):
 
 
 class ForwardWrite(Struct, frozen=True, array_like=True, tag=8):
-    """A change on its way from the gateway to the primary. ``remaining_s`` is what is left of its deadline."""
+    """A change on its way from the gateway to the primary, straight (``hops`` 1) or relayed by a third node (2).
+
+    ``token`` is its sender's; ``remaining_s`` is what is left of its deadline.
+    """
 
     token: int
     shard: int
@@ -101,7 +104,7 @@ class ForwardRead(Struct, frozen=True, array_like=True, tag=9):
 
 
 class ForwardAnswer(Struct, frozen=True, array_like=True, tag=10):
-    """The answer to a forwarded request."""
+    """The answer to a forwarded request, to whoever sent it here: its gateway, or the node that relayed it."""
 
     token: int
     result: Result

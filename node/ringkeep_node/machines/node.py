@@ -1,7 +1,7 @@
 """One whole node as a pure machine: everything that happens goes in, everything to be done comes out.
 
     request --> gateway --> replication (here) or a forward (another node) --> answer
-    peers   --> Raft, replication, map pulls, forwards
+    peers   --> Raft, replication, map pulls, forwards (some to be relayed)
     gossip  --> SWIM --> verdicts --> leader (if this node leads) --> map changes --> Raft
     Raft    --> map held --> replication, gateway, gossip
     disk    --> synced, applied
@@ -44,6 +44,7 @@ from ringkeep_node.machines.raft.messages import RaftMessage
 from ringkeep_node.machines.raft.settings import RaftSettings
 from ringkeep_node.machines.records import Record
 from ringkeep_node.machines.recovery import RecoveredLog
+from ringkeep_node.machines.relay import Relays, may_relay
 from ringkeep_node.machines.shard.effects import (
     DataRead,
     LogEntry,
@@ -196,6 +197,7 @@ class Node:
         self.gateway = Gateway(
             me=identity.storage, boot=identity.boot, settings=settings.gateway, first_attempt=first_number
         )
+        self.relays = Relays(first_number=first_number)
         self.fatal = ""
         self.is_full = False
         """Set by the driver while log or store hold as much as they may: no new change is admitted here."""
@@ -315,6 +317,8 @@ class Node:
         if channel is Channel.DATA:
             self.shards.peer_down(storage, now=now)
             self.gateway.peer_down(storage, now=now)
+            for lost in self.relays.lost(storage):
+                self._answer_forward(lost.origin, lost.token, self._moved(lost.shard))
 
     def submit(self, token: int, shard: int, request: WriteRequest | ReadRequest, *, size: int, now: float) -> None:
         """Take a client's request; ``answers`` will name ``token`` exactly once, at the latest at its deadline."""
@@ -491,7 +495,7 @@ class Node:
     def _served_by_us(self, own: int, result: Result, now: float) -> None:
         origin, token = self._served.pop(own)
         if origin:
-            self._send(origin, ForwardAnswer(token, result), Channel.DATA)
+            self._answer_forward(origin, token, result)
         elif token < 0:
             shard, request, size = self._local_reads.pop(own)
             if type(result) is Moved:
@@ -512,13 +516,14 @@ class Node:
         kind = type(message)
         if kind is ForwardWrite or kind is ForwardRead:
             assert isinstance(message, ForwardWrite | ForwardRead)
-            request = replace(message.request, deadline=now + message.remaining_s)
-            held = self.held.map
-            if held is not None and 0 <= message.shard < len(held.shards):
-                self._serve_here(sender, message.token, message.shard, request, now)
+            self._forwarded(sender, message, now)
         elif kind is ForwardAnswer:
             assert isinstance(message, ForwardAnswer)
-            self.gateway.answered(message.token, message.result, now=now)
+            relayed = self.relays.take(message.token, sender) if message.token < 0 else None
+            if relayed is not None:
+                self._answer_forward(relayed.origin, relayed.token, message.result)
+            else:
+                self.gateway.answered(message.token, message.result, now=now, by=sender)
         elif kind is HandOverShards:
             assert isinstance(message, HandOverShards)
             self.shards.hand_over(message.moves, message.reason, now=now)
@@ -533,6 +538,40 @@ class Node:
                 self.shards.hand_over(order.moves, order.reason, now=now)
             else:
                 self._send(order.source, HandOverShards(order.moves, order.reason))
+
+    def _forwarded(self, sender: str, message: ForwardWrite | ForwardRead, now: float) -> None:
+        """Serve a request that another node took, or bring it on to the primary if that is still allowed."""
+        held = self.held.map
+        if held is None or not 0 <= message.shard < len(held.shards):
+            return
+        request, shard = message.request, held.shards[message.shard]
+        primary = shard.primary.storage
+        is_local = isinstance(request, ReadRequest) and request.local and self._has_copy(message.shard)
+        if primary == self.identity.storage or is_local:
+            request = replace(request, deadline=now + message.remaining_s)
+            self._serve_here(sender, message.token, message.shard, request, now)
+        elif may_relay(message, sender, shard):
+            self._relay(sender, message, primary, now)
+        else:
+            self._answer_forward(sender, message.token, self._moved(message.shard))
+
+    def _relay(self, sender: str, message: ForwardWrite | ForwardRead, primary: str, now: float) -> None:
+        number = self.relays.add(sender, message, primary, now=now) if self.gateway.reaches(primary) else None
+        if number is None:
+            refused = NotApplied("no_primary", "no node that was asked could reach the primary")
+            self._answer_forward(sender, message.token, refused)
+        else:
+            self.gateway.forwards += 1
+            self._send(primary, replace(message, token=number, hops=message.hops + 1), Channel.DATA)
+
+    def _moved(self, shard: int) -> Moved:
+        held = self.held.map
+        assert held is not None
+        named = held.shards[shard]
+        return Moved(named.primary.storage, named.epoch, held.version)
+
+    def _answer_forward(self, origin: str, token: int, result: Result) -> None:
+        self._send(origin, ForwardAnswer(token, result), Channel.DATA)
 
     def _compare_maps(self, sender: str, message: Ping | Pong, now: float) -> None:
         held = self.held.map
@@ -628,6 +667,7 @@ class Node:
         self._housekeeping_due = now + HOUSEKEEPING_S
         # A registered node has no hurry: it rides along with the next heartbeat or probe instead of waking the process.
         self._housekeeping_late = self._housekeeping_due + (HOUSEKEEPING_LATE_S if self.registered else 0.0)
+        self.relays.expire(now=now)
         self.oversight.stale = self.oversight.stale or self.control.leads
         if self.held.map is not None and not self.registered and self._boot_number is None:
             self._boot_number = self.control.propose_tracked(self._boot(), deadline=now + BOOT_TIMEOUT_S, now=now)
