@@ -349,8 +349,9 @@ class Process:
         try:
             yield edge
         finally:
-            await api.stop()  # Before peers and gossip: running requests still need them.
+            # Not ready (``edge.stopping``) and still serving: while others take over, requests go on to them from here.
             await host.leave()
+            await api.stop()  # Before peers and gossip: running requests still need them.
 
 
 def _request_failed(request_id: str, error: BaseException) -> None:

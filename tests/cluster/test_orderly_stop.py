@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 
 from ringkeep.launcher.processes import send_signal, wait_gone
@@ -60,6 +61,50 @@ def test_the_shards_of_a_stopped_leader_are_led_by_others_and_nobody_suspected_i
         await cluster.restart(leader)
         await cluster.settled()
         await cluster.serves()
+
+    run(play())
+
+
+async def readiness_until_refused(url: str) -> list[int]:
+    """Ask a node whether it is ready, each time on a connection of its own, until it takes none; return the statuses."""
+    host, port = url.removeprefix("http://").split(":")
+    statuses = []
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(host, int(port))
+        except ConnectionError:
+            return statuses
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            line = await reader.readline()
+            if line:  # Nothing: the connection waited in the queue of a server that closed.
+                statuses.append(int(line.split()[1]))
+        writer.close()
+
+
+def test_a_node_that_ends_says_that_it_is_not_ready_and_goes_on_serving_while_it_hands_over(
+    cluster: RealCluster,
+) -> None:
+    async def play() -> None:
+        await cluster.up(3, shards=16)
+        await cluster.settled()
+        leader = await cluster.leader()
+        ending = next(name for name in cluster.names if name != leader)
+        for name in cluster.names:
+            if name != ending:
+                # Nobody takes over: the node waits for that as long as it ever does.
+                assert send_signal(cluster.node(name).process, signal.SIGSTOP)
+        asking = asyncio.create_task(readiness_until_refused(cluster.node(ending).url))
+        await asyncio.sleep(0.1)
+        lines = await stopped(cluster, ending)
+        statuses = await asking
+        not_ready = statuses[statuses.index(503) :]
+
+        assert set(not_ready) == {503} and len(not_ready) > 3
+        assert [line["event"] for line in lines if line["event"] in ("node_stopping", "node_stopped")] == [
+            "node_stopping",
+            "node_stopped",
+        ]
 
     run(play())
 

@@ -135,7 +135,10 @@ class Host:
             self._spawn(wait_for_cluster(self.links.session, own, parts.seeds, self._adopt))
 
     async def leave(self) -> None:
-        """Hand over what others can take and tell everybody that this node ends: before ``close``, in a planned stop."""
+        """Hand over what others can take and tell everybody that this node ends: the second step of a planned stop.
+
+            not ready --> leave, while clients are still served --> stop serving them --> close
+        """
         if self._driver is not None:
             await self._driver.leave()
 
