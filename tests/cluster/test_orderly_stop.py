@@ -68,7 +68,7 @@ def test_the_shards_of_a_stopped_leader_are_led_by_others_and_nobody_suspected_i
 async def readiness_until_refused(url: str) -> list[int]:
     """Ask a node whether it is ready, each time on a connection of its own, until it takes none; return the statuses."""
     host, port = url.removeprefix("http://").split(":")
-    statuses = []
+    statuses: list[int] = []
     while True:
         try:
             reader, writer = await asyncio.open_connection(host, int(port))
