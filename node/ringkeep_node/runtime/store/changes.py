@@ -26,6 +26,7 @@ from ringkeep_node.machines.documents import (
 )
 from ringkeep_node.machines.records import EpochStart
 from ringkeep_node.machines.recovery import EPOCHS_KEPT, CopyKey, decode_epochs, encode_epochs
+from ringkeep_node.runtime.store.row_cache import RowPlace
 from ringkeep_node.runtime.store.schema import GARBAGE, LIVE, ROWS_A_STATEMENT, STAGING, upsert
 
 Entry = tuple[int, int, bytes]
@@ -141,8 +142,10 @@ class Changes:
                 named.user, named.key, named.request_hash, change.answer, sn, change.wall_ms
             )
 
-    def flush(self) -> list[tuple[int, int, int]]:
-        """Write what was folded and return (shard, copy, sn) of the copies that moved."""
+    def flush(self) -> tuple[list[tuple[int, int, int]], list[tuple[RowPlace, Row | None]]]:
+        """Write what was folded; return (shard, copy, sn) of the copies that moved, and the rows that changed."""
+        places = {slot.slot: key for key, slot in self._touched.items()}
+        changed = [((*places[slot], user, key), row) for (slot, user, key), row in self._rows.items()]
         self._write_rows()
         self._write_remembered()
         moved = []
@@ -154,7 +157,7 @@ class Changes:
             self._forget_old(slot)
             moved.append((*key, slot.sn))
         self._touched.clear()
-        return moved
+        return moved, changed
 
     def _write_rows(self) -> None:
         rows = self._rows

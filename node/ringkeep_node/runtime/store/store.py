@@ -24,10 +24,12 @@ from ringkeep_node.machines.records import EpochStart
 from ringkeep_node.machines.recovery import CopyKey, decode_epochs
 from ringkeep_node.runtime.store import schema
 from ringkeep_node.runtime.store.changes import Changes, Entry, canonical_state, decode_state
+from ringkeep_node.runtime.store.row_cache import RowCache, RowPlace
 
 MEBI = 1024 * 1024
 _ENTRY_BYTES = 64
 _CHECKPOINT_TRIES = 5
+_ROWS_BYTES_MAX = 8 * MEBI
 
 
 class StoreDamaged(RingkeepError):
@@ -73,6 +75,7 @@ class _Command(NamedTuple):
     done: Callable[[], object] | None = None
     synced: bool = False
     closes: bool = False
+    exchanges: bool = False
 
 
 def _ignore(_applied: list[tuple[int, int, int]]) -> None:
@@ -101,6 +104,7 @@ class Store:
         self._bulk_lock = threading.Lock()
         self._checkpoint_lock = threading.Lock()
         self._synced: dict[CopyKey, int] = {}
+        self._rows = RowCache(_ROWS_BYTES_MAX)
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
         self._queued = 0
         self._done = 0
@@ -161,9 +165,15 @@ class Store:
 
     def row(self, shard: int, copy: int, user: str, key: str) -> Row | None:
         """Return one document."""
-        # fetchall, not fetchone: only a finished statement ends its read transaction.
-        found: list[Any] = self._point.execute(schema.ROW, (shard, copy, user, key)).fetchall()
-        return Row(user, key, *found[0]) if found else None
+        place = (shard, copy, user, key)
+        row = self._rows.get(place)
+        if row is None:
+            # fetchall, not fetchone: only a finished statement ends its read transaction.
+            found: list[Any] = self._point.execute(schema.ROW, place).fetchall()
+            if found:
+                row = Row(user, key, *found[0])
+                self._rows.keep(place, row)
+        return row
 
     def remembered(self, shard: int, copy: int, user: str, key: str, *, log_time_ms: int = 0) -> Remembered | None:
         """Return what a change under an Idempotency-Key was answered, unless 24 h of log time have passed."""
@@ -302,6 +312,7 @@ class Store:
                 lambda changes: changes.install_finish((shard, copy), epoch, sn, state, epochs, complete_at),
                 done=done,
                 synced=True,
+                exchanges=True,
             )
         )
 
@@ -311,7 +322,7 @@ class Store:
 
     def drop(self, shard: int, copy: int) -> None:
         """Remove a copy."""
-        self._put(_ENTRY_BYTES, lambda changes: changes.drop((shard, copy)))
+        self._queue(_Command(_ENTRY_BYTES, lambda changes: changes.drop((shard, copy)), exchanges=True))
 
     def checkpoint(self) -> Mapping[CopyKey, int]:
         """Sync what is committed and return the applied sns that are durable now. Blocks: call it in a worker thread."""
@@ -391,21 +402,29 @@ class Store:
         self._writer.execute("BEGIN IMMEDIATE")
         for command in commands:
             command.do(changes)
-        moved = changes.flush()
+        moved, changed = changes.flush()
         self._writer.execute("COMMIT")
         if any(command.synced for command in commands):
             with self._checkpoint_lock:
                 if not self._sync():
                     raise StoreDamaged("a snapshot could not be made durable: the checkpoint does not get through")
         self._done += sum(command.size for command in commands)
-        if moved:
-            self._post(self._deliver, moved)
+        exchanged = any(command.exchanges for command in commands)
+        if moved or exchanged:
+            self._post(self._deliver, moved, changed, exchanged)
         for command in commands:
             if command.done is not None:
                 self._post(command.done)
 
-    def _deliver(self, moved: list[tuple[int, int, int]]) -> None:
-        self.on_applied(moved)
+    def _deliver(
+        self, moved: list[tuple[int, int, int]], changed: list[tuple[RowPlace, Row | None]], exchanged: bool
+    ) -> None:
+        if exchanged:
+            self._rows.clear()
+        else:
+            self._rows.written(changed)
+        if moved:
+            self.on_applied(moved)
 
     def _clear_garbage(self) -> None:
         self._writer.execute("BEGIN IMMEDIATE")
