@@ -36,6 +36,8 @@ def simulate(seed: int) -> tuple[ShardWorld, Clients]:
         clients.act()
         if world.random.random() < 0.05:
             world.hurt()
+        if world.random.random() < 0.15:
+            world.hand_over()
         world.eye.check()
     world.heal()
     healed = world.now
@@ -64,6 +66,14 @@ def test_acknowledged_writes_survive_reads_are_linearizable_and_healing_converge
         }
         assert (len(shard.in_sync), len(copies), shard.learners) == (3, 1, ()), f"seed {seed}, shard {number}: {shard}"
     assert clients.counts.get("stored", 0) > 20, clients.counts
+
+
+def test_shards_are_handed_over_in_these_runs_and_some_stay() -> None:
+    nodes = [node for seed in (3, 4, 5) for node in simulate(seed)[0].nodes]
+    tallies = [node.shards.tally for node in nodes if node.shards is not None]
+
+    assert sum(tally.hand_overs for tally in tallies) >= 5
+    assert sum(tally.hand_overs_given_up for tally in tallies) >= 5
 
 
 def _trace_under(hash_seed: str, seed: int) -> str:

@@ -66,6 +66,14 @@ def _groups(operations: Sequence[Operation]) -> list[tuple[str | None, str | Non
     ]
 
 
+def _first_harmless(operations: Sequence[Operation], candidates: Sequence[int], state: str | None) -> int | None:
+    """Return an operation whose known answer fits ``state`` and that leaves it as it is."""
+    for number in candidates:
+        if operations[number].kind != "write" and step(operations[number], state)[0]:
+            return number
+    return None
+
+
 def is_linearizable(history: Sequence[Operation], initial: str | None = None) -> bool:
     """Return whether some order, consistent with real time, explains every known answer."""
     operations = sorted(history, key=lambda it: (it.called, it.returned))
@@ -91,6 +99,11 @@ def is_linearizable(history: Sequence[Operation], initial: str | None = None) ->
             if not done >> number & 1:
                 candidates.append(number)
                 earliest_return = min(earliest_return, operation.returned)
+        harmless = _first_harmless(operations, candidates, state)
+        if harmless is not None:
+            # It changes nothing and may be first: whatever explains the rest explains it with this one done, too.
+            stack.append((done | 1 << harmless, state))
+            continue
         for number in candidates:
             group = groups[number]
             if group is not None:

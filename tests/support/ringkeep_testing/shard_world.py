@@ -224,6 +224,8 @@ class ShardNode:
                 done(result)
         for change in step.proposals:
             world.propose(self, change)
+        for moves, reason in step.hand_overs:
+            world.propose_moves(self, moves, reason)
         for token in step.read_index:
             world.read_index(self, token)
         for read in step.reads:
@@ -479,6 +481,11 @@ class ShardWorld:
         if not node.isolated and self.random.random() >= self.faults.loss:
             self.service.propose(ShardChanges((change,), "node"), self.faults.proposal_delay_s)
 
+    def propose_moves(self, node: ShardNode, moves: tuple[Move, ...], reason: str) -> None:
+        """Take what a node hands over, as one entry; it commits late, twice, or never."""
+        if not node.isolated and self.random.random() >= self.faults.loss:
+            self.service.propose(ShardChanges(moves, reason), self.faults.proposal_delay_s)
+
     def read_index(self, node: ShardNode, token: int) -> None:
         """Answer a ReadIndex with the index at some moment after it was asked."""
         lost = node.isolated or self.random.random() < self.faults.loss
@@ -532,6 +539,22 @@ class ShardWorld:
         if missing and len(shard.in_sync) + len(shard.learners) < settings.replication_factor:
             return [AddLearner(number, shard.revision, missing[0])]
         return []
+
+    def hand_over(self) -> None:
+        """Order a primary to hand shards over, by a map that may be past; the order may come late or twice."""
+        random = self.random
+        held = self.service.history[-1 if random.random() < 0.8 else max(-2, -len(self.service.history))]
+        source = self.by_storage[random.choice(held.shards).primary.storage]
+        moves = tuple(
+            Move(number, shard.revision, random.choice(shard.in_sync).storage)
+            for number, shard in enumerate(held.shards)
+            if shard.primary.storage == source.storage
+        )
+        for _ in range(2 if random.random() < self.faults.repeat else 1):
+            self.after(
+                random.random() * self.faults.delay_s * 4,
+                lambda: source.do(lambda shards, now: shards.hand_over(moves, "test", now=now)),
+            )
 
     # --- faults -------------------------------------------------------------------------------------------------
 
