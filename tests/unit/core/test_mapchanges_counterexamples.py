@@ -108,6 +108,25 @@ def test_s6e_the_last_complete_copies_stay_however_long_their_nodes_are_dead() -
     assert refusal(start, RemoveCopy(0, 1, "p", FIRST)) == "is_primary"
 
 
+def test_s6e_a_plan_leaves_as_many_copies_as_the_shard_needs() -> None:
+    start = shard_map("p a b", [shard("p a b", need=3)], settings=Settings(1, 1))
+
+    assert refusal(start, RemoveCopy(0, 1, "b", FIRST)) == "too_few_copies"
+
+
+def test_s6e_a_plan_leaves_as_many_copies_as_are_wanted() -> None:
+    start = shard_map("p a b c", [shard("p a b c")], settings=Settings(3, 1))
+    three = _then(start, RemoveCopy(0, 1, "c", FIRST))
+
+    assert refusal(three, RemoveCopy(0, 2, "b", FIRST)) == "too_few_copies"
+
+
+def test_a_plan_never_takes_the_copy_from_under_the_primary() -> None:
+    start = _map(shard("p a b c"))
+
+    assert refusal(start, RemoveCopy(0, 1, "p", FIRST)) == "is_primary"
+
+
 def test_s6f_a_second_member_raises_need_shard_by_shard_and_stops_no_write() -> None:
     start = shard_map("p", [shard("p", need=1), shard("p", need=1)])
     start = _then(start, Boot("a", "a", "a-1", 1, "", ""))

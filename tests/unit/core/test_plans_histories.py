@@ -337,3 +337,16 @@ def test_the_plan_is_the_same_whoever_makes_it() -> None:
 
     digests = {target_of(world.map, world.map.wanted, world.facts()).digest for world in worlds}
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_several_nodes_drain_at_once_and_no_shard_has_fewer_copies_on_the_way(seed: int) -> None:
+    world = World(seed, nodes=6)
+    world.want(with_members(world.map.wanted, ["n2", "n4", "n6"]))
+    plan = world.plan()
+    world.carry_out(plan.steps)
+    world.bury()
+
+    assert world.settled(plan) == []
+    assert world.added == plan.target.moves == plan.target.lower_bound
+    assert world.names == ["n2", "n4", "n6"]
