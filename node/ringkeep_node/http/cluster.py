@@ -1,55 +1,18 @@
-"""The cluster over HTTP: who is in it, who holds what, what happened, what is wanted; and founding one."""
+"""The cluster over HTTP: who is in it, who holds what, what happened; and founding one."""
 
 from __future__ import annotations
 
-import math
-from typing import TypeVar
-
 import msgspec
-from msgspec import Struct
 
-from ringkeep_core.errors import BadRequest, Conflict, Internal, NoPrimary
-from ringkeep_core.ids import is_node_name
-from ringkeep_core.mapchanges import SetWanted
-from ringkeep_core.shardmap import Copy, Settings, Shard, ShardMap, Wanted, WantedMember
+from ringkeep_core.shardmap import Copy, Shard, ShardMap
+from ringkeep_node.http.administration import body_of
 from ringkeep_node.http.exchange import Exchange
 from ringkeep_node.http.replies import JSON_TYPE, Reply
 from ringkeep_node.http.routing import parameters, whole_number
 from ringkeep_node.runtime.founding import BootstrapRequest
 from ringkeep_node.runtime.reports import MemberReport
 
-ADMIN_BODY_BYTES_MAX = 1 << 20
-STALE = "stale_wanted"
-REFUSED = "bad_wanted"
-T = TypeVar("T")
-
-
-class WantedMemberBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is wanted of one member."""
-
-    weight: float = 1.0
-    zone: str = ""
-    draining: bool = False
-
-
-class SettingsBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """Cluster-wide settings."""
-
-    replication_factor: int
-    min_in_sync: int
-    grace_s: float = Settings().grace_s
-
-
-class WantedBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``PUT /v1/cluster/wanted``; ``revision`` is the one that was read."""
-
-    revision: int
-    members: dict[str, WantedMemberBody]
-    settings: SettingsBody
-
-
 _bootstrap_decoder = msgspec.json.Decoder(BootstrapRequest)
-_wanted_decoder = msgspec.json.Decoder(WantedBody)
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -98,24 +61,11 @@ async def shard_map(exchange: Exchange) -> Reply:
     return exchange.reply(200, "Cache-Control: no-store\r\n", _encoded.of(exchange.edge.service.held_map()), JSON_TYPE)
 
 
-async def plan(exchange: Exchange) -> Reply:
-    """Send the steps between the map and the wanted state: none, as long as nothing is being moved."""
-    parameters(exchange.target.query, ())
-    held = exchange.edge.service.held_map()
-    return exchange.json({"wanted_revision": held.wanted.revision, "version": held.version, "steps": []})
-
-
 async def events(exchange: Exchange) -> Reply:
     """Send what happened, oldest first; ``after`` is the number of the last event that the caller knows."""
     asked = parameters(exchange.target.query, ("after",))
     after = whole_number(asked["after"], "after") if "after" in asked else 0
     return exchange.json({"events": exchange.edge.driver.events(after)})
-
-
-async def wanted(exchange: Exchange) -> Reply:
-    """Send the wanted state."""
-    parameters(exchange.target.query, ())
-    return exchange.json(exchange.edge.service.held_map().wanted)
 
 
 # --- changing ----------------------------------------------------------------------------------------------------
@@ -125,60 +75,8 @@ async def bootstrap(exchange: Exchange) -> Reply:
     """Found a cluster of the members in the body."""
     exchange.edge.check_admin(exchange.request.headers.get("Authorization"))
     parameters(exchange.target.query, ())
-    request = await _body(exchange, _bootstrap_decoder, "a bootstrap")
+    request = await body_of(exchange, _bootstrap_decoder, "a bootstrap")
     return exchange.json({"cluster_id": await exchange.edge.driver.bootstrap(request)})
-
-
-async def set_wanted(exchange: Exchange) -> Reply:
-    """Replace the wanted state if its revision is still the one that the caller read; send the new one."""
-    exchange.edge.check_admin(exchange.request.headers.get("Authorization"))
-    parameters(exchange.target.query, ())
-    body = await _body(exchange, _wanted_decoder, "a wanted state")
-    held = exchange.edge.service.held_map()
-    if held.wanted.revision > body.revision:
-        raise Conflict(f"the wanted state is at revision {held.wanted.revision}, not {body.revision}")
-    new = wanted_of(body)
-    outcome = await exchange.edge.driver.propose(
-        SetWanted(new, f"request {exchange.id}"), timeout_s=exchange.timeout_s()
-    )
-    if outcome.code == STALE:
-        raise Conflict(outcome.detail or "the wanted state was changed by somebody else")
-    if outcome.code == REFUSED:
-        raise BadRequest(outcome.detail)
-    if outcome.code:
-        raise _refusal(outcome.code, outcome.detail)
-    return exchange.json(new)
-
-
-def wanted_of(body: WantedBody) -> Wanted:
-    """Return the wanted state that a body asks for, one revision further. Raises ``BadRequest``."""
-    for name, member in body.members.items():
-        if not is_node_name(name):
-            raise BadRequest(f"{name[:100]!r} is not a node name (an RFC 1123 label)")
-        if not 0 <= member.weight < math.inf:
-            raise BadRequest(f"the weight of {name} is a number from 0, not {member.weight}")
-    settings = body.settings
-    return Wanted(
-        revision=body.revision + 1,
-        members={
-            name: WantedMember(member.weight, member.zone, member.draining) for name, member in body.members.items()
-        },
-        settings=Settings(settings.replication_factor, settings.min_in_sync, settings.grace_s),
-    )
-
-
-async def _body(exchange: Exchange, decoder: msgspec.json.Decoder[T], what: str) -> T:
-    data = await exchange.body(ADMIN_BODY_BYTES_MAX, what)
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise BadRequest(f"the body is not {what}: {error}") from None
-
-
-def _refusal(code: str, detail: str) -> Conflict | NoPrimary | Internal:
-    if code in ("no_leader", NoPrimary.code):
-        return NoPrimary(detail or "there is no leader now")
-    return Conflict(detail or f"the leader refused the change: {code}")
 
 
 # --- shapes ------------------------------------------------------------------------------------------------------

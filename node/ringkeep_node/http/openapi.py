@@ -148,6 +148,7 @@ def _cluster_paths() -> Schema:
         return {"get": _operation(name, text, {"200": _json(text, anything)}, [503], **more)}
 
     admin: Schema = {"security": [{"admin": []}]}
+    dry_run = _query("dry_run", {"type": "boolean", "default": False}, "Show the plan and change nothing")
     return {
         "/v1/cluster": reading("cluster", "The cluster in short"),
         "/v1/cluster/members": reading("members", "Every member with the evidence for its state"),
@@ -160,7 +161,55 @@ def _cluster_paths() -> Schema:
             ],
         ),
         "/v1/cluster/leader": reading("leader", "The leader"),
-        "/v1/cluster/plan": reading("plan", "The steps from the map to the wanted state"),
+        "/v1/cluster/plan": {
+            **reading("plan", "What is left to do between the map and the wanted state"),
+            "post": _operation(
+                "whatIf",
+                "The plan that a change of the wanted state would mean; nothing changes",
+                {"200": _json("The plan", anything)},
+                [401, 404, 409, 415, 503],
+                body=_json_body(_ref("schemas", "WhatIf")),
+                **admin,
+            ),
+        },
+        "/v1/cluster/members/{name}/drain": {
+            "parameters": [_path("name", 63, "The member"), dry_run],
+            "post": _operation(
+                "drain",
+                "Have a member give everything up",
+                {"200": _json("The new wanted state, or the plan of a dry run", anything)},
+                [401, 404, 409, 503],
+                **admin,
+            ),
+            "delete": _operation(
+                "undrain",
+                "Take a drain back",
+                {"200": _json("The new wanted state, or the plan of a dry run", anything)},
+                [401, 404, 409, 503],
+                **admin,
+            ),
+        },
+        "/v1/cluster/members/{name}/leave": {
+            "parameters": [_path("name", 63, "The member")],
+            "post": _operation(
+                "leave",
+                "Let a drained member go for good: the answer is the proof that it holds nothing",
+                {"200": _json("Who left", anything)},
+                [401, 404, 409, 503],
+                **admin,
+            ),
+        },
+        "/v1/cluster/transfer-leader": {
+            "post": _operation(
+                "transferLeader",
+                "Have the Raft leader hand over to another voter",
+                {"200": _json("Who leads then", anything)},
+                [401, 404, 409, 415, 503],
+                parameters=[_ref("parameters", "timeout")],
+                body=_json_body({"type": "object", "properties": {"to": {"type": "string"}}}),
+                **admin,
+            ),
+        },
         "/v1/cluster/events": reading(
             "events",
             "What happened, oldest first",
@@ -183,7 +232,7 @@ def _cluster_paths() -> Schema:
                 "Replace the wanted state, if revision is still the one that was read",
                 {"200": _json("The new wanted state, one revision further", wanted)},
                 [401, 409, 415, 503],
-                parameters=[_ref("parameters", "timeout")],
+                parameters=[_ref("parameters", "timeout"), dry_run],
                 body=_json_body(wanted),
                 **admin,
             ),
@@ -303,6 +352,20 @@ def _schemas() -> Schema:
 
 def _admin_schemas() -> Schema:
     text, number = {"type": "string"}, {"type": "integer"}
+    settings: Schema = {
+        "type": "object",
+        "description": "What is left out stays as it is",
+        "properties": {
+            "replication_factor": number,
+            "min_in_sync": number,
+            "grace_s": {"type": "number"},
+            "streams_per_node": number,
+            "streams_max": number,
+            "bytes_per_s": number,
+            "hot_spot_swaps": {"type": "boolean"},
+            "swaps_per_hour": number,
+        },
+    }
     return {
         "Bootstrap": {
             "type": "object",
@@ -324,17 +387,20 @@ def _admin_schemas() -> Schema:
                         "properties": {"weight": {"type": "number"}, "zone": text, "draining": {"type": "boolean"}},
                     },
                 },
-                "settings": {
-                    "type": "object",
-                    "required": ["replication_factor", "min_in_sync"],
-                    "properties": {
-                        "replication_factor": number,
-                        "min_in_sync": number,
-                        "grace_s": {"type": "number"},
-                    },
-                },
+                "settings": settings,
+                "target_digest": text,
+                "target_version": number,
             }
         ),
+        "WhatIf": {
+            "type": "object",
+            "properties": {
+                "members": {"type": "array", "items": text},
+                "drain": {"type": "array", "items": text},
+                "weights": {"type": "object", "additionalProperties": {"type": "number"}},
+                "settings": settings,
+            },
+        },
     }
 
 

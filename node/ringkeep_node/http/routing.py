@@ -2,6 +2,7 @@
 
     /v1/users/{user}/docs/{key...}     "/" in a user only as %2F; in a key "/" and %2F mean the same
     /v1/users/{user}/docs|route        /v1/import        /v1/cluster[/...]        /livez /readyz /metrics /
+    /v1/cluster/members/{name}/drain|leave
 
 Nothing is normalised: two spellings that decode to the same bytes name the same document, and no others do. A segment "."
 or "..", encoded or not, is refused, since proxies and clients on the way disagree on what it means.
@@ -20,13 +21,17 @@ from msgspec import Struct
 from ringkeep_core.errors import BadRequest, MethodNotAllowed, NotFound
 
 USERS = "/v1/users/"
+MEMBERS = "/v1/cluster/members/"
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 """Visible ASCII without "%" and "#": such a segment means what it says."""
 
 
 class Target(Struct, frozen=True, gc=False):
-    """What a request names. ``route`` is the metrics' label; ``user`` and ``key`` are decoded; ``query`` is raw."""
+    """What a request names. ``route`` is the metrics' label; ``user`` and ``key`` are decoded; ``query`` is raw.
+
+    ``key`` is the member's name where a route is about one member.
+    """
 
     route: str
     user: str = ""
@@ -49,7 +54,11 @@ ROUTES: Mapping[str, str] = {
     "/v1/cluster/events": "events",
     "/v1/cluster/bootstrap": "bootstrap",
     "/v1/cluster/wanted": "wanted",
+    "/v1/cluster/transfer-leader": "transfer_leader",
 }
+
+MEMBER_ROUTES = ("drain", "leave")
+"""What follows the name of a member."""
 
 METHODS: Mapping[str, tuple[str, ...]] = {
     "document": ("GET", "HEAD", "PUT", "DELETE"),
@@ -65,10 +74,13 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "members": ("GET", "HEAD"),
     "map": ("GET", "HEAD"),
     "leader": ("GET", "HEAD"),
-    "plan": ("GET", "HEAD"),
+    "plan": ("GET", "HEAD", "POST"),
     "events": ("GET", "HEAD"),
     "bootstrap": ("POST",),
     "wanted": ("GET", "HEAD", "PUT"),
+    "drain": ("POST", "DELETE"),
+    "leave": ("POST",),
+    "transfer_leader": ("POST",),
 }
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
@@ -92,6 +104,10 @@ def split_target(raw: str) -> Target:
         route = ROUTES.get(path)
         if route is not None:
             return Target(route, query=query)
+        if path.startswith(MEMBERS):
+            name, _, what = path[len(MEMBERS) :].partition("/")
+            if what in MEMBER_ROUTES:
+                return Target(what, "", decoded(name, "name"), query)
         raise NotFound(f"there is nothing at {path[:200]!r}")
     raise BadRequest("a path must not have a segment '.' or '..'")
 

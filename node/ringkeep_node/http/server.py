@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from ringkeep_core.errors import BadRequest, HeadersTooLarge, Internal, RingkeepError
 from ringkeep_core.ids import HEADERS_BYTES_MAX
-from ringkeep_node.http import cluster, documents, health, openapi
+from ringkeep_node.http import administration, cluster, documents, health, openapi
 from ringkeep_node.http.exchange import READING_BYTES_MAX, Edge, Exchange, Handler
 from ringkeep_node.http.imports import import_with
 from ringkeep_node.http.replies import Reply
@@ -70,9 +70,9 @@ def handlers_of(importer: Importer, registry: CollectorRegistry) -> Mapping[tupl
         "members": cluster.members,
         "map": cluster.shard_map,
         "leader": cluster.leader,
-        "plan": cluster.plan,
+        "plan": administration.plan,
         "events": cluster.events,
-        "wanted": cluster.wanted,
+        "wanted": administration.wanted,
     }
     return {
         **{(route, method): handler for route, handler in reading.items() for method in ("GET", "HEAD")},
@@ -80,7 +80,12 @@ def handlers_of(importer: Importer, registry: CollectorRegistry) -> Mapping[tupl
         ("document", "DELETE"): documents.delete,
         ("import", "POST"): import_with(importer),
         ("bootstrap", "POST"): cluster.bootstrap,
-        ("wanted", "PUT"): cluster.set_wanted,
+        ("wanted", "PUT"): administration.set_wanted,
+        ("plan", "POST"): administration.what_if,
+        ("drain", "POST"): administration.drain,
+        ("drain", "DELETE"): administration.drain,
+        ("leave", "POST"): administration.leave,
+        ("transfer_leader", "POST"): administration.transfer_leader,
     }
 
 

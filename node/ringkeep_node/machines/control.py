@@ -33,6 +33,7 @@ from ringkeep_node.machines.messages import (
     NodeMessage,
     Propose,
     ProposeOutcome,
+    TransferAsk,
 )
 from ringkeep_node.machines.raft.machine import Raft
 from ringkeep_node.machines.raft.messages import (
@@ -194,6 +195,8 @@ class Control:
             self._proposed_by(sender, message, now)
         elif isinstance(message, ProposeOutcome):
             self._settle(message)
+        elif isinstance(message, TransferAsk):
+            self.ask_transfer(message.to, hops=message.hops, now=now)
         elif isinstance(message, IndexAsk):
             self._raft_read(sender, message.token, now)
         elif isinstance(message, IndexAnswer):
@@ -311,6 +314,20 @@ class Control:
             return
         if self._tracked.pop(outcome.number, None) is not None:
             self.outcomes.append((outcome.number, outcome))
+
+    # --- leadership ----------------------------------------------------------------------------------------------
+
+    def ask_transfer(self, to: str, *, hops: int = 0, now: float) -> None:
+        """Have the leader hand leadership to the voter ``to``, or to whom it likes (""): asked once, Raft shows the rest."""
+        if self.raft.leader == self._me:
+            if to:
+                self.raft.transfer_leadership(to, now=now)
+            else:
+                self.raft.step_down(now=now)
+            return
+        target = self._way_to_leader() if hops < HOPS_MAX else None
+        if target is not None:
+            self.sends.append((target, TransferAsk(to, hops + 1)))
 
     # --- ReadIndex -----------------------------------------------------------------------------------------------
 

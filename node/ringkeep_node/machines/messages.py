@@ -117,6 +117,13 @@ class HandOverShards(Struct, frozen=True, array_like=True, tag=11):
     reason: str
 
 
+class TransferAsk(Struct, frozen=True, array_like=True, tag=12):
+    """Asks the leader to hand leadership to the voter ``to``, or to whom it likes ("")."""
+
+    to: str
+    hops: int
+
+
 NodeMessage = (
     MapPull
     | MapEntries
@@ -129,6 +136,7 @@ NodeMessage = (
     | ForwardRead
     | ForwardAnswer
     | HandOverShards
+    | TransferAsk
 )
 
 

@@ -28,6 +28,7 @@ from ringkeep_core.shardmap import ShardMap
 from ringkeep_core.wire import Hello
 from ringkeep_node.machines.messages import Channel, ProposeOutcome, decode_bundle, encode_bundles
 from ringkeep_node.machines.node import Node, NodeStep
+from ringkeep_node.machines.room import Room
 from ringkeep_node.machines.shard.effects import (
     CreateCopy,
     DataRead,
@@ -62,6 +63,7 @@ EARLY_S: Final = 0.05
 BUSY_S: Final = 0.005
 """Turns that follow each other faster share one timer, at most so late: looking for the earliest deadline costs more."""
 READERS: Final = 2
+LEADER_POLL_S: Final = 0.05
 
 EVIDENCE: Final = {
     "refused": Evidence.REFUSED,
@@ -206,6 +208,19 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._proposals[number] = future
         self._schedule()
         return await future
+
+    async def transfer_leader(self, to: str, *, timeout_s: float) -> bool:
+        """Ask for another leader, ``to`` if that is not "", and return whether there is one before the time is up."""
+        control = self.node.control
+        before = control.leader()
+        control.ask_transfer(to, now=self._now())
+        self._schedule()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while (leader := control.leader()) is None or (leader != to if to else leader == before):  # noqa: ASYNC110
+                    await asyncio.sleep(LEADER_POLL_S)
+                return True
+        return False
 
     async def wait_newer_than(self, version: int, *, timeout_s: float) -> None:
         """Return when the held map is newer than ``version``, or when the time is up."""
@@ -441,11 +456,16 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             bytes_max=read.bytes_max,
         )
 
+    def _tell_room(self) -> None:
+        self.node.oversight.tell_room(Room(self.store.file_bytes, self.log.free_bytes), now=self._now())
+
     async def _checkpoint_forever(self) -> None:
+        self._tell_room()
         while True:
             await asyncio.sleep(CHECKPOINT_EVERY_S)
             covered = await self._loop.run_in_executor(self._checkpointer, self.store.checkpoint)
             self.log.release(covered, raft_index=self.node.control.snapshot_index)
+            self._tell_room()
 
 
 async def _finish(closing: Any) -> None:

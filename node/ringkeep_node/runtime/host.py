@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from ringkeep_core.errors import Conflict, NoPrimary, StartRefused
 from ringkeep_core.mapchanges import MapChange
+from ringkeep_core.plans import NodeFacts
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_core.wire import PROTOCOL_VERSION, Hello
 from ringkeep_node.machines.control import encode_snapshot, first_snapshot
@@ -40,8 +41,16 @@ from ringkeep_node.runtime.founding import (
 )
 from ringkeep_node.runtime.news import News
 from ringkeep_node.runtime.peers import HELLO_CHANNEL, LinkEvents, PeerLinks, greet
-from ringkeep_node.runtime.reporting import leader_report, member_reports, node_numbers, unready_reason
-from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport
+from ringkeep_node.runtime.reporting import (
+    leader_report,
+    member_reports,
+    node_facts,
+    node_numbers,
+    shard_bytes,
+    unready_reason,
+    voters_of,
+)
+from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport, RunningPlan
 from ringkeep_node.runtime.store.store import Store
 from ringkeep_node.runtime.wal.log import Log
 
@@ -137,7 +146,7 @@ class Host:
     async def leave(self) -> None:
         """Hand over what others can take and tell everybody that this node ends: the second step of a planned stop.
 
-            not ready --> leave, while clients are still served --> stop serving them --> close
+        not ready --> leave, while clients are still served --> stop serving them --> close
         """
         if self._driver is not None:
             await self._driver.leave()
@@ -326,6 +335,34 @@ class Host:
     def leader(self) -> LeaderReport | None:
         """Return the leader, or None while none is known."""
         return leader_report(self._driver.node) if self._driver is not None else None
+
+    def facts(self) -> Mapping[str, NodeFacts]:
+        """Return what this node knows of each registered member, by name."""
+        if self._driver is None or self.shard_map is None:
+            return {}
+        return node_facts(self._driver.node, asyncio.get_running_loop().time())
+
+    def shard_bytes(self) -> Sequence[int] | None:
+        """Return about how many bytes each shard has."""
+        return shard_bytes(self._driver.node) if self._driver is not None and self.shard_map is not None else None
+
+    def voters(self) -> tuple[str, ...]:
+        """Return the storage ids of the Raft voters."""
+        return voters_of(self._driver.node) if self._driver is not None else ()
+
+    def running_plan(self) -> RunningPlan | None:
+        """Return how far the present plan is, if this node leads."""
+        return None
+
+    async def transfer_leader(self, to: str, *, timeout_s: float) -> LeaderReport:
+        """Have leadership handed to ``to`` and return who leads then."""
+        if self._driver is None:
+            raise NoPrimary("this node belongs to no cluster yet")
+        reached = await self._driver.transfer_leader(to, timeout_s=timeout_s)
+        leader = self.leader()
+        if not reached or leader is None:
+            raise NoPrimary(f"no other leader took over within {timeout_s:g} s")
+        return leader
 
     def events(self, after: int) -> tuple[Event, ...]:
         """Return the remembered events with a greater number than ``after``, oldest first."""

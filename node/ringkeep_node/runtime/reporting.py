@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from ringkeep_core.placement import NodeState
+from ringkeep_core.plans import NodeFacts
 from ringkeep_core.shardmap import MemberState as MapState
 from ringkeep_core.shardmap import Shard, ShardMap
 from ringkeep_node.machines.node import Node
-from ringkeep_node.machines.oversight import LEADS_KEY
+from ringkeep_node.machines.oversight import LEADS_KEY, VOTERS_KEY
+from ringkeep_node.machines.room import room_of
 from ringkeep_node.machines.swim.members import MemberState, MemberView
 from ringkeep_node.metrics import NodeNumbers
 from ringkeep_node.runtime.history import History
@@ -89,6 +92,49 @@ def leader_report(node: Node) -> LeaderReport | None:
     # Raft tells its term to voters only; everybody else has it from the leader's gossip.
     term = node.raft.term if node.raft.leader is not None or not told.isdigit() else int(told)
     return LeaderReport(member.name, member.url, term)
+
+
+def node_facts(node: Node, now: float) -> dict[str, NodeFacts]:
+    """Return what gossip says of each registered member, by name, as the planner asks it.
+
+    Only the leader knows for how long a member has been dead, so here a dead one counts as within the grace.
+    """
+    held, views = node.held.map, node.swim.members_at(now)
+    assert held is not None
+    facts = {}
+    for storage, member in held.members.items():
+        view, room = views.get(storage), room_of(node.swim.values(storage))
+        alive = view is not None and view.state in (MemberState.ALIVE, MemberState.SUSPECT)
+        facts[member.name] = NodeFacts(
+            NodeState.ALIVE if alive or storage == node.identity.storage else NodeState.DEAD_IN_GRACE,
+            free_bytes=room.free_bytes if room is not None else None,
+        )
+    return facts
+
+
+def shard_bytes(node: Node) -> list[int] | None:
+    """Return about how many bytes each shard has: an even share of what its primary says it stores; None if unknown."""
+    held = node.held.map
+    assert held is not None
+    copies, _ = _counts(held)
+    share = {}
+    for storage in held.members:
+        room = room_of(node.swim.values(storage))
+        if room is not None:
+            share[storage] = room.copy_bytes // max(1, copies[storage])
+    if not share:
+        return None
+    return [share.get(shard.primary.storage, 0) for shard in held.shards]
+
+
+def voters_of(node: Node) -> tuple[str, ...]:
+    """Return the storage ids of the Raft voters: from Raft on a member of it, else from what the leader tells."""
+    configuration = node.raft.configuration
+    if node.control.votes:
+        return configuration.voters
+    leader = node.control.leader()
+    told = node.swim.values(leader).get(VOTERS_KEY, b"") if leader is not None else b""
+    return tuple(storage for storage in told.decode("ascii", "replace").split(",") if storage)
 
 
 def unready_reason(node: Node) -> str | None:

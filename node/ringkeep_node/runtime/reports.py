@@ -6,11 +6,13 @@ the tests. Reports are values; nothing here waits, decides or holds state.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from ringkeep_core.mapchanges import MapChange
+from ringkeep_core.plans import NodeFacts
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_node.machines.messages import ProposeOutcome
 from ringkeep_node.machines.shard.effects import ReadRequest, Result, WriteRequest
@@ -71,6 +73,20 @@ class LeaderReport(Struct, frozen=True):
     term: int
 
 
+class RunningPlan(Struct, frozen=True, kw_only=True):
+    """How far the plan has come that this node, as leader, carries out. Counts since it began; ``since`` in unix seconds.
+
+    ``waiting`` says in sentences what it waits for.
+    """
+
+    reason: str
+    since: float
+    copies: int
+    copies_done: int
+    primaries: int
+    waiting: tuple[str, ...] = ()
+
+
 class Event(Struct, frozen=True):
     """Something that happened to the map or to a member. ``number`` counts from 1, ``at`` is in unix seconds."""
 
@@ -113,6 +129,24 @@ class Driving(Protocol):
 
     def leader(self) -> LeaderReport | None:
         """Return the leader, or None while none is known."""
+
+    def facts(self) -> Mapping[str, NodeFacts]:
+        """Return what this node knows of each registered member, by name, as the planner asks it."""
+
+    def shard_bytes(self) -> Sequence[int] | None:
+        """Return about how many bytes each shard has, or None while that is not known."""
+
+    def voters(self) -> tuple[str, ...]:
+        """Return the storage ids of the Raft voters, as far as this node knows them."""
+
+    def running_plan(self) -> RunningPlan | None:
+        """Return how far the present plan is, if this node leads and there is one."""
+
+    async def transfer_leader(self, to: str, *, timeout_s: float) -> LeaderReport:
+        """Have leadership handed to the voter ``to`` ("": to whom the leader likes) and return who leads then.
+
+        Raises ``NoPrimary`` if nobody leads, or nobody else does when the time is up.
+        """
 
     def events(self, after: int) -> tuple[Event, ...]:
         """Return the remembered events with a greater number than ``after``, oldest first."""

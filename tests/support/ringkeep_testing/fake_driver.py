@@ -13,6 +13,8 @@ from msgspec import Struct
 
 from ringkeep_core.errors import Conflict
 from ringkeep_core.mapchanges import MapChange, Refusal, apply, bootstrap
+from ringkeep_core.placement import NodeState
+from ringkeep_core.plans import NodeFacts
 from ringkeep_core.shardmap import Member, Settings, ShardMap
 from ringkeep_node.machines.documents import Answer, IdempotencyKey, Row, Write
 from ringkeep_node.machines.messages import ProposeOutcome
@@ -30,7 +32,7 @@ from ringkeep_node.machines.shard.effects import (
 )
 from ringkeep_node.metrics import NodeNumbers
 from ringkeep_node.runtime.founding import BootstrapRequest
-from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport
+from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport, RunningPlan
 
 CLUSTER_ID = "c0ffee0000000001"
 
@@ -81,6 +83,10 @@ class FakeDriver:
         self.seen: list[tuple[int, WriteRequest | ReadRequest, float]] = []
         self.proposed: list[MapChange] = []
         self.asked: list[BootstrapRequest] = []
+        self.facts_set: dict[str, NodeFacts] = {}
+        self.bytes_each = 1000
+        self.running: RunningPlan | None = None
+        self.transferred: list[str] = []
         self.lag = 0
         self.not_ready: str | None = None
         self.not_live: str | None = None
@@ -169,6 +175,31 @@ class FakeDriver:
     def leader(self) -> LeaderReport | None:
         """Return this node, once there is a cluster."""
         return LeaderReport(self.identity.name, self.identity.url, 3) if self.cluster_id else None
+
+    def facts(self) -> dict[str, NodeFacts]:
+        """Return every member as alive, with the room that the test sets."""
+        assert self.shard_map is not None
+        alive = {name: NodeFacts(NodeState.ALIVE) for name in self.shard_map.by_name}
+        return {**alive, **self.facts_set}
+
+    def shard_bytes(self) -> list[int] | None:
+        """Return the same size for each shard."""
+        return [self.bytes_each] * len(self.shard_map.shards) if self.shard_map is not None else None
+
+    def voters(self) -> tuple[str, ...]:
+        """Return the first three members."""
+        return tuple(self.shard_map.members)[:3] if self.shard_map is not None else ()
+
+    def running_plan(self) -> RunningPlan | None:
+        """Return what the test sets."""
+        return self.running
+
+    async def transfer_leader(self, to: str, *, timeout_s: float) -> LeaderReport:
+        """Note the wish and name the member as leader."""
+        assert self.shard_map is not None
+        self.transferred.append(to)
+        member = self.shard_map.members[to or list(self.shard_map.members)[1]]
+        return LeaderReport(member.name, member.url, 2)
 
     def events(self, after: int) -> tuple[Event, ...]:
         """Return what the test put in."""

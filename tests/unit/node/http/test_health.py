@@ -102,6 +102,8 @@ def test_the_description_names_exactly_the_routes_and_methods_that_are_answered(
             "/v1/users/{user}/docs/{key}": set(METHODS["document"]),
             "/v1/users/{user}/docs": set(METHODS["documents"]),
             "/v1/users/{user}/route": set(METHODS["route"]),
+            "/v1/cluster/members/{name}/drain": set(METHODS["drain"]),
+            "/v1/cluster/members/{name}/leave": set(METHODS["leave"]),
         }
 
         assert described["openapi"] == "3.1.0"
