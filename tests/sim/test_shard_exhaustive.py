@@ -1,9 +1,9 @@
 """All orders of a few events around one shard on three nodes: the real machine, every state checked (testing.md, L2).
 
 A state is the whole world; from each, every possible next event is tried: a message arrives, is lost or comes twice, a
-disk finishes, a node hears the map, a proposal commits, the leader fails over or shrinks, a process dies and comes back, a
-client writes or reads. What is rare is bounded by a budget. Breadth first from several beginnings, so that a broken rule is
-shown by a short sequence.
+disk finishes, a node hears the map, a proposal commits, the leader fails over, shrinks or orders a hand-over, time passes,
+a process dies and comes back, a client writes or reads. What is rare is bounded by a budget. Breadth first from several
+beginnings, so that a broken rule is shown by a short sequence.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from ringkeep_testing.shard_trio import Trio
 
 STATES = int(os.environ.get("RINGKEEP_SHARD_STATES", "105000"))
 BUDGET = {"write": 2, "read": 1, "failover": 1, "shrink": 1, "crash": 1, "commit": 2, "repeat": 1, "lose": 1}
+BUDGET |= {"hand over": 0, "wait": 0}
+WAIT_S = 1.1
+"""Longer than a shard may drain, and than a hand-over goes without an answer before another change competes with it."""
 EVENTS_MAX = 80
 Event = tuple[str, ...]
 
@@ -65,10 +68,14 @@ class Walk:
             found += [(kind, name) for kind in ("crash", "failover", "shrink") if left[kind]]
             if trio.lead(name) is not None:
                 found += [(kind, name) for kind in ("write", "read") if left[kind]]
+                if left["hand over"]:
+                    found += [("hand over", name, other) for other in trio.nodes if other != name]
         if left["commit"] and trio.proposals:
             found += [("commit", str(number)) for number in range(len(trio.proposals))]
         if self.boots:
             found.append(("boot",))
+        if left["wait"]:
+            found.append(("wait",))
         return found
 
     def do(self, event: Event) -> None:
@@ -99,6 +106,10 @@ class Walk:
                 trio.commit(trio.proposals.pop(int(number)))
             case ("failover", name) | ("shrink", name):
                 self._decide(kind, name)
+            case ("hand over", name, to):
+                trio.hand_over(name, to)
+            case ("wait",):
+                trio.pass_time(WAIT_S)
             case ("write", name):
                 trio.write(name, f"v{self.left['write']}")
             case ("read", name):
@@ -176,7 +187,17 @@ def _deposed(walk: Walk) -> None:
     walk.do(("read", p))
 
 
-BEGINNINGS = (lambda walk: None, _half_replicated, _growing, _below_need, _deposed)
+def _handing_over(walk: Walk) -> None:
+    """A shard drains with a write under way; another one and a read wait."""
+    p, q, _ = _pair(walk)
+    walk.left |= {"hand over": 1, "wait": 1, "crash": 0, "lose": 0}
+    walk.do(("write", p))
+    walk.do(("hand over", p, q))
+    walk.do(("write", p))
+    walk.do(("read", p))
+
+
+BEGINNINGS = (lambda walk: None, _half_replicated, _growing, _below_need, _deposed, _handing_over)
 
 
 def breadth_first(begin: Callable[[Walk], None], states: int) -> int:
