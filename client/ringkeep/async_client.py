@@ -366,7 +366,8 @@ class AsyncClient:
             self._transport = Transport(connections_max=self._connections_max, headers=self._headers)
         headers = {**request.headers, "Ringkeep-Timeout": f"{min(attempt_s, TIMEOUT_MAX_S):.3f}"}
         timed = Request(request.method, request.path, request.query, headers, request.body)
-        return await self._transport.exchange(url, timed, attempt_s=attempt_s, total_s=total_s)
+        connect_s = self._policy.connect_s
+        return await self._transport.exchange(url, timed, attempt_s=attempt_s, total_s=total_s, connect_s=connect_s)
 
     async def _import_chunk(self, chunk: Chunk, url: str | None, timeout_s: float) -> ImportResult:
         loop = asyncio.get_running_loop()

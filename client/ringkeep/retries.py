@@ -20,6 +20,7 @@ from enum import Enum
 from ringkeep.errors import Internal, OutcomeUnknown, ProblemAnswer, RingkeepError, Unavailable, UnexpectedAnswer
 
 TIMEOUT_MAX_S = 60.0
+CONNECT_S = 1.0
 
 
 class Ending(Enum):
@@ -35,11 +36,13 @@ class RetryPolicy:
     """How patiently a client tries. All in seconds.
 
     ``attempt_s`` bounds the silence in one attempt, so that a node that hangs costs one attempt and not the whole
-    deadline; it is told to the node as ``Ringkeep-Timeout``. Pauses are drawn from 0..``pause_first_s``, doubled for
-    each failure up to ``pause_max_s``: jitter from zero keeps many clients from coming back together.
+    deadline; it is told to the node as ``Ringkeep-Timeout``. ``connect_s`` bounds the making of a connection: a host
+    that is gone answers nothing, and one that is there needs a round trip. Pauses are drawn from 0..``pause_first_s``,
+    doubled for each failure up to ``pause_max_s``: jitter from zero keeps many clients from coming back together.
     """
 
     attempt_s: float = 2.5
+    connect_s: float = CONNECT_S
     pause_first_s: float = 0.02
     pause_max_s: float = 0.25
 

@@ -14,9 +14,9 @@ import aiohttp
 from yarl import URL
 
 from ringkeep.errors import OutcomeUnknown, RingkeepError, Unavailable, error_of_answer
+from ringkeep.retries import CONNECT_S
 from ringkeep_core.ids import check_key, check_user
 
-CONNECT_S = 1.0
 # What the network and the node's own deadline handling may add to the time that was granted to an attempt.
 ANSWER_GRACE_S = 0.5
 
@@ -114,20 +114,25 @@ class Transport:
         """Close every connection."""
         await self._session.close()
 
-    async def exchange(self, url: str, request: Request, *, attempt_s: float, total_s: float) -> Answer:
+    async def exchange(
+        self, url: str, request: Request, *, attempt_s: float, total_s: float, connect_s: float = CONNECT_S
+    ) -> Answer:
         """Send one request to one node and return its whole answer.
 
         A silence of ``attempt_s`` ends the attempt (the node hangs); an answer that keeps coming may take ``total_s``.
+        Making a connection may take ``connect_s``, and never longer than the attempt.
 
         Raises:
             Unavailable: no connection was made, so nothing was sent.
             OutcomeUnknown: it broke or took too long after that.
         """
         target = URL(url + request.path + (f"?{request.query}" if request.query else ""), encoded=True)
+        silence_s = attempt_s + ANSWER_GRACE_S
         timeout = aiohttp.ClientTimeout(
             total=total_s + ANSWER_GRACE_S,
-            sock_connect=min(CONNECT_S, attempt_s),
-            sock_read=attempt_s + ANSWER_GRACE_S,
+            # The grace is the network's here as well: what little an attempt has left must not decide what is alive.
+            sock_connect=min(connect_s, silence_s),
+            sock_read=silence_s,
         )
         try:
             async with self._session.request(

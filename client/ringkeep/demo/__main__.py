@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
+from ringkeep.demo.interrupts import Interrupts
 from ringkeep.demo.story import Outcome, Story, failure_of
 from ringkeep.errors import RingkeepError
 from ringkeep.launcher import LocalCluster
@@ -26,8 +25,6 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the demo in the current folder and end with its exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
     screen = Console(file=sys.stdout, highlight=False)
     raise SystemExit(run(DIRECTORY, screen, keep=os.environ.get("DEMO_KEEP", "") not in ("", "0")))
 
@@ -40,19 +37,21 @@ def run(
     node_command: Sequence[str] = NODE_COMMAND,
     source: Path | None = None,
 ) -> int:
-    """Run the demo in ``directory`` and return the exit code."""
+    """Run the demo in ``directory`` and return the exit code. A signal does nothing afterwards."""
+    interrupts = Interrupts()
     cluster = LocalCluster(directory, node_command=node_command)
     outcome: Outcome | None = None
     code = 1
     try:
+        interrupts.listen()
         _clear(cluster, screen)
-        outcome = asyncio.run(Story(cluster, screen, source=source).tell())
+        outcome = asyncio.run(interrupts.watch(Story(cluster, screen, source=source).tell()))
         code = 0 if outcome.is_perfect else 1
-    except KeyboardInterrupt:
-        screen.print("\ninterrupted", markup=False)
-        code = INTERRUPTED
-    except (RingkeepError, BaseExceptionGroup, OSError) as error:
-        screen.print(f"\nthe demo failed: {failure_of(error)}", markup=False, soft_wrap=True)
+    except (asyncio.CancelledError, RingkeepError, BaseExceptionGroup, OSError) as error:
+        # The signal decides and not the error: what was cancelled may end with an error of its own, or a group of them.
+        code = INTERRUPTED if interrupts.came else 1
+        said = "interrupted" if interrupts.came else f"the demo failed: {failure_of(error)}"
+        screen.print(f"\n{said}", markup=False, soft_wrap=True)
     finally:
         kept = keep and outcome is not None
         if not kept:
@@ -73,9 +72,6 @@ def _clear(cluster: LocalCluster, screen: Console) -> None:
 
 
 def _end(cluster: LocalCluster, screen: Console, *, wipe: bool) -> None:
-    # Nobody may interrupt this: it is what ends the processes.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     try:
         if cluster.directory.read() is not None:
             cluster.down(wipe=wipe, grace_s=5.0)
@@ -89,10 +85,6 @@ def _address(outcome: Outcome, directory: Path, *, kept: bool) -> str:
     if kept:
         return f"\nopen {outcome.url} (stop it with `.venv/bin/ringkeep down --wipe --dir {directory}`)"
     return f"\nopen {outcome.url} while it runs: DEMO_KEEP=1 make demo leaves it running"
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -135,6 +135,7 @@ class Story:
     async def _kill_and_restart(self, client: AsyncClient, writer: RecordingWriter) -> None:
         self._heading("Kill a node while a writer writes")
         await asyncio.sleep(self._timing.before_kill_s)
+        await self._all_write(writer)
         victim, epochs = busiest_primary(await client.map())
         loop = asyncio.get_running_loop()
         self._say(
@@ -153,6 +154,18 @@ class Story:
         shards = await self._counts_again(client, victim)
         self._say(f"{victim} is in sync again for all {shards} shards {span(loop.time() - started_at)} after its start")
         await asyncio.sleep(self._timing.after_s)
+
+    async def _all_write(self, writer: RecordingWriter) -> None:
+        """Wait until every writer has an acknowledged write: a kill before that would show nothing."""
+        limit_s = self._timing.failover_limit_s
+
+        def writing() -> int:
+            return len({write.user for write in writer.acknowledged})
+
+        if not await writer.until(lambda: writing() == len(writer.users), limit_s=limit_s):
+            raise DemoError(
+                f"only {writing()} of {len(writer.users)} writers had a write acknowledged in {limit_s:.0f} s"
+            )
 
     async def _failed_over(
         self, writer: RecordingWriter, epochs: dict[int, int], written_shards: set[int], since: int, killed_at: float

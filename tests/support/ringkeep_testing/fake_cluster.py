@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -73,6 +74,7 @@ class FakeNode:
     name: str
     port: int = 0
     faults: deque[Fault] = field(default_factory=deque)
+    reserved: socket.socket = field(default_factory=lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
     runner: web.AppRunner | None = None
 
     @property
@@ -97,11 +99,17 @@ class FakeCluster:
         self.applied = 0
         self.bad_import_lines: dict[bytes, tuple[str, int]] = {}
         """Part of an import line -> (code, how many times it fails)."""
+        self.retry_after_s = 0
+        """What answers to faults ask for. More than the deadline of a call makes such an answer the call's last."""
         self._sn = 0
         self._released = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        for name in self.nodes:
+        for name, node in self.nodes.items():
+            # Bound and never listening: while the node is stopped, nobody else gets its port.
+            node.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            node.reserved.bind(("127.0.0.1", 0))
+            node.port = node.reserved.getsockname()[1]
             await self.start(name)
         return self
 
@@ -109,8 +117,9 @@ class FakeCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._released.set()
-        for name in self.nodes:
+        for name, node in self.nodes.items():
             await self.stop(name)
+            node.reserved.close()
 
     @property
     def urls(self) -> list[str]:
@@ -118,7 +127,7 @@ class FakeCluster:
         return [node.url for node in self.nodes.values()]
 
     async def start(self, name: str) -> None:
-        """Start a node, at its old port if it had one."""
+        """Start a node, at the port that is its own as long as the cluster lives."""
         node = self.nodes[name]
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -130,7 +139,6 @@ class FakeCluster:
         await node.runner.setup()
         site = web.TCPSite(node.runner, "127.0.0.1", node.port, reuse_address=True)
         await site.start()
-        node.port = node.runner.addresses[0][1]
 
     async def stop(self, name: str) -> None:
         """Stop a node: its connections break and new ones are refused."""
@@ -189,6 +197,8 @@ class FakeCluster:
                 headers=problem.headers,
                 content_type="application/problem+json",
             )
+        if fault is not None and self.retry_after_s:
+            response.headers["Retry-After"] = str(self.retry_after_s)
         if fault is not Fault.PROXY:
             response.headers["Ringkeep-Node"] = node.name
             response.headers["Ringkeep-Request-Id"] = f"request-{len(self.seen)}"

@@ -57,7 +57,9 @@ class Handler(BaseHTTPRequestHandler):
         identity = {"name": NAME, "storage_id": _storage_id(), "boot_id": "b1"}
         shards = [{"shard": shard, "epoch": 1, "primary": identity} for shard in range(wish["shards"])]
         made = {"cluster_id": "feed000000000001", "version": 1, "members": wish["members"], "shards": shards}
-        SHARED.write_text(json.dumps({**made, "wanted": wish}))
+        fresh = SHARED.with_name(f"{NAME}.tmp")
+        fresh.write_text(json.dumps({**made, "wanted": wish}))
+        os.replace(fresh, SHARED)  # in one step: the other nodes read it all the time
         self._answer(200, {"cluster_id": made["cluster_id"]})
 
     def log_message(self, *args: object) -> None:
@@ -81,6 +83,15 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(encoded)
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing when somebody stops waiting for an answer."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Leave the log as it is."""
+
+
 def main() -> None:
     """Serve until SIGTERM."""
     mode = os.environ.get("FAKE_NODE_MODE", "")
@@ -91,9 +102,7 @@ def main() -> None:
     )
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "deaf" else lambda *_: os._exit(0))
     print(json.dumps({"event": "started", "node": NAME}), flush=True)
-    server = ThreadingHTTPServer((HOST, int(PORT)), Handler)
-    server.daemon_threads = True
-    server.serve_forever()
+    Server((HOST, int(PORT)), Handler).serve_forever()
 
 
 if __name__ == "__main__":

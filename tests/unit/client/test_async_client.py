@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -19,16 +20,25 @@ from ringkeep.errors import (
     UnexpectedAnswer,
     VersionMismatch,
 )
+from ringkeep.routing import AVOID_SILENT_S
 from ringkeep_testing.fake_cluster import FakeCluster, Fault
 
-QUICK = RetryPolicy(attempt_s=0.1, pause_first_s=0.001, pause_max_s=0.002)
+# Nothing here waits for as long as this: only an answer that never comes may end an attempt, not a busy machine.
+PATIENT_S = 60.0
+PATIENT = RetryPolicy(attempt_s=PATIENT_S, connect_s=PATIENT_S, pause_first_s=0.001, pause_max_s=0.002)
+# For nodes that hang. An attempt that is given up too early on a busy machine must not matter to these tests.
+QUICK = replace(PATIENT, attempt_s=0.1)
+# Longer than any deadline: an answer that asks for this pause is the last one of its call.
+NEVER_S = 3600
 
 
-def run(test: Callable[[FakeCluster, AsyncClient], Awaitable[None]], *, nodes: int = 3, timeout_s: float = 5.0) -> None:
+def run(
+    test: Callable[[FakeCluster, AsyncClient], Awaitable[None]], *, nodes: int = 3, policy: RetryPolicy = PATIENT
+) -> None:
     async def whole() -> None:
         async with (
             FakeCluster(nodes=nodes) as cluster,
-            AsyncClient(cluster.urls, policy=QUICK, timeout_s=timeout_s) as client,
+            AsyncClient(cluster.urls, policy=policy, timeout_s=PATIENT_S) as client,
         ):
             await test(cluster, client)
 
@@ -74,10 +84,10 @@ def test_an_answer_of_a_newer_epoch_makes_the_client_fetch_the_map() -> None:
         user = cluster.user_of("n1")
         cluster.move_primary(user, "n2")
         await client.put(user, "before", b"v")
-        for _ in range(100):
-            await asyncio.sleep(0.005)
+        for _ in range(10_000):
             if client.routing_version == cluster.version:
                 break
+            await asyncio.sleep(0.005)
         await client.put(user, "after", b"v")
 
         assert [seen.node for seen in cluster.seen if seen.method == "PUT"] == ["n1", "n2"]
@@ -87,7 +97,7 @@ def test_an_answer_of_a_newer_epoch_makes_the_client_fetch_the_map() -> None:
 
 def test_without_direct_only_the_given_addresses_are_used() -> None:
     async def whole() -> None:
-        async with FakeCluster() as cluster, AsyncClient(cluster.urls[0], direct=False, policy=QUICK) as client:
+        async with FakeCluster() as cluster, AsyncClient(cluster.urls[0], direct=False, policy=PATIENT) as client:
             await client.map()
             for skip in range(4):
                 await client.put(cluster.user_of("n2", skip=skip), "k", b"v")
@@ -110,7 +120,7 @@ def test_a_change_is_applied_exactly_once_whatever_happens_to_its_first_attempts
         assert (written.created, cluster.applied, len(keys)) == (True, 1, 1)
         assert None not in keys
 
-    run(test)
+    run(test, policy=QUICK)
 
 
 def test_every_change_has_an_idempotency_key_of_its_own() -> None:
@@ -157,20 +167,23 @@ def test_a_node_that_hangs_costs_one_attempt_and_not_one_for_each_call() -> None
         await client.map()
         user = cluster.user_of("n1")
         cluster.inject("n1", *[Fault.HANG] * 1000)
+        begun = asyncio.get_running_loop().time()
         for number in range(5):
             await client.put(user, str(number), b"v")
+        took_s = asyncio.get_running_loop().time() - begun
 
-        assert len(cluster.seen_by("n1", "PUT")) == 1
+        assert 1 <= len(cluster.seen_by("n1", "PUT")) <= 1 + took_s // AVOID_SILENT_S
 
-    run(test)
+    run(test, policy=QUICK)
 
 
 def test_a_refusal_until_the_deadline_is_raised_as_what_it_was() -> None:
     async def test(cluster: FakeCluster, client: AsyncClient) -> None:
+        cluster.retry_after_s = NEVER_S
         for name in cluster.nodes:
-            cluster.inject(name, *[Fault.REFUSE] * 1000)
+            cluster.inject(name, Fault.REFUSE)
         with pytest.raises(NoPrimary) as caught:
-            await client.put("ada", "k", b"v", timeout_s=0.5)
+            await client.put("ada", "k", b"v")
 
         assert isinstance(caught.value.__cause__, ProblemAnswer)
         assert (caught.value.__cause__.status, cluster.applied) == (503, 0)
@@ -180,9 +193,10 @@ def test_a_refusal_until_the_deadline_is_raised_as_what_it_was() -> None:
 
 def test_one_unknown_attempt_makes_the_whole_change_unknown_even_if_later_ones_were_refused() -> None:
     async def test(cluster: FakeCluster, client: AsyncClient) -> None:
-        cluster.inject("n1", Fault.UNKNOWN_APPLIED, *[Fault.REFUSE] * 1000)
+        cluster.inject("n1", Fault.DROP_AFTER, Fault.REFUSE)
+        cluster.retry_after_s = NEVER_S
         with pytest.raises(OutcomeUnknown):
-            await client.put("ada", "k", b"v", timeout_s=0.5)
+            await client.put("ada", "k", b"v")
 
         assert cluster.applied == 1
 
@@ -217,21 +231,22 @@ def test_a_failed_precondition_is_not_retried() -> None:
 
 def test_an_attempt_tells_the_node_how_long_it_may_take() -> None:
     async def test(cluster: FakeCluster, client: AsyncClient) -> None:
-        await client.put("ada", "k", b"v", timeout_s=0.05)
+        await client.put("ada", "k", b"v", timeout_s=20)
         await client.put("ada", "k", b"v", timeout_s=60)
         timeouts = [seen.timeout_s for seen in cluster.seen if seen.method == "PUT"]
 
-        assert 0 < timeouts[0] <= 0.05
-        assert timeouts[1] == QUICK.attempt_s
+        assert 0 < timeouts[0] <= 20
+        assert timeouts[1] == 30
 
-    run(test)
+    run(test, policy=replace(PATIENT, attempt_s=30.0))
 
 
 def test_something_that_is_not_ringkeep_is_said_to_be_so() -> None:
     async def test(cluster: FakeCluster, client: AsyncClient) -> None:
-        cluster.inject("n1", *[Fault.PROXY] * 1000)
+        cluster.retry_after_s = NEVER_S
+        cluster.inject("n1", Fault.PROXY)
         with pytest.raises(UnexpectedAnswer):
-            await client.get("ada", "k", timeout_s=0.5)
+            await client.get("ada", "k")
 
     run(test, nodes=1)
 

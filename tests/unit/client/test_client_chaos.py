@@ -11,7 +11,7 @@ from ringkeep import AsyncClient, RetryPolicy
 from ringkeep.errors import OutcomeUnknown, RingkeepError, VersionMismatch
 from ringkeep_testing.fake_cluster import FakeCluster, Fault
 
-POLICY = RetryPolicy(attempt_s=5.0, pause_first_s=0.001, pause_max_s=0.005)
+POLICY = RetryPolicy(attempt_s=60.0, connect_s=60.0, pause_first_s=0.001, pause_max_s=0.005)
 BREAKS = 100
 FAULTS = [fault for fault in Fault if fault is not Fault.HANG]
 
@@ -46,7 +46,7 @@ def test_every_acknowledged_write_was_applied_exactly_once(seed: int) -> None:
     async def whole() -> None:
         draws = random.Random(seed)
         told: dict[tuple[str, str], str] = {}
-        async with FakeCluster() as cluster, AsyncClient(cluster.urls, policy=POLICY, timeout_s=30.0) as client:
+        async with FakeCluster() as cluster, AsyncClient(cluster.urls, policy=POLICY, timeout_s=60.0) as client:
 
             async def write(user: str) -> None:
                 for number in range(12):

@@ -24,7 +24,7 @@ COLUMNS = (
     "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time,sched_arr_time,arr_delay,carrier,flight,tailnum,origin,"
     "dest,air_time,distance,hour,minute,time_hour"
 )
-QUICK = Timing(before_kill_s=0.3, after_s=0.05, failover_limit_s=5.0, return_limit_s=5.0)
+QUICK = Timing(before_kill_s=0.05, after_s=0.05, failover_limit_s=60.0, return_limit_s=60.0)
 
 
 def _row(day: int, flight: int, aircraft: str) -> str:

@@ -22,6 +22,7 @@ from ringkeep.launcher.local import last_words, one_user_of_each_primary
 from ringkeep.launcher.ports import is_free, next_free
 from ringkeep.launcher.processes import Process, end, is_running, send_signal, start_detached, start_time, wait_gone
 from ringkeep_core.hashing import shard_of
+from ringkeep_testing.real_cluster import own_ports
 
 FAKE_NODE = (sys.executable, "-S", str(Path(__file__).with_name("fake_node_process.py")))
 SLEEPER = (sys.executable, "-S", "-c", "import time; time.sleep(60)")
@@ -30,8 +31,8 @@ SLEEPER = (sys.executable, "-S", "-c", "import time; time.sleep(60)")
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalCluster]:
     # Ports of our own: tests that run beside this one must not take a killed node's port.
-    monkeypatch.setattr(local, "API_PORT_FIRST", 10_000 + os.getpid() % 5_000 * 2)
-    monkeypatch.setattr(local, "PEER_PORT_FIRST", 20_000 + os.getpid() % 5_000 * 2)
+    monkeypatch.setattr(local, "API_PORT_FIRST", own_ports()[0])
+    monkeypatch.setattr(local, "PEER_PORT_FIRST", own_ports()[1])
     made = LocalCluster(tmp_path / "d", node_command=FAKE_NODE)
     yield made
     with suppress(LauncherError):
@@ -220,7 +221,7 @@ def test_a_process_is_known_by_number_and_start_time(tmp_path: Path) -> None:
     other = Process(process.pid, "somebody else")
     spared = send_signal(other, signal.SIGKILL)
     still = is_running(process)
-    ended = send_signal(process, signal.SIGKILL) and wait_gone(process, limit_s=5)
+    ended = send_signal(process, signal.SIGKILL) and wait_gone(process, limit_s=60)
 
     assert (is_running(other), spared, still, ended) == (False, False, True, True)
     assert start_time(process.pid) is None
