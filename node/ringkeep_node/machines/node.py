@@ -75,7 +75,6 @@ from ringkeep_node.machines.swim.members import (
     Evidence,
     MemberChanged,
     MemberIdentity,
-    MemberState,
 )
 from ringkeep_node.machines.swim.timing import SwimSettings
 
@@ -246,10 +245,15 @@ class Node:
         return held is None or all(shard.primary.storage != own for shard in held.shards) or self.is_alone
 
     @property
+    def is_released(self) -> bool:
+        """Whether no write waits for this node's acknowledgement, or nobody is there who could go on without it."""
+        held, own = self.held.map, self.identity.storage
+        return held is None or not any(shard.is_in_sync(own) for shard in held.shards) or self.is_alone
+
+    @property
     def is_alone(self) -> bool:
-        """Whether no other member is known to be alive: there is nobody to hand anything to."""
-        views, own = self.swim.members.items(), self.identity.storage
-        return not any(view.state is MemberState.ALIVE for storage, view in views if storage != own)
+        """Whether no other member is known to be alive and to stay: there is nobody to hand anything to."""
+        return not self.oversight.others_stay()
 
     # --- inputs --------------------------------------------------------------------------------------------------
 

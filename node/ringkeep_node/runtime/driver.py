@@ -55,6 +55,8 @@ from ringkeep_node.runtime.store.store import Store
 from ringkeep_node.runtime.wal.log import Log, LogGone
 
 HAND_OVER_S: Final = 1.0
+RELIEF_S: Final = 8.0
+"""For all primaries of a node that ends to move: less than the 10 s after which launchers lose their patience."""
 """An ending node waits at most so long for another voter to lead, and as long again for other primaries."""
 CHECKPOINT_EVERY_S: Final = 10.0
 LAG_NOTICED_S: Final = 0.02
@@ -136,18 +138,24 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._wake()
 
     async def leave(self) -> None:
-        """Before ``close``: hand over what others can take, and tell everybody that this node ends. Bounded in time."""
+        """Before ``close``: hand over what others can take, and tell everybody that this node ends. Bounded in time.
+
+        Raft leadership goes first, because whoever leads then moves the primaries away, live; when they are gone the node
+        leaves gossip, so that it is taken out of the in-sync sets before its acknowledgements stop.
+        """
         node = self.node
+        node.oversight.tell_leaving(now=self._now())
         if node.stand_down(now=self._now()):
             await self._until(lambda: node.raft.leader != node.identity.storage or node.is_alone)
+        await self._until(lambda: node.is_relieved, limit_s=RELIEF_S)
         node.leave(now=self._now())
-        await self._until(lambda: node.is_relieved)
+        await self._until(lambda: node.is_released)
 
-    async def _until(self, holds: Callable[[], bool]) -> None:
-        """Carry out what is ordered, then wait turn by turn until something holds, for at most ``HAND_OVER_S``."""
+    async def _until(self, holds: Callable[[], bool], *, limit_s: float = HAND_OVER_S) -> None:
+        """Carry out what is ordered, then wait turn by turn until something holds, or the time is up."""
         self._schedule()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HAND_OVER_S):
+            async with asyncio.timeout(limit_s):
                 while True:
                     self._turned = self._loop.create_future()
                     await self._turned
