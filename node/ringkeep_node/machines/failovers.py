@@ -3,29 +3,28 @@
     primary dead or stalled          -> Failover to a live complete copy, in_sync first
     another of in_sync dead          -> Shrink
     below need, but the others reach it without the primary -> Failover to one of them (the odd one out)
-    all quiet                        -> Move primaries back to balance
 
+Copies and primaries that move for any other reason are the plan's (``planning``).
 Source: replication.md rules 3 and 5, "Members, failure, recovery"; counterexamples.md L1, L2, L9.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from ringkeep_core.mapchanges import Failover, Move, ShardChange, Shrink
-from ringkeep_core.placement import Candidate, NodeState, PlacementSettings, ShardCopies, primary_moves
-from ringkeep_core.shardmap import Copy, Shard, ShardMap, WantedMember
-
-NOT_WANTED = WantedMember(weight=0.0, draining=True)
+from ringkeep_core.mapchanges import Failover, ShardChange, Shrink
+from ringkeep_core.plans import NOT_WANTED
+from ringkeep_core.shardmap import Copy, Shard, ShardMap
 
 
 class Standing(Struct, frozen=True, kw_only=True):
     """How the leader holds each registered member, by storage id.
 
     ``dead`` by verdict; ``known``: heard of at all; ``stalled``: its disk hangs; ``doubtful``: only some call it dead,
-    or it is suspected; ``guarded``: gets no primaries yet.
+    or it is suspected; ``guarded``: gets no primaries yet; ``leaving``: about to stop for a restart; ``left``: stopped so,
+    and within the grace; ``lost``: out for longer than the grace.
     """
 
     known: frozenset[str]
@@ -33,6 +32,9 @@ class Standing(Struct, frozen=True, kw_only=True):
     stalled: frozenset[str]
     doubtful: frozenset[str]
     guarded: frozenset[str]
+    leaving: frozenset[str] = frozenset()
+    left: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
 
     def lives(self, storage: str) -> bool:
         """Return whether the member can carry a copy: its disk may hang, but nobody's verdict is against it."""
@@ -41,6 +43,10 @@ class Standing(Struct, frozen=True, kw_only=True):
     def can_lead(self, storage: str) -> bool:
         """Return whether the member can lead: it lives, and its disk turns."""
         return self.lives(storage) and storage not in self.stalled
+
+    def takes(self, storage: str) -> bool:
+        """Return whether the member can be given copies and primaries that nobody is in need of: it is sure to stay."""
+        return self.can_lead(storage) and storage not in self.doubtful and storage not in self.leaving
 
 
 class Chooser:
@@ -63,11 +69,12 @@ class Chooser:
         self._led[best] += 1
         return best
 
-    def _rank(self, storage: str) -> tuple[bool, bool, bool, float, str]:
+    def _rank(self, storage: str) -> tuple[bool, bool, bool, bool, float, str]:
         want = self._wants[storage]
         load = (self._led[storage] + 1) / want.weight if want.weight > 0 else float("inf")
         standing = self._standing
-        return storage in standing.doubtful, storage in standing.guarded, want.draining, load, self._names[storage]
+        unsure, leaving, guarded = (storage in it for it in (standing.doubtful, standing.leaving, standing.guarded))
+        return unsure, leaving, guarded, want.draining, load, self._names[storage]
 
 
 def needed_changes(shard_map: ShardMap, standing: Standing) -> Iterator[ShardChange | int]:
@@ -137,41 +144,3 @@ def is_quiet(shard_map: ShardMap, standing: Standing) -> bool:
     """Return whether no shard has a dead, stalled or doubtful member in in_sync."""
     out = standing.dead | standing.stalled | standing.doubtful
     return not out or not any(copy.storage in out for shard in shard_map.shards for copy in shard.in_sync)
-
-
-def balancing_moves(shard_map: ShardMap, standing: Standing, *, shards_max: int) -> list[ShardChange]:
-    """Return the next moves of primaries among in-sync members towards balance; none if it is reached."""
-    names = {storage: member.name for storage, member in shard_map.members.items()}
-    storages = {name: storage for storage, name in names.items()}
-    settings = shard_map.wanted.settings
-    moves = primary_moves(
-        [_copies(shard, names) for shard in shard_map.shards],
-        [_candidate(shard_map, storage, name, standing) for storage, name in names.items()],
-        PlacementSettings(replication_factor=settings.replication_factor, min_in_sync=settings.min_in_sync),
-    )
-    return [
-        Move(move.shard, shard_map.shards[move.shard].revision, storages[move.target]) for move in moves[:shards_max]
-    ]
-
-
-def _copies(shard: Shard, names: Mapping[str, str]) -> ShardCopies:
-    return ShardCopies(
-        primary=names[shard.primary.storage],
-        in_sync=tuple([names[copy.storage] for copy in shard.in_sync]),
-        eligible=tuple([names[copy.storage] for copy in shard.eligible]),
-        learners=tuple([names[copy.storage] for copy in shard.learners]),
-        need=shard.need,
-    )
-
-
-def _candidate(shard_map: ShardMap, storage: str, name: str, standing: Standing) -> Candidate:
-    want = shard_map.wanted.members.get(name, NOT_WANTED)
-    able = standing.can_lead(storage)
-    return Candidate(
-        node=name,
-        zone=want.zone or shard_map.members[storage].zone,
-        weight=want.weight,
-        state=NodeState.ALIVE if able else NodeState.DEAD_IN_GRACE,
-        draining=want.draining,
-        may_lead=able and storage not in standing.guarded,
-    )

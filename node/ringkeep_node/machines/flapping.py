@@ -2,7 +2,8 @@
 
     alive --dead, or started again--> down --alive--> guarded (30 s, doubled by each death within the hour, max 10 min)
 
-A member that never died while we watched is not guarded, so a fresh cluster balances at once.
+A member that never died while we watched is not guarded, so a fresh cluster balances at once; one that said that it
+leaves for a restart did not die.
 Source: replication.md, "Flapping"; counterexamples.md L9.
 """
 
@@ -22,6 +23,8 @@ class _Life:
     dead: bool
     deaths: list[float] = field(default_factory=list)
     alive_since: float | None = None
+    planned: bool = False
+    """It said that it stops: until its next boot."""
 
 
 class FlappingGuard:
@@ -37,24 +40,31 @@ class FlappingGuard:
         for fact in facts:
             life = self._lives.get(fact.storage)
             if life is None:
-                life = _Life(fact.counter, fact.dead, [now] if fact.dead else [])
+                planned = fact.leaving or fact.left
+                life = _Life(fact.counter, fact.dead, [now] if fact.dead and not planned else [], planned=planned)
             else:
                 self._note(life, fact, now)
             lives[fact.storage] = life
         self._lives = lives
 
     def _note(self, life: _Life, fact: MemberFacts, now: float) -> None:
+        life.planned = life.planned or fact.leaving or fact.left
+        restarted = 0 < life.counter < fact.counter
         if fact.dead:
-            if not life.dead:
-                life.deaths = [*life.deaths[1 - DEATHS_MAX :], now]
-        elif life.dead:
-            life.alive_since = now
-        elif 0 < life.counter < fact.counter:
-            # It was down and up again before anybody called it dead.
-            life.deaths = [*life.deaths[1 - DEATHS_MAX :], now]
-            life.alive_since = now
+            if not life.dead and not life.planned:
+                self._died(life, now)
+        elif life.dead or restarted:
+            if not life.planned:
+                if not life.dead:
+                    # It was down and up again before anybody called it dead.
+                    self._died(life, now)
+                life.alive_since = now
+            life.planned = fact.leaving
         life.dead = fact.dead
         life.counter = max(life.counter, fact.counter)
+
+    def _died(self, life: _Life, now: float) -> None:
+        life.deaths = [*life.deaths[1 - DEATHS_MAX :], now]
 
     def guarded_until(self, storage: str, *, now: float) -> float | None:
         """Return until when the member gets no primaries, or None if it may have them."""

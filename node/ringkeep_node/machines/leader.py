@@ -5,7 +5,7 @@
     1. the leader itself is slow or its disk hangs   hand leadership over
     2. dead or stalled members                       failovers and shrinks of all their shards in one entry
     3. a shard below need whose others reach it      the odd one out loses the primary
-    4. all quiet                                     primaries move back to balance, a few an entry
+    4. whatever the plan lacks (``planning``)        learners, hand-overs, removals: first those of members that leave
 
 Every change is a compare-and-set that the map's rules judge again, so a decision made on an old map is harmless and a
 lost one is made again. Each purpose has one entry under way. A new leader knows nothing but the map and what it sees:
@@ -17,25 +17,25 @@ L1-L3, L9.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ringkeep_core.mapchanges import Boot, MapChange, Move, ShardChange, ShardChanges
+from ringkeep_core.mapchanges import Boot, MapChange, ShardChanges
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_node.machines.failovers import (
     Chooser,
     Standing,
-    balancing_moves,
     below_need,
-    is_quiet,
     needed_changes,
     others_reach_need,
     without_the_odd_one,
 )
 from ringkeep_node.machines.flapping import FlappingGuard
+from ringkeep_node.machines.planning import HandOver, Planner, PlanningSettings, PlanProgress
+from ringkeep_node.machines.purposes import Purpose
 from ringkeep_node.machines.verdicts import MemberFacts, Verdict, judge
 
 LAG_HOLDS_S = 1.0
@@ -59,10 +59,7 @@ class LeaderSettings:
     retry_max_s: float = 4.0
     failover_shards_max: int = 2048
     """Shards in one failover entry: about 300 KB."""
-    balance_shards_max: int = 16
-    """Shards in one entry that moves primaries back: more would stop their new primary's loop for too long (L6)."""
-    balance_pause_s: float = 0.1
-    """Between two such entries."""
+    planning: PlanningSettings = field(default_factory=PlanningSettings)
 
 
 class TransferLeadership(Struct, frozen=True):
@@ -78,14 +75,6 @@ class StepDown(Struct, frozen=True):
     reason: str
 
 
-class HandOver(Struct, frozen=True):
-    """Have ``source``, the present primary of these shards, let them drain and propose that they move."""
-
-    source: str
-    moves: tuple[Move, ...]
-    reason: str
-
-
 LeaderOrder = MapChange | TransferLeadership | StepDown | HandOver
 
 
@@ -93,7 +82,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     """Why things are as they are, for status: as this node sees it, whether it leads or not.
 
     ``unavailable`` are shards that nobody alive can lead, ``below_need`` those that take no writes, ``guarded`` members
-    and until when they get no primaries, ``under_way`` what was proposed and has not shown in the map.
+    and until when they get no primaries, ``under_way`` what was proposed and has not shown in the map, ``plan`` how far the
+    plan is if there is anything to move.
     """
 
     leads: bool
@@ -103,34 +93,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     below_need: tuple[int, ...] = ()
     guarded: tuple[tuple[str, float], ...] = ()
     under_way: tuple[str, ...] = ()
-
-
-class _Purpose:
-    """One kind of entry, at most one under way; proposed again with back-off until the map shows it."""
-
-    def __init__(self, name: str, *, retry_s: float, retry_max_s: float) -> None:
-        self.name = name
-        self._retry_s, self._retry_max_s = retry_s, retry_max_s
-        self._tries = 0
-        self.revisions: dict[int, int] = {}
-        self.due = 0.0
-
-    def forget(self) -> None:
-        self.revisions = {}
-        self._tries = 0
-
-    def is_under_way(self, shard_map: ShardMap, now: float) -> bool:
-        """Return whether to wait; a shard counts as settled when its revision moved, whoever moved it."""
-        if all(shard_map.shards[number].revision > revision for number, revision in self.revisions.items()):
-            self.forget()
-            return False
-        return now < self.due
-
-    def propose(self, changes: Sequence[ShardChange], reason: str, now: float) -> ShardChanges:
-        self.revisions = {change.shard: change.revision for change in changes}
-        self.due = now + min(self._retry_max_s, self._retry_s * 2**self._tries)
-        self._tries = min(self._tries + 1, 16)
-        return ShardChanges(tuple(changes), reason)
+    plan: PlanProgress | None = None
 
 
 class Leader:
@@ -148,10 +111,9 @@ class Leader:
         )
         self._failover = self._purpose("failover")
         self._odd_one = self._purpose("odd one out")
-        self._balance = self._purpose("balance")
+        self._planner = Planner(settings.planning)
         self._odd_from: dict[int, float] = {}
-        self._balanced: tuple[int, Standing] | None = None
-        self._balance_due = now
+        self._out_since: dict[str, float] = {}
         self._lag_due: float | None = None
         self._lag_ends = now
         self._hand_over_due = now
@@ -159,8 +121,8 @@ class Leader:
         self._unavailable: tuple[int, ...] = ()
         self._due: float | None = None
 
-    def _purpose(self, name: str) -> _Purpose:
-        return _Purpose(name, retry_s=self._settings.retry_s, retry_max_s=self._settings.retry_max_s)
+    def _purpose(self, name: str) -> Purpose:
+        return Purpose(name, retry_s=self._settings.retry_s, retry_max_s=self._settings.retry_max_s)
 
     # --- inputs --------------------------------------------------------------------------------------------------
 
@@ -189,6 +151,7 @@ class Leader:
             self._start_afresh(now)
         self._map, self._leads, self._voters, self._facts = shard_map, leads, tuple(voters), facts
         self._guard.watch(facts.values(), now=now)
+        self._planner.watch(shard_map, [fact.storage for fact in facts.values() if fact.dead or fact.leaving])
         registered = {storage: member.boot_counter for storage, member in shard_map.members.items()}
         self._verdicts = judge(self._me, registered=registered, voters=self._voters, facts=facts)
         self._due = now
@@ -204,12 +167,17 @@ class Leader:
         if self._leads:
             self._wake(self._lag_due)
 
+    def learn_sizes(self, sizes: Mapping[int, int]) -> None:
+        """Take the bytes of shards, as their primaries tell; a plan counts 0 for the others."""
+        self._planner.sizes = sizes
+
     def _start_afresh(self, now: float) -> None:
-        for purpose in (self._failover, self._odd_one, self._balance):
+        for purpose in (self._failover, self._odd_one):
             purpose.forget()
+        self._planner.start_afresh()
         self._odd_from = {}
-        self._balanced = None
-        self._balance_due = self._hand_over_due = now
+        self._out_since = {}
+        self._hand_over_due = now
         self._hand_overs = 0
 
     # --- outputs -------------------------------------------------------------------------------------------------
@@ -228,10 +196,11 @@ class Leader:
         hand_over = self._hand_over(standing, now)
         if hand_over is not None:
             return (hand_over,)
-        proposals = [*self._fail_over(shard_map, standing, now), *self._depose_odd_ones(shard_map, standing, now)]
-        if not proposals:
-            proposals += self._balance_primaries(shard_map, standing, now)
-        return tuple(proposals)
+        return (
+            *self._fail_over(shard_map, standing, now),
+            *self._depose_odd_ones(shard_map, standing, now),
+            *self._plan(shard_map, standing, now),
+        )
 
     def complete_boot(self, boot: Boot) -> Boot:
         """Return the boot with ``live`` filled in: who may take over what the booting node led."""
@@ -250,7 +219,7 @@ class Leader:
 
     def _is_out(self, storage: str) -> bool:
         fact = self._facts.get(storage)
-        return fact is not None and (fact.stalled or (fact.dead and storage != self._me))
+        return fact is not None and (fact.stalled or fact.leaving or (fact.dead and storage != self._me))
 
     def explain(self, *, now: float) -> Explanation:
         """Return why things are as they are."""
@@ -267,9 +236,10 @@ class Leader:
             guarded=tuple((storage, until) for storage, until in guarded if until is not None),
             under_way=tuple(
                 f"{purpose.name} of {len(purpose.revisions)} shards"
-                for purpose in (self._failover, self._odd_one, self._balance)
+                for purpose in (self._failover, self._odd_one, *self._planner.under_way())
                 if self._leads and purpose.revisions
             ),
+            plan=self._planner.explain(shard_map, now=now) if self._leads else None,
         )
 
     # --- decisions -----------------------------------------------------------------------------------------------
@@ -280,12 +250,14 @@ class Leader:
 
     def _standing(self, shard_map: ShardMap, now: float) -> Standing:
         dead = {storage for storage, verdict in self._verdicts.items() if verdict.dead}
+        lost = self._lost(shard_map, dead, now)
         guarded = set()
         for storage in shard_map.members:
             until = self._guard.guarded_until(storage, now=now)
             if until is not None:
                 guarded.add(storage)
                 self._wake(until)
+        facts = self._facts.items()
         return Standing(
             known=frozenset(self._facts) | {self._me},
             dead=frozenset(dead),
@@ -296,7 +268,27 @@ class Leader:
                 if storage != self._me and (fact.dead or fact.suspect or storage in self._verdicts)
             ),
             guarded=frozenset(guarded),
+            leaving=frozenset(storage for storage, fact in facts if fact.leaving and storage not in dead),
+            left=frozenset(storage for storage, fact in facts if fact.left and storage in dead and storage not in lost),
+            lost=frozenset(lost),
         )
+
+    def _lost(self, shard_map: ShardMap, dead: Collection[str], now: float) -> set[str]:
+        """Return who has been out for longer than the grace: dead, never heard of, or its disk hanging all the time."""
+        grace_s = shard_map.wanted.settings.grace_s
+        out = [
+            storage
+            for storage in shard_map.members
+            if storage != self._me and (storage in dead or storage not in self._facts or self._facts[storage].stalled)
+        ]
+        self._out_since = {storage: self._out_since.get(storage, now) for storage in out}
+        lost = set()
+        for storage, since in self._out_since.items():
+            if now >= since + grace_s:
+                lost.add(storage)
+            else:
+                self._wake(since + grace_s)
+        return lost
 
     def _hand_over(self, standing: Standing, now: float) -> TransferLeadership | StepDown | None:
         """A leader that cannot sync, or whose loop is late all the time, is the one who should go (L2, L3)."""
@@ -353,13 +345,14 @@ class Leader:
     def _why(self, shard_map: ShardMap, standing: Standing) -> str:
         """Return in words who is out and why, for the events that people read."""
         names = {storage: member.name for storage, member in shard_map.members.items()}
+        left = [f"{names[storage]} left for a restart" for storage in sorted(standing.left) if storage in names]
         dead = [
             f"{names[storage]} is dead, say {', '.join(names.get(by, by) for by in self._verdicts[storage].accusers)}"
-            for storage in sorted(standing.dead)
+            for storage in sorted(standing.dead - standing.left)
             if storage in names
         ]
         hang = [f"the disk of {names[storage]} hangs" for storage in sorted(standing.stalled) if storage in names]
-        return "; ".join([*dead, *hang])
+        return "; ".join([*left, *dead, *hang])
 
     def _depose_odd_ones(self, shard_map: ShardMap, standing: Standing, now: float) -> list[ShardChanges]:
         """A primary that cannot reach the others, who reach each other, is replaced by one of them (L1)."""
@@ -387,22 +380,11 @@ class Leader:
         self._wake(self._odd_one.due)
         return []
 
-    def _balance_primaries(self, shard_map: ShardMap, standing: Standing, now: float) -> list[ShardChanges]:
-        """Primaries move back, a few an entry, and only while every shard is quiet."""
-        if self._balance.is_under_way(shard_map, now):
-            self._wake(self._balance.due)
-            return []
-        busy = self._failover.is_under_way(shard_map, now) or self._odd_from or not is_quiet(shard_map, standing)
-        if busy or self._balanced == (shard_map.version, standing):
-            return []
-        if now < self._balance_due:
-            self._wake(self._balance_due)
-            return []
-        self._balance_due = now + self._settings.balance_pause_s
-        moves = balancing_moves(shard_map, standing, shards_max=self._settings.balance_shards_max)
-        if not moves:
-            self._balanced = (shard_map.version, standing)
-            return []
-        entry = self._balance.propose(moves, "primaries move back to balance", now)
-        self._wake(self._balance.due)
-        return [entry]
+    def _plan(self, shard_map: ShardMap, standing: Standing, now: float) -> list[ShardChanges | HandOver]:
+        """What the plan lacks next, beside the shards that a failover is about to change."""
+        blocked = {number for it in (self._failover, self._odd_one) for number in it.unsettled(shard_map, now)}
+        blocked.update(self._odd_from)
+        orders = self._planner.next_orders(shard_map, standing, blocked=blocked, now=now)
+        if self._planner.due is not None:
+            self._wake(self._planner.due)
+        return orders

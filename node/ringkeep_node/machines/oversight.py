@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
 from ringkeep_node.machines.control import Control
-from ringkeep_node.machines.leader import HandOver, Leader, StepDown, TransferLeadership
+from ringkeep_node.machines.leader import Leader, StepDown, TransferLeadership
+from ringkeep_node.machines.planning import HandOver
+from ringkeep_node.machines.room import ROOM_KEY, Room, encode_room, has_moved
 from ringkeep_node.machines.swim.machine import Swim, SwimStep
 from ringkeep_node.machines.swim.members import Address, MemberChanged, MemberState, MemberView, RegisteredMember
 from ringkeep_node.machines.verdicts import MemberFacts, decode_reports, encode_reports
@@ -22,6 +24,8 @@ LEADS_KEY = "leads"
 MAP_KEY = "map"
 STALLED_KEY = "stalled"
 DEATHS_KEY = "deaths"
+VOTERS_KEY = "voters"
+LEAVING_KEY = "leaving"
 
 
 def split_address(text: str) -> Address:
@@ -72,6 +76,8 @@ class Oversight:
         self.hand_overs: list[HandOver] = []
         self.stale = True
         self._leads = False
+        self._room: Room | None = None
+        self._voters_told: tuple[str, ...] = ()
 
     # --- what others say -----------------------------------------------------------------------------------------
 
@@ -82,7 +88,7 @@ class Oversight:
             self.member_changes += done.changes
             self._tell_deaths(now)
         for storage, key, value in done.state_changed:
-            if key in (STALLED_KEY, DEATHS_KEY):
+            if key in (STALLED_KEY, DEATHS_KEY, LEAVING_KEY):
                 self.stale = True
             elif key == MAP_KEY and value.isdigit():
                 self._control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)
@@ -110,6 +116,11 @@ class Oversight:
         self.stale = True
         self._swim.set_state(STALLED_KEY, b"1" if stalled else b"", now=now)
 
+    def tell_leaving(self, *, now: float) -> None:
+        """Say that this node will stop for a restart: it gets no primaries, and its own are handed over first."""
+        self.stale = True
+        self._swim.set_state(LEAVING_KEY, b"1", now=now)
+
     def tell_leadership(self, *, now: float) -> None:
         """Say whether this node leads, and in which term."""
         self.stale = True
@@ -122,6 +133,20 @@ class Oversight:
         self.stale = True
         self._swim.set_state(MAP_KEY, str(shard_map.version).encode(), now=now)
         self.take(self._swim.registered(registered_members(shard_map), now=now), now=now)
+
+    def others_stay(self) -> bool:
+        """Return whether another member is alive and does not say that it will stop."""
+        return any(
+            view.state is MemberState.ALIVE and not self._swim.values(storage).get(LEAVING_KEY)
+            for storage, view in self._swim.members.items()
+            if storage != self._me
+        )
+
+    def tell_room(self, room: Room, *, now: float) -> None:
+        """Say how much is stored here and how much room is left, if that is news."""
+        if has_moved(self._room, room):
+            self._room = room
+            self._swim.set_state(ROOM_KEY, encode_room(room), now=now)
 
     # --- the leader ----------------------------------------------------------------------------------------------
 
@@ -148,6 +173,11 @@ class Oversight:
             return
         self.stale = False
         self._leads = self._control.leads
+        voters = self._control.raft.configuration.voters
+        if self._leads and voters != self._voters_told:
+            # For everybody who does not vote: who asks whether a node can go must know whom Raft needs.
+            self._voters_told = voters
+            self._swim.set_state(VOTERS_KEY, ",".join(voters).encode(), now=now)
         self._leader.facts(
             shard_map=held,
             leads=self._leads,
@@ -164,6 +194,8 @@ class Oversight:
             dead=view.state >= MemberState.DEAD,
             suspect=view.state is MemberState.SUSPECT,
             stalled=bool(values.get(STALLED_KEY)),
+            leaving=bool(values.get(LEAVING_KEY)),
+            left=view.state is MemberState.LEFT,
             lag_s=view.lag_s,
             reports=decode_reports(values.get(DEATHS_KEY, b"")),
             evidence=tuple(str(testimony) for testimony in view.evidence),

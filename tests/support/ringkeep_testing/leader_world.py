@@ -7,10 +7,12 @@ and lets every primary that lives grow its live learners back, as replication do
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Self
 
 from ringkeep_core.mapchanges import Boot, Grow, MapChange, ShardChanges, apply, bootstrap, check
 from ringkeep_core.shardmap import Settings, ShardMap
-from ringkeep_node.machines.leader import HandOver, Leader, LeaderOrder, LeaderSettings, StepDown, TransferLeadership
+from ringkeep_node.machines.leader import Leader, LeaderOrder, LeaderSettings, StepDown, TransferLeadership
+from ringkeep_node.machines.planning import HandOver
 from ringkeep_node.machines.verdicts import MemberFacts
 from ringkeep_testing.maps import member
 
@@ -31,12 +33,15 @@ class LeaderWorld:
     dead: set[str] = field(default_factory=set)
     stalled: set[str] = field(default_factory=set)
     suspects: set[str] = field(default_factory=set)
+    leaving: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
     lags: dict[str, float] = field(default_factory=dict)
     sees: dict[str, set[str]] = field(default_factory=dict)
     """Whom a member calls dead, where that is not simply who is dead."""
     commits: bool = True
     proposed: list[tuple[float, MapChange]] = field(default_factory=list)
-    handed: list[tuple[float, TransferLeadership | StepDown | HandOver]] = field(default_factory=list)
+    handed: list[tuple[float, TransferLeadership | StepDown]] = field(default_factory=list)
+    hand_overs: list[tuple[float, HandOver]] = field(default_factory=list)
     leader: Leader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,7 +50,7 @@ class LeaderWorld:
         self.leader = Leader(me=self.me, settings=LeaderSettings(), now=self.now)
 
     @classmethod
-    def of(cls, nodes: int, shards: int, settings: Settings | None = None, voters: int = 5) -> LeaderWorld:
+    def of(cls, nodes: int, shards: int, settings: Settings | None = None, voters: int = 5) -> Self:
         """Return a fresh cluster n1..nN led by n1."""
         members = [member(f"n{number}") for number in range(1, nodes + 1)]
         first = bootstrap(cluster_id="c" * 16, members=members, shards=shards, settings=settings or Settings())
@@ -61,6 +66,8 @@ class LeaderWorld:
                 dead=storage in own,
                 suspect=storage in self.suspects,
                 stalled=storage in self.stalled,
+                leaving=storage in self.leaving,
+                left=storage in self.left and storage in own,
                 lag_s=self.lags.get(storage, 0.0),
                 reports=()
                 if storage in self.dead
@@ -81,8 +88,13 @@ class LeaderWorld:
         self.tell()
         orders = self.leader.tick(now=self.now)
         for order in orders:
-            if isinstance(order, TransferLeadership | StepDown | HandOver):
+            if isinstance(order, TransferLeadership | StepDown):
                 self.handed.append((self.now, order))
+                continue
+            if isinstance(order, HandOver):
+                self.hand_overs.append((self.now, order))
+                if self.commits:
+                    self.hand_over(order)
                 continue
             self.proposed.append((self.now, order))
             if self.commits:
@@ -94,6 +106,12 @@ class LeaderWorld:
         self.map = apply(self.map, self.map.version + 1, change).map
 
         assert check(self.map) == ()
+
+    def hand_over(self, order: HandOver) -> None:
+        """Let the source, if it lives, drain the shards that it leads and propose their moves."""
+        if order.source not in self.dead | self.stalled:
+            moves = [move for move in order.moves if self.map.shards[move.shard].primary.storage == order.source]
+            self.commit(ShardChanges(tuple(moves), order.reason))
 
     def run(self, seconds: float, *, grows: bool = False) -> None:
         """Let time pass: the leader acts at its deadlines, entries commit, and primaries may grow learners back."""
@@ -134,7 +152,8 @@ class LeaderWorld:
     def restart(self, *storages: str) -> None:
         """Start members again in a new boot, with their disks; the leader completes and commits the boot."""
         for storage in storages:
-            self.dead.discard(storage)
+            for gone in (self.dead, self.leaving, self.left):
+                gone.discard(storage)
             self.counters[storage] += 1
             self.tell()
             name = self.map.members[storage].name

@@ -5,6 +5,7 @@ import pytest
 from ringkeep_core.mapchanges import Move, ShardChanges
 from ringkeep_core.shardmap import Settings
 from ringkeep_node.machines.flapping import FlappingGuard
+from ringkeep_node.machines.planning import HandOver
 from ringkeep_node.machines.verdicts import MemberFacts
 from ringkeep_testing.leader_world import LeaderWorld
 
@@ -17,6 +18,7 @@ def _after_a_death(nodes: int = 3, shards: int = 96, settings: Settings | None =
     world.restart("n2")
     world.run(1.0, grows=True)
     world.proposed.clear()
+    world.hand_overs.clear()
     return world
 
 
@@ -24,38 +26,53 @@ def test_a_returned_member_gets_primaries_back_after_it_lived_for_30_seconds() -
     world = _after_a_death()
     since = world.now - 1.0
     world.run(28.9, grows=True)
-    before = (list(world.proposed), world.led())
+    before = (list(world.hand_overs), world.led())
     world.run(10.0, grows=True)
 
     assert before == ([], {"n1": 48, "n2": 0, "n3": 48})
-    assert round(world.proposed[0][0] - since, 6) == 30.0
+    assert round(world.hand_overs[0][0] - since, 6) == 30.0
     assert world.led() == {"n1": 32, "n2": 32, "n3": 32}
 
 
-def test_at_most_16_shards_move_in_an_entry_and_one_entry_is_under_way() -> None:
-    world = _after_a_death()
+def test_an_order_hands_over_at_most_16_shards_and_each_new_primary_takes_one_at_a_time() -> None:
+    world = _after_a_death(shards=192)
     world.run(28.9)
     world.commits = False
     world.now += 0.1
-    first = [order for order in world.tick() if isinstance(order, ShardChanges)]
+    (first,) = [order for order in world.tick() if isinstance(order, HandOver)]
     world.now += 0.2
     nothing = world.tick()
-    world.commit(first[0])
+    world.hand_over(first)
     world.commits = True
     world.run(5.0)
 
-    assert [len(entry.changes) for entry in world.entries()] == [16, 16]
-    assert all(isinstance(change, Move) for entry in world.entries() for change in entry.changes)
     assert nothing == ()
+    assert [len(order.moves) for _, order in world.hand_overs] == [16, 16, 16, 16]
+    assert world.led() == {"n1": 64, "n2": 64, "n3": 64}
 
 
-def test_entries_that_balance_leave_a_pause_between_them() -> None:
-    world = _after_a_death()
+def test_orders_that_balance_leave_a_pause_between_them_for_each_pair() -> None:
+    world = _after_a_death(shards=192)
     world.run(60.0)
-    times = [at for at, _ in world.proposed]
+    times = [at for at, order in world.hand_overs if order.source == "n1"]
 
     assert len(times) == 2
     assert times[1] - times[0] >= 0.1
+
+
+def test_a_shard_that_had_not_drained_is_asked_again_when_the_others_have_moved() -> None:
+    world = _after_a_death(shards=192)
+    world.run(28.9)
+    world.commits = False
+    world.now += 0.1
+    (order,) = [order for order in world.tick() if isinstance(order, HandOver)]
+    left_out, began = order.moves[0], world.now
+    world.commit(ShardChanges(order.moves[1:], order.reason))
+    world.commits = True
+    world.run(0.2)
+    again = [at for at, order in world.hand_overs[1:] if left_out in order.moves]
+
+    assert [round(at - began, 3) for at in again] == [0.1]
 
 
 def test_nothing_moves_while_a_shard_has_a_dead_member_in_it() -> None:
@@ -66,7 +83,7 @@ def test_nothing_moves_while_a_shard_has_a_dead_member_in_it() -> None:
     world.run(3.0)
 
     assert [entry.reason for entry in world.entries()] == ["n4 is dead, say n1, n2, n3, n5"] * 3
-    assert not any(isinstance(change, Move) for entry in world.entries() for change in entry.changes)
+    assert world.hand_overs == []
 
 
 def test_a_fresh_cluster_balances_without_a_guard() -> None:
@@ -104,7 +121,7 @@ def test_a_restart_that_nobody_noticed_counts_as_a_death() -> None:
     world.run(5.0)
 
     assert before["n2"] == 0
-    assert round(world.proposed[0][0] - since, 6) == 30.0
+    assert round(world.hand_overs[0][0] - since, 6) == 30.0
     assert world.led() == {"n1": 32, "n2": 32, "n3": 32}
 
 

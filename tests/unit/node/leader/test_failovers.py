@@ -6,10 +6,10 @@ from ringkeep_testing.leader_world import LeaderWorld
 from ringkeep_testing.maps import FIRST, copies, shard, shard_map
 
 
-def _world(*shards: str, eligible: str = "", need: int = 2) -> LeaderWorld:
-    """Return members a b c d e, led by e, with shards given by their in_sync."""
+def _world(*shards: str, eligible: str = "", need: int = 2, wanted: int = 3) -> LeaderWorld:
+    """Return members a b c d e, led by e, with shards given by their in_sync, which should have ``wanted`` copies."""
     built = [shard(it, eligible=eligible, need=need) for it in shards]
-    start = shard_map("a b c d e", built, settings=Settings(3, need))
+    start = shard_map("a b c d e", built, settings=Settings(wanted, need))
     return LeaderWorld(start, me="e", voters=("a", "b", "c", "d", "e"))
 
 
@@ -75,7 +75,7 @@ def test_in_sync_comes_before_eligible_and_eligible_before_nobody() -> None:
 
 
 def test_a_shard_that_nobody_alive_can_lead_waits_and_says_so() -> None:
-    world = _world("a b", "b c")
+    world = _world("a b", "b c", wanted=2)
     world.kill("a", "b")
     world.run(5.0)
     explained = world.leader.explain(now=world.now)
@@ -174,7 +174,7 @@ def test_a_primary_with_a_hanging_disk_loses_its_shards_but_is_not_called_dead()
 
 
 def test_a_copy_on_a_hanging_disk_stays_in_sync_where_it_is_needed() -> None:
-    world = _world("a b")
+    world = _world("a b", wanted=2)
     world.stalled = {"a"}
     world.run(5.0)
 

@@ -8,7 +8,7 @@ from ringkeep_testing.maps import copies, shard, shard_map
 
 def _cut_off() -> LeaderWorld:
     """P = a cannot reach b and c and has shrunk both away; everybody's probes reach everybody."""
-    world = LeaderWorld(shard_map("a b c d", [shard("a b c"), shard("b c a")]), me="d")
+    world = LeaderWorld(shard_map("a b c d", [shard("a b c"), shard("b c a")], draining="d"), me="d")
     world.run(1.0)
     world.commit(ShardChanges((Shrink(0, 1, ("b", "c")),), "no acknowledgement for 3 s"))
     return world
