@@ -5,7 +5,7 @@ Source: replication.md, Handoff, rules 6 and 7; counterexamples.md S2, S3(a), S5
 
 from __future__ import annotations
 
-from ringkeep_core.mapchanges import Failover, Move, Shrink, Touch
+from ringkeep_core.mapchanges import Failover, Grow, Move, Shrink, Touch
 from ringkeep_node.machines.shard.effects import Found, Moved, NotApplied, Result, Stored
 from ringkeep_testing.shard_trio import Trio
 
@@ -250,6 +250,55 @@ def test_a_write_whose_acknowledgements_come_after_the_move_is_not_refused_but_s
 
     assert answer == _moved_to(trio, q) and not isinstance(answer, NotApplied)
     assert (trio.answer(q, again), _value(trio, q)) == (Stored(1, 2, 2), "1")
+
+
+def test_a_retry_of_what_was_stored_is_answered_by_the_new_primary_only_after_its_epoch_start_committed() -> None:
+    trio, p, q, r = _ready()
+    trio.write(p, "1")
+    trio.settle()
+    trio.pass_time(0.2)
+    trio.settle()
+    trio.hand_over(p, q)
+    trio.commit(_move(trio))
+    trio.hold()
+    _tell_tails(trio, q, p, r)
+    again = trio.write(q, "1", again=1)
+    read = trio.read(q)
+    for name in (p, r):
+        while trio.deliver(q, name) is not None:
+            pass
+    for name in (p, r):
+        while trio.deliver(name, q) is not None:
+            pass
+    lead = trio.lead(q)
+    assert lead is not None
+
+    assert (lead.is_serving, trio.answer(q, again), trio.answer(q, read)) == (False, None, None)
+
+    trio.settle()
+
+    assert trio.answer(q, again) == Stored(1, 2, 2) and isinstance(trio.answer(q, read), Found)
+
+
+def test_a_member_that_is_being_added_is_awaited_while_the_shard_drains() -> None:
+    trio, p, q, r = _ready()
+    trio.commit(Shrink(0, trio.shard.revision, (_storage(trio, q),)))
+    trio.hold()
+    trio.pass_time(0.5)
+    trio.settle()
+    grow = next(change for change in trio.proposals if isinstance(change, Grow))
+    token = trio.write(p, "1")
+    trio.hand_over(p, r)
+    trio.settle(p, r)
+    trio.commit(grow)
+
+    assert trio.answer(p, token) is None
+    trio.check()
+
+    trio.hold()
+    trio.settle()
+
+    assert (trio.answer(p, token), trio.primary) == (Stored(1, 2, 1), p)
 
 
 def _tell_tails(trio: Trio, new: str, *others: str) -> None:

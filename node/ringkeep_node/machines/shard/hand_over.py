@@ -178,4 +178,4 @@ def _may_go(lead: Lead, move: Move) -> bool:
 
 def _is_drained(lead: Lead) -> bool:
     """Return whether everything this epoch has written is committed, so every member of in_sync has it, the target too."""
-    return lead.begin_sn <= lead.copy.commit == lead.copy.log.last_sn
+    return lead.copy.commit == lead.copy.log.last_sn
