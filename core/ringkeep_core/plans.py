@@ -126,7 +126,8 @@ def plan_of(
     shards, candidates = copies_of(shard_map), candidates_of(shard_map, wanted, facts)
     settings = placement_settings(wanted)
     target = placement.target(shards, candidates, settings)
-    steps = placement.steps(shards, target, candidates, settings, bytes_of)
+    least = replace(shard_map, wanted=wanted).copies_wanted()
+    steps = placement.steps(shards, target, candidates, settings, bytes_of, copies_least=least)
     forecast = placement.forecast(steps, settings)
     return Plan(target, steps, forecast, forecast.bytes)
 

@@ -42,6 +42,8 @@ def steps(
     candidates: Iterable[Candidate],
     settings: PlacementSettings,
     bytes_of: Sequence[int] | None = None,
+    *,
+    copies_least: int = 1,
 ) -> tuple[Step, ...]:
     """Return the ordered steps from ``shards`` to ``target``.
 
@@ -51,11 +53,13 @@ def steps(
         candidates: the members; a node that is not among them counts as dead.
         settings: the limits of streams and steps.
         bytes_of: size of each shard in bytes; 0 for all when it is not known.
+        copies_least: in-sync copies that must remain wherever one is removed, also where the target has fewer because
+            nodes are dead: the map refuses to go below.
     """
     live = {candidate.node: candidate.live for candidate in candidates}
     sizes = bytes_of if bytes_of is not None else [0] * len(shards)
     works = [
-        _ShardWork(number, shard, assignment, live)
+        _ShardWork(number, shard, assignment, live, copies_least)
         for number, (shard, assignment) in enumerate(zip(shards, target.shards, strict=True))
     ]
     waiting = sorted((work for work in works if work.missing()), key=_ShardWork.urgency)
@@ -86,8 +90,10 @@ def forecast(plan: Sequence[Step], settings: PlacementSettings) -> Forecast:
 class _ShardWork:
     """One shard on its way: a model of its sets that each planned change moves on."""
 
-    def __init__(self, number: int, shard: ShardCopies, goal: Assignment, live: Mapping[str, bool]) -> None:
-        self.number, self.goal, self.live = number, goal, live
+    def __init__(
+        self, number: int, shard: ShardCopies, goal: Assignment, live: Mapping[str, bool], copies_least: int
+    ) -> None:
+        self.number, self.goal, self.live, self.copies_least = number, goal, live, copies_least
         self.primary, self.need = shard.primary, shard.need
         self.in_sync = list(shard.in_sync)
         self.eligible = list(shard.eligible)
@@ -146,7 +152,7 @@ class _ShardWork:
         return changes
 
     def _is_spare(self, node: str) -> bool:
-        enough = max(self.need, len(self.goal.copies), 1)
+        enough = max(self.need, len(self.goal.copies), self.copies_least)
         return sum(1 for member in self.in_sync if member != node) >= enough
 
     def _forget(self, node: str) -> None:

@@ -350,3 +350,18 @@ def test_several_nodes_drain_at_once_and_no_shard_has_fewer_copies_on_the_way(se
     assert world.settled(plan) == []
     assert world.added == plan.target.moves == plan.target.lower_bound
     assert world.names == ["n2", "n4", "n6"]
+
+
+def test_a_drain_beside_a_dead_node_waits_for_it_rather_than_leave_fewer_copies_than_wanted() -> None:
+    world = World(1, nodes=4)
+    world.die("n4", NodeState.DEAD)
+    world.carry_out(world.plan().steps)
+    world.want(with_drain(world.map.wanted, "n3"))
+    world.carry_out(world.plan().steps)
+    waiting = [shard.is_in_sync("n3") for shard in world.map.shards]
+    world.want(with_members(world.map.wanted, ["n1", "n2"]))
+    world.carry_out(world.plan().steps)
+    world.bury()
+
+    assert waiting == [True] * SHARDS
+    assert world.names == ["n1", "n2"]
