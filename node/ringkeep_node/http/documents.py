@@ -64,6 +64,7 @@ async def put(exchange: Exchange) -> Reply:
         f'ETag: "{written.version}"\r\nRingkeep-Shard: {written.shard}\r\nRingkeep-Epoch: {written.epoch}\r\n'
         f"Ringkeep-Request-Id: {exchange.id}\r\n{edge.lines}{edge.clock.date()}",
         closes=exchange.closes,
+        outgoing=edge.outgoing,
     )
 
 
@@ -119,6 +120,7 @@ async def get(exchange: Exchange) -> Reply:
         f"Ringkeep-Request-Id: {exchange.id}\r\n{edge.lines}{edge.clock.date()}",
         row.value,
         closes=exchange.closes,
+        outgoing=edge.outgoing,
     )
 
 

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from ringkeep_core.errors import BadRequest, Overloaded, RingkeepError, TooLarge, Unauthorized, UnsupportedMediaType
 from ringkeep_node.http.problems import PROBLEM_TYPE, headers_of, problem_of, status_of
-from ringkeep_node.http.replies import JSON_TYPE, STATUS_LINES, Clock, Reply
+from ringkeep_node.http.replies import JSON_TYPE, STATUS_LINES, Clock, Outgoing, Reply
 from ringkeep_node.http.routing import MethodRefused, Target
 from ringkeep_node.runtime.service import TIMEOUT_DEFAULT_S, Service, checked_timeout_s
 
@@ -42,6 +42,7 @@ class Edge:
         self.service = service
         self.driver = service.driver
         self.clock = Clock(service.wall)
+        self.outgoing = Outgoing()
         self._admin_token = None if admin_token is None else admin_token.encode()
         identity = service.driver.identity
         self.lines = f"Ringkeep-Node: {identity.name}\r\nServer: ringkeep\r\nX-Content-Type-Options: nosniff\r\n"
@@ -192,6 +193,7 @@ class Exchange:
             f"Ringkeep-Request-Id: {self.id}\r\n{edge.lines}{edge.clock.date()}",
             body,
             closes=self.closes,
+            outgoing=edge.outgoing,
         )
 
     def json(self, value: Any, status: int = 200, lines: str = "") -> Reply:
