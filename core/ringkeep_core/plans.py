@@ -4,6 +4,7 @@
     wanted, facts -- candidates_of -> Candidate  > target_of -> Target -- plan_of -> Plan (steps, forecast)
     wanted ---- placement_settings -------------/
     wanted, facts, voters -- refusal_of -> why a wanted state is impossible, or None
+    loads, once the target is reached -- load_swaps_of -> heavy shards for light ones
 
 Pure. Members go by name here, as they do in ``ringkeep_core.placement``; storage ids only name voters. A name that is
 wanted and that ``facts`` speak of takes part though it has not registered yet: so a dry run can show a scale-up before
@@ -23,7 +24,18 @@ from ringkeep_core import placement
 from ringkeep_core.electorate import voters_wanted
 from ringkeep_core.mapentries import SetWanted
 from ringkeep_core.maprules import apply
-from ringkeep_core.placement import Candidate, Forecast, NodeState, PlacementSettings, ShardCopies, Step, Target
+from ringkeep_core.placement import (
+    Candidate,
+    Forecast,
+    NodeState,
+    PlacementSettings,
+    ShardCopies,
+    ShardLoad,
+    Step,
+    Swap,
+    SwapSettings,
+    Target,
+)
 from ringkeep_core.placement.model import LIVE
 from ringkeep_core.shardmap import Shard, ShardMap, Wanted, WantedMember
 from ringkeep_core.shardrules import is_leaving
@@ -136,6 +148,27 @@ def expected_digest(shard_map: ShardMap, wanted: Wanted) -> str:
     """Return the digest of the target if every wanted member were alive: what an author of a wanted state submits."""
     alive = NodeFacts(NodeState.ALIVE)
     return target_of(shard_map, wanted, {member.name: alive for member in shard_map.members.values()}).digest
+
+
+def load_swaps_of(
+    shard_map: ShardMap,
+    wanted: Wanted,
+    facts: Mapping[str, NodeFacts],
+    loads: Sequence[ShardLoad],
+    bytes_of: Sequence[int] | None = None,
+    *,
+    swaps_max: int = SwapSettings().swaps_max,
+) -> tuple[Swap, ...]:
+    """Return the swaps of heavy for light shards worth making now: none unless they are wanted and all else is done.
+
+    ``swaps_max`` is what is left of ``swaps_per_hour``; whoever carries the swaps out keeps that count.
+    """
+    if not wanted.settings.hot_spot_swaps or swaps_max <= 0:
+        return ()
+    shards, candidates = copies_of(shard_map), candidates_of(shard_map, wanted, facts)
+    target = placement.target(shards, candidates, placement_settings(wanted))
+    settings = SwapSettings(swaps_max=min(swaps_max, SwapSettings().swaps_max))
+    return placement.load_swaps(shards, target, candidates, loads, settings, bytes_of)
 
 
 # --- impossible wishes -------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
     primary_moves   only primaries, back to balance among the in-sync members there are
     steps           the ordered, safe steps from one map to the other
     forecast        what these steps are expected to cost
+    load_swaps      heavy shards for light ones, once all else is in place
 
 Pure functions: the same input gives the same output on every node and in the operator. Source: placement.md.
 """
@@ -32,6 +33,7 @@ from ringkeep_core.placement.model import (
 )
 from ringkeep_core.placement.planner import initial, primary_moves, target
 from ringkeep_core.placement.stepping import forecast, steps
+from ringkeep_core.placement.swaps import ShardLoad, Swap, SwapSettings, load_swaps, swapped
 
 __all__ = [
     "NO_LEADER",
@@ -51,11 +53,16 @@ __all__ = [
     "RemoveCopy",
     "ShardChange",
     "ShardCopies",
+    "ShardLoad",
     "Step",
+    "Swap",
+    "SwapSettings",
     "Target",
     "forecast",
     "initial",
+    "load_swaps",
     "primary_moves",
     "steps",
+    "swapped",
     "target",
 ]

@@ -307,11 +307,11 @@ def _sealed(shards: Sequence[Assignment], *, moves: int, lower_bound: int, quota
         moves=moves,
         lower_bound=lower_bound,
         quotas=MappingProxyType(dict(sorted(quotas.items()))),
-        digest=_digest(shards),
+        digest=digest_of(shards),
     )
 
 
-def _digest(shards: Sequence[Assignment]) -> str:
+def digest_of(shards: Sequence[Assignment]) -> str:
     """Return XXH3-128 over one line per shard: primary, then copies, each with its length so that no name can forge."""
     lines = []
     for shard in shards:

@@ -9,13 +9,14 @@ from msgspec.structs import replace
 
 from ringkeep_core.electorate import voters_wanted
 from ringkeep_core.mapchanges import bootstrap
-from ringkeep_core.placement import Candidate, NodeState, PlacementSettings, ShardCopies
+from ringkeep_core.placement import Candidate, NodeState, PlacementSettings, ShardCopies, ShardLoad
 from ringkeep_core.plans import (
     NodeFacts,
     PlanRefusal,
     candidates_of,
     copies_of,
     expected_digest,
+    load_swaps_of,
     placement_settings,
     plan_of,
     refusal_of,
@@ -119,6 +120,19 @@ def test_a_plan_forecasts_what_it_sends() -> None:
     assert plan.bytes == plan.forecast.bytes == 1000 * plan.target.moves
     assert plan.forecast.copies == plan.target.moves == 24
     assert plan.forecast.primaries >= 8
+
+
+def test_swaps_are_made_only_if_they_are_wanted_and_within_what_is_left_of_their_budget() -> None:
+    start = _first(4)
+    loads = [ShardLoad(9.0 if shard.primary.storage == "s1" else 1.0) for shard in start.shards]
+    wanting = replace(start.wanted, settings=Settings(hot_spot_swaps=True))
+    facts = _alive("n1 n2 n3 n4")
+
+    assert load_swaps_of(start, start.wanted, facts, loads) == ()
+    assert len(load_swaps_of(start, wanting, facts, loads)) > 1
+    assert len(load_swaps_of(start, wanting, facts, loads, swaps_max=1)) == 1
+    assert load_swaps_of(start, wanting, facts, loads, swaps_max=0) == ()
+    assert load_swaps_of(start, with_drain(wanting, "n2"), facts, loads) == ()
 
 
 # The next wanted state
