@@ -27,15 +27,16 @@ from ringkeep_node.machines.documents import (
 from ringkeep_node.machines.records import EpochStart
 from ringkeep_node.machines.recovery import EPOCHS_KEPT, CopyKey, decode_epochs, encode_epochs
 from ringkeep_node.runtime.store.row_cache import RowPlace
-from ringkeep_node.runtime.store.schema import GARBAGE, LIVE, ROWS_A_STATEMENT, STAGING, upsert
+from ringkeep_node.runtime.store.schema import GARBAGE, LIVE, ROWS_A_STATEMENT, STAGING, advance, upsert
 
 Entry = tuple[int, int, bytes]
 RowKey = tuple[int, str, str]
 
 _GARBAGE_ROWS = 1000
 _FORGET_EVERY_MS = 10 * 60 * 1000
-_UPSERT_ROWS = {count: upsert("rows", count) for count in (1, ROWS_A_STATEMENT)}
-_UPSERT_REMEMBERED = {count: upsert("remembered", count) for count in (1, ROWS_A_STATEMENT)}
+_UPSERT_ROWS = {count: upsert("rows", count) for count in ROWS_A_STATEMENT}
+_UPSERT_REMEMBERED = {count: upsert("remembered", count) for count in ROWS_A_STATEMENT}
+_ADVANCE = {count: advance(count) for count in ROWS_A_STATEMENT}
 _state_encoder = msgspec.msgpack.Encoder()
 _state_decoder = msgspec.msgpack.Decoder(CopyState)
 
@@ -148,15 +149,18 @@ class Changes:
         changed = [((*places[slot], user, key), row) for (slot, user, key), row in self._rows.items()]
         self._write_rows()
         self._write_remembered()
-        moved = []
-        for key, slot in self._touched.items():
-            self._connection.execute(
-                "UPDATE slots SET epoch = ?, sn = ?, state = ?, epochs = ? WHERE slot = ?",
-                (slot.epoch, slot.sn, encode_state(slot.state), encode_epochs(slot.epochs), slot.slot),
-            )
+        touched = self._touched
+        self._write(
+            _ADVANCE,
+            [
+                (slot.slot, slot.epoch, slot.sn, encode_state(slot.state), encode_epochs(slot.epochs))
+                for slot in touched.values()
+            ],
+        )
+        for slot in touched.values():
             self._forget_old(slot)
-            moved.append((*key, slot.sn))
-        self._touched.clear()
+        moved = [(*key, slot.sn) for key, slot in touched.items()]
+        touched.clear()
         return moved, changed
 
     def _write_rows(self) -> None:
@@ -173,12 +177,12 @@ class Changes:
                 written.append((*key, row.version, row.modified_ms, row.content_type, row.value))
         if deleted:
             self._connection.executemany("DELETE FROM rows WHERE slot = ? AND user = ? AND key = ?", deleted)
-        self._insert(_UPSERT_ROWS, written)
+        self._write(_UPSERT_ROWS, written)
         rows.clear()
 
     def _write_remembered(self) -> None:
         if self._remembered:
-            self._insert(
+            self._write(
                 _UPSERT_REMEMBERED,
                 [
                     (*key, kept.request_hash, kept.answer, kept.sn, kept.wall_ms)
@@ -190,14 +194,14 @@ class Changes:
                 _count(by_slot[key[0]], kept)
             self._remembered.clear()
 
-    def _insert(self, statements: dict[int, str], rows: list[tuple[Any, ...]]) -> None:
-        whole = len(rows) - len(rows) % ROWS_A_STATEMENT
-        many = statements[ROWS_A_STATEMENT]
-        for start in range(0, whole, ROWS_A_STATEMENT):
-            flat = [value for row in rows[start : start + ROWS_A_STATEMENT] for value in row]
-            self._connection.execute(many, flat)
-        if whole < len(rows):
-            self._connection.executemany(statements[1], rows[whole:])
+    def _write(self, statements: dict[int, str], rows: list[tuple[Any, ...]]) -> None:
+        start, left = 0, len(rows)
+        for count, statement in statements.items():
+            while left >= count:
+                flat = [value for row in rows[start : start + count] for value in row]
+                self._connection.execute(statement, flat)
+                start += count
+                left -= count
 
     def _count_remembered(self, slot: Slot) -> None:
         found: list[Any] = self._connection.execute(
@@ -248,11 +252,11 @@ class Changes:
         slot = self._staging.get(key)
         if slot is None:
             return
-        self._insert(
+        self._write(
             _UPSERT_ROWS,
             [(slot, row.user, row.key, row.version, row.modified_ms, row.content_type, row.value) for row in rows],
         )
-        self._insert(
+        self._write(
             _UPSERT_REMEMBERED,
             [(slot, one.user, one.key, one.request_hash, one.answer, one.sn, one.wall_ms) for one in remembered],
         )

@@ -24,7 +24,8 @@ FORMAT = 1
 LIVE, STAGING, GARBAGE = 0, 1, 2
 CHECKSUM_VFS = "cksmvfs"
 _CHECKSUM_BYTES = 8
-ROWS_A_STATEMENT = 32
+ROWS_A_STATEMENT = (32, 8, 1)
+"""How many rows a statement writes: as many as fit, because each statement gives the interpreter up and waits for it."""
 
 TABLES = """
 CREATE TABLE slots (
@@ -69,6 +70,15 @@ SYNCED = "SELECT shard, copy, sn FROM slots WHERE status = 0"
 def upsert(table: str, rows: int) -> str:
     """Return the statement that writes so many rows of seven columns. One step of it frees the interpreter for long."""
     return f"INSERT OR REPLACE INTO {table} VALUES " + ", ".join(["(?,?,?,?,?,?,?)"] * rows)
+
+
+def advance(slots: int) -> str:
+    """Return the statement that notes what so many slots have applied: (slot, epoch, sn, state, epochs) of each."""
+    values = ", ".join(["(?,?,?,?,?)"] * slots)
+    return (
+        "UPDATE slots SET epoch = moved.column2, sn = moved.column3, state = moved.column4, epochs = moved.column5 "
+        f"FROM (VALUES {values}) AS moved WHERE slots.slot = moved.column1"
+    )
 
 
 _loading = threading.Lock()

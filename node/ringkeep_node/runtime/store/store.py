@@ -44,7 +44,7 @@ class StoreSettings(NamedTuple):
     cache_kib: int = 8192
     transaction_bytes_max: int = 4 * MEBI
     queue_bytes_max: int = 64 * MEBI
-    gather_s: float = 0.02
+    gather_s: float = 0.05
     gather_bytes: int = 256 * 1024
     vfs: str = schema.CHECKSUM_VFS
 
