@@ -109,7 +109,11 @@ class History:
             Unfit(number, revision, storage, held.added),
             Touch(number, revision),
         ]
-        self.proposed.append(ShardChanges((changes[second % len(changes)],), "random"))
+        chosen = changes[second % len(changes)]
+        former = shard.copy_of(shard.primary.storage)
+        after_it = RemoveCopy(number, revision + 1, shard.primary.storage, former.added if former else 0)
+        more: tuple[ShardChange, ...] = (after_it,) if isinstance(chosen, Move) and first % 2 else ()
+        self.proposed.append(ShardChanges((chosen, *more), "random"))
 
     def _boot(self, number: int, first: int, second: int) -> None:
         name = NAMES[first % len(NAMES)]
@@ -149,6 +153,18 @@ class History:
             diff(before, applied.map) == () and _only_touched_nothing(before, applied.map)
         )
         self._assert_numbers_only_grow(before)
+        self._assert_plans_endanger_no_shard(before, change)
+
+    def _assert_plans_endanger_no_shard(self, before: ShardMap, change: MapChange) -> None:
+        """A plan's entry leaves no fewer complete copies than before, or as many in in_sync as needed and wanted."""
+        parts = change.changes if isinstance(change, ShardChanges) else ()
+        if not all(isinstance(part, AddLearner | Move | RemoveCopy) for part in parts):
+            return
+        enough = self.map.copies_wanted()
+        for part in parts:
+            old, new = before.shards[part.shard], self.map.shards[part.shard]
+            fewer = len(new.in_sync) + len(new.eligible) < len(old.in_sync) + len(old.eligible)
+            assert not fewer or len(new.in_sync) >= max(new.need, enough)
 
     def _assert_numbers_only_grow(self, before: ShardMap) -> None:
         for old, new in zip(before.shards, self.map.shards, strict=True):
