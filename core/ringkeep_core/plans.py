@@ -204,11 +204,14 @@ def refusal_of(
 
 
 class _Wish:
-    """A wanted state beside the one there is: who stays, who may hold copies, and who is to give up either."""
+    """A wanted state beside the one there is: who stays, who may hold copies, and who is to give up either.
+
+    Only registered members count: nobody may go for the sake of a node that is yet to come.
+    """
 
     def __init__(self, shard_map: ShardMap, wanted: Wanted, facts: Mapping[str, NodeFacts]) -> None:
         self.map, self.wanted, self.facts = shard_map, wanted, facts
-        known = sorted({*shard_map.by_name, *(name for name in wanted.members if name in facts)})
+        known = sorted(shard_map.by_name)
         self.staying = [name for name in known if not is_leaving(wanted, name)]
         self.holding = [name for name in self.staying if wanted.members[name].weight > 0]
         before = [name for name in known if not is_leaving(shard_map.wanted, name)]

@@ -26,9 +26,9 @@ def _best_s(change: MapChange, runs: int) -> float:
 
 
 def _taken_s(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def test_a_failover_of_256_shards_is_applied_in_3_ms() -> None:

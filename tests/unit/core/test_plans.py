@@ -186,6 +186,14 @@ def test_the_last_node_with_weight_stays() -> None:
     assert _code(_refused(gateway, with_drain(gateway.wanted, "n1"), _alive("n1 n2"))) == "last_node"
 
 
+def test_nobody_goes_for_the_sake_of_a_node_that_is_yet_to_come() -> None:
+    start = _first(2)
+    facts = {**_alive("n1 n2"), "n8": NodeFacts(NodeState.JOINING), "n9": NodeFacts(NodeState.JOINING)}
+
+    assert _code(_refused(start, with_members(start.wanted, ["n8", "n9"]), facts)) == "last_node"
+    assert _code(_refused(start, with_members(start.wanted, ["n2", "n9"]), {**facts, "n2": DEAD}, "s1")) == "quorum"
+
+
 def test_a_drain_needs_a_majority_of_the_voters_now_and_among_those_who_remain() -> None:
     five, three = _first(5), _first(3)
 
