@@ -13,10 +13,14 @@ Source: replication.md, "Raft group" (voters, replacement) and "Leave"; Ongaro's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from msgspec import Struct
 
+from ringkeep_core.electorate import voters_wanted
+from ringkeep_core.shardmap import ShardMap
+from ringkeep_core.shardrules import is_leaving
+from ringkeep_node.machines.failovers import Standing
 from ringkeep_node.machines.raft.membership import majority
 from ringkeep_node.machines.raft.messages import Configuration
 
@@ -42,7 +46,40 @@ class Handover(Struct, frozen=True):
     to: str
 
 
-def chosen(electors: Sequence[Elector], configuration: Configuration, wanted: Callable[[int], int]) -> tuple[str, ...]:
+class Reconfigure(Struct, frozen=True):
+    """Have Raft take the next step of its configuration; it refuses while the last one is not committed."""
+
+    configuration: Configuration
+
+
+class Ballot(Struct, frozen=True):
+    """What Raft says of its group on this leader: the configuration, and whose logs have nearly everything."""
+
+    configuration: Configuration
+    level: tuple[str, ...] = ()
+
+
+def electors_of(shard_map: ShardMap, standing: Standing) -> list[Elector]:
+    """Return every registered member as a candidate; who is about to stop counts as dead for what is decided now."""
+    electors = []
+    for storage, member in shard_map.members.items():
+        want = shard_map.wanted.members.get(member.name)
+        electors.append(
+            Elector(
+                storage,
+                member.name,
+                zone=(want.zone if want is not None else "") or member.zone,
+                lives=standing.lives(storage) and storage not in standing.leaving,
+                stays=not is_leaving(shard_map.wanted, member.name) and storage not in standing.lost,
+                carries=want is not None and want.weight > 0,
+            )
+        )
+    return electors
+
+
+def chosen(
+    electors: Sequence[Elector], configuration: Configuration, wanted: Callable[[int], int] = voters_wanted
+) -> tuple[str, ...]:
     """Return the storage ids that should vote, by name.
 
     Args:
@@ -82,15 +119,15 @@ def next_step(
     configuration: Configuration,
     *,
     leader: str,
-    is_level: Mapping[str, bool],
-    wanted: Callable[[int], int],
+    level: Collection[str],
+    wanted: Callable[[int], int] = voters_wanted,
 ) -> Configuration | Handover | None:
     """Return the next change of the configuration, to whom leadership goes first, or None if nothing can be done now.
 
     Args:
         electors: all registered members; a voter that is not among them has left or lost its disk.
         leader: the storage id of this leader.
-        is_level: for learners and voters, whether their log has nearly everything.
+        level: learners (and voters) whose log has nearly everything.
     """
     target = chosen(electors, configuration, wanted)
     if not target:
@@ -102,7 +139,7 @@ def next_step(
         return Configuration(voters, missing)
     for storage in missing:
         grown = (*voters, storage)
-        if storage in living and is_level.get(storage, False) and _can_decide(grown, living):
+        if storage in living and storage in level and _can_decide(grown, living):
             return Configuration(grown, tuple(learner for learner in learners if learner != storage))
     if missing:
         return None

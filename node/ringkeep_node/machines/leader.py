@@ -25,6 +25,7 @@ from msgspec.structs import replace
 
 from ringkeep_core.mapchanges import Boot, MapChange, ShardChanges
 from ringkeep_core.shardmap import ShardMap
+from ringkeep_node.machines.electorate import Ballot, Handover, Reconfigure, electors_of, next_step
 from ringkeep_node.machines.failovers import (
     Chooser,
     Standing,
@@ -59,6 +60,8 @@ class LeaderSettings:
     retry_max_s: float = 4.0
     failover_shards_max: int = 2048
     """Shards in one failover entry: about 300 KB."""
+    plan_after_s: float = 0.02
+    """The plan goes on so long after a failover was proposed."""
     planning: PlanningSettings = field(default_factory=PlanningSettings)
 
 
@@ -75,7 +78,7 @@ class StepDown(Struct, frozen=True):
     reason: str
 
 
-LeaderOrder = MapChange | TransferLeadership | StepDown | HandOver
+LeaderOrder = MapChange | TransferLeadership | StepDown | HandOver | Reconfigure
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
@@ -104,6 +107,7 @@ class Leader:
         self._map: ShardMap | None = None
         self._leads = False
         self._voters: tuple[str, ...] = ()
+        self._ballot: Ballot | None = None
         self._facts: dict[str, MemberFacts] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._guard = FlappingGuard(
@@ -133,6 +137,7 @@ class Leader:
         leads: bool,
         voters: Sequence[str],
         members: Iterable[MemberFacts],
+        ballot: Ballot | None = None,
         now: float,
     ) -> None:
         """Take everything known now, in full; ``tick`` afterwards. Feed every node, whether it leads or not.
@@ -142,10 +147,12 @@ class Leader:
             leads: whether Raft says that this node leads and has committed in its own term.
             voters: storage ids of the Raft voters.
             members: one item for each member, this node too.
+            ballot: the Raft group on the node that leads it; None leaves the group as it is.
         """
         facts = {fact.storage: fact for fact in members}
         same_role = (leads, tuple(voters)) == (self._leads, self._voters)
-        if shard_map is self._map and same_role and facts == self._facts:
+        same_group, self._ballot = ballot == self._ballot, ballot
+        if shard_map is self._map and same_role and same_group and facts == self._facts:
             return
         if leads and not self._leads:
             self._start_afresh(now)
@@ -196,11 +203,12 @@ class Leader:
         hand_over = self._hand_over(standing, now)
         if hand_over is not None:
             return (hand_over,)
-        return (
-            *self._fail_over(shard_map, standing, now),
-            *self._depose_odd_ones(shard_map, standing, now),
-            *self._plan(shard_map, standing, now),
-        )
+        urgent = [*self._fail_over(shard_map, standing, now), *self._depose_odd_ones(shard_map, standing, now)]
+        if urgent:
+            # A new target for many shards takes a while to compute: whoever waits for a failover does not wait for it.
+            self._wake(now + self._settings.plan_after_s)
+            return tuple(urgent)
+        return tuple(self._plan(shard_map, standing, now))
 
     def complete_boot(self, boot: Boot) -> Boot:
         """Return the boot with ``live`` filled in: who may take over what the booting node led."""
@@ -307,6 +315,20 @@ class Leader:
         if to is not None:
             return TransferLeadership(to, reason)
         return StepDown(reason) if stalled and len(self._voters) > 1 else None
+
+    def _elect(self, shard_map: ShardMap, standing: Standing, now: float) -> list[Reconfigure | TransferLeadership]:
+        """The next step towards the voters that the members call for."""
+        if self._ballot is None:
+            return []
+        step = next_step(
+            electors_of(shard_map, standing), self._ballot.configuration, leader=self._me, level=self._ballot.level
+        )
+        if step is None:
+            return []
+        self._wake(now + self._settings.retry_s)  # Raft takes no step while the last one is not committed.
+        if isinstance(step, Handover):
+            return [TransferLeadership(step.to, "the leader is to vote no longer")]
+        return [Reconfigure(step)]
 
     def _is_slow(self, now: float) -> bool:
         if self._lag_due is None or now >= self._lag_ends:

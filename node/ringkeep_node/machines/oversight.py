@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
 from ringkeep_node.machines.control import Control
+from ringkeep_node.machines.electorate import Ballot, Reconfigure
 from ringkeep_node.machines.leader import Leader, StepDown, TransferLeadership
 from ringkeep_node.machines.planning import HandOver
 from ringkeep_node.machines.room import ROOM_KEY, Room, encode_room, has_moved
@@ -162,6 +163,8 @@ class Oversight:
                 self._control.raft.transfer_leadership(order.to, now=now)
             elif isinstance(order, StepDown):
                 self._control.raft.step_down(now=now)
+            elif isinstance(order, Reconfigure):
+                self._control.reconfigure(order.configuration, now=now)
             elif isinstance(order, HandOver):
                 self.hand_overs.append(order)
             else:
@@ -183,8 +186,13 @@ class Oversight:
             leads=self._leads,
             voters=self._control.raft.configuration.voters,
             members=[self._facts_of(view) for view in self._swim.members_at(now).values()],
+            ballot=self._ballot() if self._leads else None,
             now=now,
         )
+
+    def _ballot(self) -> Ballot:
+        raft = self._control.raft
+        return Ballot(raft.configuration, tuple(it for it in raft.configuration.members() if raft.is_level(it)))
 
     def _facts_of(self, view: MemberView) -> MemberFacts:
         values = self._swim.values(view.storage)

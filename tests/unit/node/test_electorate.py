@@ -11,10 +11,6 @@ from ringkeep_node.machines.raft import membership
 from ringkeep_node.machines.raft.messages import Configuration
 
 
-def wanted(members: int) -> int:
-    return min(members, 3) if members < 5 else 5
-
-
 def electors(names: str, *, dead: str = "", going: str = "", light: str = "", zones: str = "") -> list[Elector]:
     """One elector a letter: storage id and name are the letter; ``zones`` gives each its zone by place."""
     return [
@@ -37,8 +33,7 @@ def step(
         members,
         Configuration(tuple(voters), tuple(learners)),
         leader=leader,
-        is_level={name: name in level for name in "abcdefghij"},
-        wanted=wanted,
+        level=level,
     )
 
 
@@ -47,11 +42,11 @@ def step(
     [("a", "a"), ("ab", "ab"), ("abc", "abc"), ("abcd", "abc"), ("abcde", "abcde"), ("abcdefg", "abcde")],
 )
 def test_one_two_three_three_and_then_five_vote(members: str, voters: str) -> None:
-    assert chosen(electors(members), Configuration(("a",)), wanted) == tuple(voters)
+    assert chosen(electors(members), Configuration(("a",))) == tuple(voters)
 
 
 def test_who_votes_already_goes_on_voting() -> None:
-    assert chosen(electors("abcd"), Configuration(("b", "c", "d")), wanted) == ("b", "c", "d")
+    assert chosen(electors("abcd"), Configuration(("b", "c", "d"))) == ("b", "c", "d")
 
 
 def test_voters_are_spread_over_zones() -> None:
@@ -61,13 +56,13 @@ def test_voters_are_spread_over_zones() -> None:
 
 
 def test_a_pure_gateway_votes_only_where_nobody_carries_weight() -> None:
-    assert chosen(electors("abcd", light="ab"), Configuration(("a",)), wanted) == ("c", "d")
-    assert chosen(electors("ab", light="ab"), Configuration(("a",)), wanted) == ("a", "b")
+    assert chosen(electors("abcd", light="ab"), Configuration(("a",))) == ("c", "d")
+    assert chosen(electors("ab", light="ab"), Configuration(("a",))) == ("a", "b")
 
 
 def test_a_voter_that_is_dead_within_the_grace_keeps_its_vote_and_a_dead_member_gets_none() -> None:
-    assert chosen(electors("abcd", dead="c"), Configuration(("a", "b", "c")), wanted) == ("a", "b", "c")
-    assert chosen(electors("abcde", dead="e"), Configuration(("a", "b", "c")), wanted) == ("a", "b", "c", "d")
+    assert chosen(electors("abcd", dead="c"), Configuration(("a", "b", "c"))) == ("a", "b", "c")
+    assert chosen(electors("abcde", dead="e"), Configuration(("a", "b", "c"))) == ("a", "b", "c", "d")
 
 
 def test_a_new_voter_is_first_a_learner_then_level_and_only_then_votes() -> None:
@@ -116,7 +111,7 @@ def test_every_history_ends_at_the_chosen_voters_by_steps_that_raft_takes_and_th
         members = electors(names, dead=dead, going=going, zones=zones)
         configuration, leader = Configuration(voters), next(voter for voter in voters if voter not in dead)
         for _ in range(40):
-            order = next_step(members, configuration, leader=leader, is_level=dict.fromkeys(names, True), wanted=wanted)
+            order = next_step(members, configuration, leader=leader, level=names)
             if order is None:
                 break
             if isinstance(order, Handover):
@@ -129,7 +124,7 @@ def test_every_history_ends_at_the_chosen_voters_by_steps_that_raft_takes_and_th
         else:
             raise AssertionError("the steps never end")
 
-        target = chosen(members, configuration, wanted)
+        target = chosen(members, configuration)
         surplus = set(configuration.voters) - set(target)
         stuck_with_the_dead = any(voter in dead for voter in target) or not any(name not in dead for name in target)
         assert set(target) <= set(configuration.voters) or not target
