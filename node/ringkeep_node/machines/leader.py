@@ -204,11 +204,12 @@ class Leader:
         if hand_over is not None:
             return (hand_over,)
         urgent = [*self._fail_over(shard_map, standing, now), *self._depose_odd_ones(shard_map, standing, now)]
+        elected = self._elect(shard_map, standing, now)
         if urgent:
             # A new target for many shards takes a while to compute: whoever waits for a failover does not wait for it.
             self._wake(now + self._settings.plan_after_s)
-            return tuple(urgent)
-        return tuple(self._plan(shard_map, standing, now))
+            return (*urgent, *elected)
+        return (*elected, *self._plan(shard_map, standing, now))
 
     def complete_boot(self, boot: Boot) -> Boot:
         """Return the boot with ``live`` filled in: who may take over what the booting node led."""

@@ -34,6 +34,8 @@ class Homes:
         before, self._map = self._map, shard_map
         if before is None or before is shard_map or len(before.shards) != len(shard_map.shards):
             return
+        if not out and not self.homes and before.members is shard_map.members:
+            return
         for number, (old, new) in enumerate(zip(before.shards, shard_map.shards, strict=True)):
             if old is new or old.primary == new.primary:
                 continue

@@ -29,6 +29,7 @@ class Streams:
         self._incoming: dict[str, int] = defaultdict(int)
         self._total = 0
         self._taken: dict[str, int] = {}
+        self._closed: set[Pair] = set()
         for work in works:
             for node in work.streams:
                 self._load((work.primary, node), sizes.get(work.shard, 0))
@@ -50,6 +51,8 @@ class Streams:
 
     def _take(self, work: Work, node: str) -> bool:
         pair, size, level = (work.primary, node), self._sizes.get(work.shard, 0), work.urgency[0]
+        if pair in self._closed:
+            return False
         ends = (f"out {work.primary}", f"in {node}", "all")
         if any(self._taken.get(end, level) < level for end in ends):
             return False
@@ -58,6 +61,9 @@ class Streams:
             return True
         for end in self._short_ends(pair, size):
             self._taken[end] = min(level, self._taken.get(end, level))
+        if not size:
+            # Neither a smaller nor a later shard will fit: the waiting come in the order of urgency.
+            self._closed.add(pair)
         return False
 
     def _fits(self, pair: Pair, size: int) -> bool:

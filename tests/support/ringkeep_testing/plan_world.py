@@ -28,6 +28,7 @@ from ringkeep_core.mapchanges import (
 from ringkeep_core.placement import NodeState, Target
 from ringkeep_core.plans import NodeFacts, target_of
 from ringkeep_core.shardmap import Copy, Settings, Shard, ShardMap, Wanted, WantedMember
+from ringkeep_core.shardrules import is_leaving
 from ringkeep_node.machines.leader import Leader, LeaderSettings
 from ringkeep_testing.leader_world import COMMIT_S, LeaderWorld
 
@@ -85,7 +86,7 @@ class PlanWorld(LeaderWorld):
                 if shard.primary.storage in out or copy.storage in out or copy.storage not in self.map.members:
                     continue
                 at = ready[number, copy] = self._ready.get((number, copy), self.now + self.copy_s)
-                if self.now >= at and not any(change.shard == number for change in changes):
+                if self.now >= at and self._stays(copy) and not any(change.shard == number for change in changes):
                     boot = self.map.members[copy.storage].boot
                     changes.append(
                         Grow(number, shard.revision, copy.storage, boot, copy.added, shard.epoch, shard.primary.boot)
@@ -94,9 +95,11 @@ class PlanWorld(LeaderWorld):
         self.streams_max_seen = max(
             self.streams_max_seen, len({(self.map.shards[n].primary, c.storage) for n, c in ready})
         )
-        changes = [it for it in changes if self.map.wanted.members.get(self.map.members[it.storage].name, GONE) != GONE]
         if changes:
             self.commit(ShardChanges(tuple(changes), "caught up"))
+
+    def _stays(self, copy: Copy) -> bool:
+        return not is_leaving(self.map.wanted, self.map.members[copy.storage].name)
 
     def run(self, seconds: float, *, grows: bool = True) -> None:
         """Let time pass, in steps of a commit, or to the next moment at which somebody has something to do."""
@@ -167,9 +170,6 @@ class PlanWorld(LeaderWorld):
             {copy.storage for copy in shard.in_sync} == set(goal.copies) and not shard.learners
             for shard, goal in zip(self.map.shards, made.shards, strict=True)
         )
-
-
-GONE = WantedMember(weight=0.0, draining=True)
 
 
 def complete(shard: Shard) -> int:
