@@ -144,6 +144,7 @@ class Control:
         self._raft_tokens: dict[int, tuple[str | None, int]] = {}
         self._raft_token = 0
         self._pulled_at = -PULL_RETRY_S
+        self._pushed = held.map
         self._compacted = raft.applied
         snapshot = raft.snapshot
         self._members = snapshot.configuration.members() if snapshot is not None else ()
@@ -215,7 +216,7 @@ class Control:
 
     def heard_of_newer(self, sender: str, version_index: int, *, now: float) -> None:
         """A peer or gossip names a newer map: pull it, at most one pull under way."""
-        if version_index <= self.held.through or self.has_raft or now < self._pulled_at + PULL_RETRY_S:
+        if version_index <= self.held.coming or self.has_raft or now < self._pulled_at + PULL_RETRY_S:
             return
         if not self._is_linked(sender):
             return  # Somebody else has it too, and the question would only be lost.
@@ -407,10 +408,24 @@ class Control:
         """Take over what Raft has to say; its records become part of ``step``."""
         while taken := self.raft.take_step():
             self._take(taken, step, now)
+        if self.held.map is not self._pushed:
+            self._push()
         if self.raft.applied - self._compacted >= COMPACT_AFTER_ENTRIES:
             self._compact(step)
         if not self.votes and (whole := self.held.compacted()) is not None:
             self.records.append(whole)
+
+    def _push(self) -> None:
+        """Send what was committed to the members that do not vote: a new primary among them must learn of it at once."""
+        before, self._pushed = self._pushed, self.held.map
+        if self.raft.leader != self._me or before is None or self._pushed is None:
+            return
+        # From the last change on, not from the last entry: whoever holds that change has no gap.
+        entries = self.held.answer(before.index)
+        if isinstance(entries, MapEntries):
+            voting = self.raft.configuration.members()
+            others = (it for it in self._pushed.members if it not in voting and self._is_linked(it))
+            self.sends += [(storage, entries) for storage in others]
 
     def _take(self, taken: RaftStep, step: int, now: float) -> None:
         self.sends += [(send.to, send.message) for send in taken.send]

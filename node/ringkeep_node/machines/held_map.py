@@ -48,6 +48,11 @@ class HeldMap:
         """Whether the pulled records on disk, or on their way, give the newest map: else entries have no base there."""
         self._unsynced: deque[tuple[int, MapEntries | MapWhole]] = deque()
 
+    @property
+    def coming(self) -> int:
+        """The Raft index up to which the map is held or on its way to this disk."""
+        return max(self.through, self._pulled_through)
+
     # --- from Raft -----------------------------------------------------------------------------------------------
 
     def committed(

@@ -248,9 +248,10 @@ def test_a_non_voter_acts_on_a_pulled_map_only_when_it_is_on_its_disk() -> None:
     group = ControlGroup(3, 1)
     leader = group.leader()
     site = group.sites[storage_of(4)]
+    group.offline = {site.storage}
     propose(group, leader)
     group.run(0.3)
-    group.unsynced = {site.storage}
+    group.offline, group.unsynced = set(), {site.storage}
 
     site.control.heard_of_newer(leader.storage, leader.map.index, now=group.now)
     group.exchange()
@@ -259,6 +260,37 @@ def test_a_non_voter_acts_on_a_pulled_map_only_when_it_is_on_its_disk() -> None:
     group.exchange()
 
     assert (before, encoded(site)) == (1, encoded(leader))
+
+
+def test_the_leader_sends_what_was_committed_to_members_that_do_not_vote_before_they_ask() -> None:
+    group = ControlGroup(3, 2)
+    leader = group.leader()
+    learned = []
+    for revision in (1, 2, 3):
+        propose(group, leader, revision)
+        group.exchange()
+        learned.append([group.sites[storage_of(n)].map.shards[0].revision for n in (4, 5)])
+    site = group.sites[storage_of(4)]
+    site.control.heard_of_newer(leader.storage, leader.map.index, now=group.now)
+
+    assert (learned, sent(site.control, MapPull)) == ([[2, 2], [3, 3], [4, 4]], [])
+
+
+def test_a_member_that_missed_an_entry_takes_no_later_one_and_pulls() -> None:
+    group = ControlGroup(3, 1)
+    leader = group.leader()
+    site = group.sites[storage_of(4)]
+    group.offline = {site.storage}
+    propose(group, leader, 1)
+    group.exchange()
+    group.offline = set()
+    propose(group, leader, 2)
+    group.exchange()
+    behind = site.map.index
+    site.control.heard_of_newer(leader.storage, leader.map.index, now=group.now)
+    group.exchange()
+
+    assert (behind, encoded(site)) == (1, encoded(leader))
 
 
 def test_one_pull_is_under_way_at_a_time_and_none_for_what_is_held() -> None:
