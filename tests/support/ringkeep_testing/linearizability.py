@@ -2,6 +2,7 @@
 
 A document is a register with compare-and-set over unique values; None is "absent". An operation whose outcome nobody
 knows may take effect at any time after its call, or never. Each document is checked alone (the property is local).
+The search is bounded: a history that needs more is reported as undecided, and that is a failure too.
 
 Source: Wing, Gong 1993; Lowe, "Testing for linearizability", 2017; testing.md, Linearizability.
 """
@@ -14,6 +15,12 @@ from math import inf
 
 ANY = "*"
 """A precondition: the document exists (``only_if``), or it does not (``unless``)."""
+STATES_MAX = 200_000
+"""States one search may see: hundreds of times what a good history needs, a few seconds, some tens of megabytes."""
+
+
+class Undecided(AssertionError):
+    """The search saw ``STATES_MAX`` states and neither found an order nor ruled all out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +81,19 @@ def _first_harmless(operations: Sequence[Operation], candidates: Sequence[int], 
     return None
 
 
-def is_linearizable(history: Sequence[Operation], initial: str | None = None) -> bool:
-    """Return whether some order, consistent with real time, explains every known answer."""
+def describe(history: Sequence[Operation]) -> str:
+    """Return a history as text, a line for each operation."""
+    return "\n".join(str(it) for it in sorted(history, key=lambda it: (it.called, it.returned)))
+
+
+def judge(history: Sequence[Operation], name: str, failure: type[AssertionError] = AssertionError) -> None:
+    """Raise ``failure``, with the history, if it is not linearizable; raise ``Undecided`` if nobody can tell."""
+    if not is_linearizable(history):
+        raise failure(f"{name} is not linearizable:\n{describe(history)}")
+
+
+def is_linearizable(history: Sequence[Operation], initial: str | None = None, *, states_max: int = STATES_MAX) -> bool:
+    """Return whether some order, consistent with real time, explains every known answer. Raises ``Undecided``."""
     operations = sorted(history, key=lambda it: (it.called, it.returned))
     groups = _groups(operations)
     values = ["?" if group is not None and group[0] == "?" else None for group in groups]
@@ -89,6 +107,8 @@ def is_linearizable(history: Sequence[Operation], initial: str | None = None) ->
         if (done, state) in seen:
             continue
         seen.add((done, state))
+        if len(seen) > states_max:
+            raise Undecided(f"undecided after {states_max} states:\n{describe(history)}")
         known: list[tuple[int, str | None]] = []
         tried: set[object] = set()
         earliest_return = inf

@@ -6,6 +6,7 @@ A planted bug is a file ``tests/planted/<name>.toml`` that takes one rule out of
     file          path in the repository
     old, new      text to replace; ``old`` occurs exactly once in ``file``
     layer, test   the layer that must catch it, and the pytest node id that must then fail
+    simulation    if random seeds catch it too: the pytest node id of a simulation that must fail within its seeds
 
 The change is made in a copy of the tree, never in the product; there are no switches for it in product code.
 """
@@ -37,6 +38,7 @@ class PlantedBug:
     new: str
     layer: str
     test: str
+    simulation: str = ""
 
 
 class PlantFailed(Exception):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ringkeep_node.machines import documents
 from ringkeep_node.machines.documents import Begin, Change
 from ringkeep_node.machines.records import Kind, Record
-from ringkeep_node.machines.shard.effects import LogEntry
+from ringkeep_node.machines.shard.effects import Absent, Found, LogEntry, PageFound, Result
 
 if TYPE_CHECKING:
     from ringkeep_testing.shard_world import ShardNode, ShardWorld
@@ -18,7 +18,7 @@ class Violation(AssertionError):
 
 
 class GodsEye:
-    """Facts gathered over a run, and the checks over them."""
+    """Facts gathered over a run, and the checks over them. ``stamps`` are the wall times of the changes that took effect."""
 
     def __init__(self, world: ShardWorld) -> None:
         self._world = world
@@ -27,6 +27,7 @@ class GodsEye:
         self._applied: dict[tuple[int, int], int] = {}
         self._operations: dict[tuple[int, str, int], int] = {}
         self._acknowledged: dict[int, tuple[int, int]] = {}
+        self.stamps: dict[int, None] = {}
 
     def recorded(self, record: Record) -> None:
         """An (epoch, sn) of a shard has one content for ever, and one boot writes in an epoch."""
@@ -47,6 +48,8 @@ class GodsEye:
             if self._applied.setdefault((shard, sn), epoch) != epoch:
                 raise Violation(f"shard {shard} sn {sn} applied from epochs {self._applied[shard, sn]} and {epoch}")
             body = documents.decode(payload)
+            if type(body) is Change:
+                self.stamps[body.wall_ms] = None
             if type(body) is Change and body.operation is not None:
                 name = (shard, body.operation.gateway, body.operation.number)
                 if self._operations.setdefault(name, sn) != sn:
@@ -57,6 +60,13 @@ class GodsEye:
         known = self._acknowledged.get(shard, (0, 0))
         if sn > known[1]:
             self._acknowledged[shard] = (self._epoch_of(shard, sn, epoch), sn)
+
+    def answered(self, node: ShardNode, result: Result) -> None:
+        """Rule 2: after a start nothing is confirmed before the map of a ReadIndex asked for after it is held."""
+        if type(result) in (Found, Absent, PageFound) and (node.asked_index is None or node.through < node.asked_index):
+            raise Violation(
+                f"{node.name} answered a strict read before it reached a ReadIndex asked for after its start"
+            )
 
     def _epoch_of(self, shard: int, sn: int, at_most: int) -> int:
         """The epoch that wrote ``sn``: a hit in the operation table names an sn of an earlier epoch."""

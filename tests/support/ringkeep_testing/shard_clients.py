@@ -22,7 +22,7 @@ from ringkeep_node.machines.shard.effects import (
     Stored,
     WriteRequest,
 )
-from ringkeep_testing.linearizability import ANY, Operation, is_linearizable
+from ringkeep_testing.linearizability import ANY, Operation, judge
 from ringkeep_testing.shard_checks import Violation
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ class Clients:
     def judge(self) -> None:
         """Check every document's history."""
         for place, history in self.histories.items():
-            if not is_linearizable(history):
-                lines = "\n".join(str(it) for it in sorted(history, key=lambda it: it.called))
-                raise Violation(f"{place} is not linearizable:\n{lines}")
+            judge(history, str(place), Violation)
 
 
 class _Attempts:

@@ -43,6 +43,8 @@ from ringkeep_testing.sim_log import SimLog
 from ringkeep_testing.sim_store import SimStore
 
 SETTINGS = ReplicationSettings(small_lag_entries=8, chunk_bytes_max=600, streams_max=1, stream_silence_s=1.0)
+MAPS, PROPOSALS, INDEXES = "maps", "proposals", "indexes"
+"""What a node can be severed from: newer maps, whoever takes proposals, and answers to a ReadIndex."""
 
 
 class Faults:
@@ -118,6 +120,7 @@ class ShardNode:
     def start(self) -> None:
         """Run a process on this disk."""
         self.life += 1
+        self.asked_index: int | None = None
         self._step_tickets: deque[tuple[int, ShardStep]] = deque()
         self._synced = self._last = 0
         self._is_syncing = self._is_storing = False
@@ -219,6 +222,7 @@ class ShardNode:
             self._store_later(lambda s=shard, c=copy, e=entries: self.store.apply(s, c, e))  # type: ignore[misc]
         for token, result in step.answers:
             world.note("answer", self.number, token, result)
+            world.eye.answered(self, result)
             done = self.tokens.pop(token, None)
             if done is not None:
                 done(result)
@@ -343,9 +347,23 @@ class ShardNode:
 
 
 class ShardWorld:
-    """The cluster, its clock and its faults."""
+    """The cluster, its clock and its faults.
 
-    def __init__(self, seed: int, *, nodes: int = 3, shards: int = 2, faults: bool = True, copies: int = 3) -> None:
+    ``severed``: (node, MAPS, PROPOSALS or INDEXES) that does not get through. ``withheld``: links that carry nothing but
+    confirmation pings. ``lag_s``: links that are slow. ``hold_s``: a map takes up to so long until it is on disk.
+    ``on_sent`` and ``on_proposed`` let an adversary choose its moment.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        nodes: int = 3,
+        shards: int = 2,
+        faults: bool = True,
+        copies: int = 3,
+        min_in_sync: int = 2,
+    ) -> None:
         self.random = Random(seed)
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None], ShardNode | None, int]] = []
@@ -355,12 +373,18 @@ class ShardWorld:
         self.by_storage: dict[str, ShardNode] = {}
         self.faults = Faults(self.random if faults else None)
         self.blocked: set[tuple[int, int]] = set()
+        self.severed: set[tuple[int, str]] = set()
+        self.withheld: set[tuple[int, int]] = set()
+        self.lag_s: dict[tuple[int, int], float] = {}
+        self.hold_s = 0.0
+        self.on_sent: Callable[[ShardNode, messages.ShardMessage], None] | None = None
+        self.on_proposed: Callable[[ShardNode, ShardChange], None] | None = None
         self.nodes = [ShardNode(self, f"n{number}", number) for number in range(nodes)]
         members = [
             Member(node.storage, node.name, node.boot, 1, f"http://{node.name}", f"{node.name}:1", "", 0)
             for node in self.nodes
         ]
-        settings = Settings(replication_factor=copies, min_in_sync=min(2, copies))
+        settings = Settings(replication_factor=copies, min_in_sync=min(min_in_sync, copies))
         self.eye = GodsEye(self)
         self.service = MapService(
             self, bootstrap(cluster_id="c" * 16, members=members, shards=shards, settings=settings)
@@ -414,7 +438,12 @@ class ShardWorld:
     def transmit(self, sender: ShardNode, to: str, message: messages.ShardMessage) -> None:
         """Send a message: it may be lost, come twice, late, or after later ones."""
         receiver = self.by_storage.get(to)
+        if self.on_sent is not None:
+            self.on_sent(sender, message)
         if receiver is None or receiver.storage != to or self.is_blocked(sender, receiver):
+            return
+        link = (sender.number, receiver.number)
+        if link in self.withheld and not isinstance(message, messages.CONTROL_MESSAGES):
             return
         faults, random = self.faults, self.random
         if random.random() < faults.loss:
@@ -424,6 +453,7 @@ class ShardWorld:
         held, through, storage, boot = sender.held, sender.through, sender.storage, sender.boot
         for _ in range(2 if random.random() < faults.repeat else 1):
             delay_s = faults.delay_s * (1 + (random.random() * 20 if random.random() < faults.reorder else 0.0))
+            delay_s += self.lag_s.get(link, 0.0)
             if isinstance(message, messages.Pong) and held is not None:
                 # The node layer sends the map first when its own is newer than the pinger's.
                 self.after(delay_s * 0.9, lambda: self._map_arrives(receiver, held, through), receiver)
@@ -442,6 +472,10 @@ class ShardWorld:
     def _disconnect(self, one: ShardNode, other: ShardNode, storage: str) -> None:
         one.do(lambda shards, now: shards.peer_down(storage, now=now))
 
+    def disconnect(self, one: ShardNode, other: ShardNode) -> None:
+        """Tell a node at once that its connection to another is lost."""
+        self._disconnect(one, other, other.storage)
+
     def block(self, one: ShardNode, other: ShardNode) -> None:
         """Cut one direction; both notice after a while."""
         self.blocked.add((one.number, other.number))
@@ -455,6 +489,9 @@ class ShardWorld:
     def unblock_all(self) -> None:
         """End all partitions and connect everybody anew."""
         self.blocked.clear()
+        self.severed.clear()
+        self.withheld.clear()
+        self.lag_s.clear()
         for node in self.nodes:
             node.isolated = False
             for other in self.nodes:
@@ -471,6 +508,14 @@ class ShardWorld:
             self.after(delay_s, lambda: self._map_arrives(node, held, through), node)
 
     def _map_arrives(self, node: ShardNode, held: ShardMap, through: int) -> None:
+        if (node.number, MAPS) in self.severed:
+            return
+        if self.hold_s:
+            self.after(self.hold_s * self.random.random(), lambda: self._hold(node, held, through), node)
+        else:
+            self._hold(node, held, through)
+
+    def _hold(self, node: ShardNode, held: ShardMap, through: int) -> None:
         if node.shards is None or through <= node.through or self.now < node.paused_until:
             return
         node.held, node.through = held, through
@@ -478,20 +523,27 @@ class ShardWorld:
 
     def propose(self, node: ShardNode, change: ShardChange) -> None:
         """Take a node's proposal; it commits late, twice, or never."""
+        if self.on_proposed is not None:
+            self.on_proposed(node, change)
+        if (node.number, PROPOSALS) in self.severed:
+            return
         if not node.isolated and self.random.random() >= self.faults.loss:
             self.service.propose(ShardChanges((change,), "node"), self.faults.proposal_delay_s)
 
     def propose_moves(self, node: ShardNode, moves: tuple[Move, ...], reason: str) -> None:
         """Take what a node hands over, as one entry; it commits late, twice, or never."""
-        if not node.isolated and self.random.random() >= self.faults.loss:
+        lost = node.isolated or (node.number, PROPOSALS) in self.severed or self.random.random() < self.faults.loss
+        if not lost:
             self.service.propose(ShardChanges(moves, reason), self.faults.proposal_delay_s)
 
     def read_index(self, node: ShardNode, token: int) -> None:
         """Answer a ReadIndex with the index at some moment after it was asked."""
-        lost = node.isolated or self.random.random() < self.faults.loss
+        lost = node.isolated or (node.number, INDEXES) in self.severed or self.random.random() < self.faults.loss
 
         def answer() -> None:
             index = None if lost else self.service.index
+            if node.asked_index is None:
+                node.asked_index = index
             node.do(lambda shards, now: shards.read_index_answered(token, index, now=now))
             self.tell_map(node)
 

@@ -25,7 +25,7 @@ from ringkeep_node.machines.shard.effects import (
     Unknown,
     WriteRequest,
 )
-from ringkeep_testing.linearizability import ANY, Operation, is_linearizable
+from ringkeep_testing.linearizability import ANY, Operation, judge
 
 if TYPE_CHECKING:
     from ringkeep_testing.node_world import World
@@ -102,9 +102,10 @@ class Clients:
     def judge(self) -> None:
         """Check every document's history."""
         for place, history in self.histories.items():
-            if not is_linearizable(history):
-                lines = "\n".join(str(it) for it in sorted(history, key=lambda it: it.called))
-                raise self._world.violation(f"{place} is not linearizable:\n{lines}")
+            try:
+                judge(history, str(place))
+            except AssertionError as error:
+                raise self._world.violation(str(error)) from error
 
 
 class Call:

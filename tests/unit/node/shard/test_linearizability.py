@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from ringkeep_testing.linearizability import ANY, Operation, is_linearizable
+from ringkeep_testing.linearizability import ANY, Operation, Undecided, is_linearizable
 
 
 def _read(called: float, returned: float, value: str | None) -> Operation:
@@ -53,3 +53,11 @@ def test_a_history_that_no_order_explains_is_refused(history: list[Operation]) -
 )
 def test_a_history_that_some_order_explains_is_accepted(history: list[Operation]) -> None:
     assert is_linearizable(history)
+
+
+def test_a_history_that_takes_too_long_to_judge_is_undecided_and_the_error_shows_it() -> None:
+    many = [_write(0, inf, f"v{n}") for n in range(14)]
+    history = [*many, *(_read(1, inf, f"v{n}") for n in range(14)), _read(50, 51, "nobody wrote this")]
+
+    with pytest.raises(Undecided, match="undecided after 500 states(?s:.*)nobody wrote this"):
+        is_linearizable(history, states_max=500)
