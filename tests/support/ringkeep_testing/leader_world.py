@@ -11,6 +11,7 @@ from typing import Self
 
 from ringkeep_core.mapchanges import Boot, Grow, MapChange, ShardChanges, apply, bootstrap, check
 from ringkeep_core.shardmap import Settings, ShardMap
+from ringkeep_node.machines.electorate import Reconfigure
 from ringkeep_node.machines.leader import Leader, LeaderOrder, LeaderSettings, StepDown, TransferLeadership
 from ringkeep_node.machines.planning import HandOver
 from ringkeep_node.machines.verdicts import MemberFacts
@@ -40,7 +41,7 @@ class LeaderWorld:
     """Whom a member calls dead, where that is not simply who is dead."""
     commits: bool = True
     proposed: list[tuple[float, MapChange]] = field(default_factory=list)
-    handed: list[tuple[float, TransferLeadership | StepDown]] = field(default_factory=list)
+    handed: list[tuple[float, TransferLeadership | StepDown | Reconfigure]] = field(default_factory=list)
     hand_overs: list[tuple[float, HandOver]] = field(default_factory=list)
     leader: Leader = field(init=False)
 
@@ -88,7 +89,7 @@ class LeaderWorld:
         self.tell()
         orders = self.leader.tick(now=self.now)
         for order in orders:
-            if isinstance(order, TransferLeadership | StepDown):
+            if isinstance(order, TransferLeadership | StepDown | Reconfigure):
                 self.handed.append((self.now, order))
                 continue
             if isinstance(order, HandOver):

@@ -161,3 +161,98 @@ def test_a_leader_killed_in_the_middle_changes_nothing_about_the_result() -> Non
 
     assert world.added == bound
     assert world.is_whole()
+
+
+def test_a_shard_with_a_failover_under_way_waits_and_the_others_go_on() -> None:
+    world = PlanWorld.of(5, 60)
+    members = world.map.wanted.members
+    world.kill("n3")
+    world.commits = False
+    world.want({name: drained(want) if name == "n5" else want for name, want in members.items()})
+    world.tick()
+    (failover,) = world.entries()
+    world.now += 0.1
+    world.tick()
+    failing = {part.shard for part in failover.changes}
+    planned = {part.shard for entry in world.entries()[1:] for part in entry.changes}
+    planned |= {move.shard for _, order in world.hand_overs for move in order.moves}
+
+    assert planned
+    assert not planned & failing
+
+
+def test_progress_tells_what_moves_and_why() -> None:
+    world = PlanWorld.of(3, 256, Settings(streams_max=1))
+    world.join("n4")
+    world.want({f"n{number}": WantedMember() for number in range(1, 5)})
+    digest = world.target().digest
+    world.run(0.3)
+    plan = world.leader.explain(now=world.now).plan
+
+    assert plan is not None
+    assert (plan.reason, plan.wanted_revision, plan.copies_wanted) == ("scale: n4 joins", 2, 192)
+    assert 0 < plan.copies_moved < 192
+    assert [(source, to) for source, to, _ in plan.streams] in ([("n1", "n4")], [("n2", "n4")], [("n3", "n4")])
+    assert plan.target_digest == digest
+    assert any("old copies stay until the new ones are in sync" in wait for wait in plan.waits)
+    assert round(plan.seconds, 1) == 0.3
+
+
+def test_a_member_whose_disk_hangs_for_longer_than_the_grace_is_replaced_like_a_dead_one() -> None:
+    world = PlanWorld.of(5, 60)
+    world.stalled = {"n3"}
+    world.run(299.0)
+    before = world.added
+    world.run(20.0)
+
+    assert (before, world.added) == (0, 36)
+    assert not any(it.copy_of("n3") for it in world.map.shards)
+
+
+def test_a_drain_beside_a_restart_hands_over_what_must_go_and_balances_nothing() -> None:
+    world = PlanWorld.of(5, 60)
+    world.leaving.add("n2")
+    world.run(0.5)
+    world.left.add("n2")
+    world.kill("n2")
+    world.run(1.0)
+    members = world.map.wanted.members
+    world.hand_overs.clear()
+    world.want({name: drained(want) if name == "n5" else want for name, want in members.items()})
+    world.run(20.0)
+    sources = {order.source for _, order in world.hand_overs}
+    world.restart("n2")
+    world.settle()
+
+    assert sources == {"n5"}
+    assert world.is_whole()
+    assert world.led()["n5"] == 0
+
+
+def test_a_copy_is_not_given_up_while_one_of_those_that_remain_is_in_doubt() -> None:
+    world = PlanWorld.of(4, 32, Settings(streams_per_node=3))
+    members = world.map.wanted.members
+    world.want({name: drained(want) if name == "n4" else want for name, want in members.items()})
+    world.run(0.1)
+    world.suspects = {"n2"}
+    world.run(5.0)
+    in_doubt = [it for it in world.map.shards if it.copy_of("n4") is None and it.is_in_sync("n2") and it.revision > 1]
+    world.suspects = set()
+    world.settle()
+
+    assert in_doubt == []
+    assert world.is_whole()
+
+
+def test_a_leader_that_leads_again_inherits_nothing_from_its_former_term() -> None:
+    world = PlanWorld.of(3, 32)
+    world.join("n4")
+    world.want({f"n{number}": WantedMember() for number in range(1, 5)})
+    world.commits = False
+    world.tick()
+    world.leads = False
+    world.tell()
+    world.leads, world.commits = True, True
+    world.tick()
+
+    assert world.added > 0
