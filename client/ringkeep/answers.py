@@ -165,6 +165,100 @@ class Leader(msgspec.Struct, frozen=True):
     term: int = 0
 
 
+class PlannedNode(msgspec.Struct, frozen=True):
+    """A node in a plan: the copies and primaries that it has, and those that it will have."""
+
+    name: str
+    copies: int = 0
+    copies_then: int = 0
+    primaries: int = 0
+    primaries_then: int = 0
+
+
+class PlannedChange(msgspec.Struct, frozen=True):
+    """One change of a shard: ``kind`` is copy, in_sync, primary or remove; ``source`` is who sends or gives up."""
+
+    shard: int
+    kind: str
+    node: str
+    source: str = msgspec.field(default="", name="from")
+
+
+class PlannedStep(msgspec.Struct, frozen=True):
+    """Changes that are made side by side. ``repairs`` if shards of it have too few copies."""
+
+    changes: tuple[PlannedChange, ...] = ()
+    bytes: int = 0
+    repairs: bool = False
+
+
+class RunningPlan(msgspec.Struct, frozen=True):
+    """How far the leader has come with a plan. ``since`` in unix seconds; ``waiting`` says in sentences why it waits."""
+
+    reason: str = ""
+    since: float = 0.0
+    copies: int = 0
+    copies_done: int = 0
+    primaries: int = 0
+    waiting: tuple[str, ...] = ()
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is left between the map and a wanted state, or what a change of that would mean.
+
+    ``copies`` are those to be begun, ``lower_bound`` the fewest that any plan needs; ``pause_s`` is the sum of the short
+    pauses of all shards whose primary moves. ``degraded`` counts shards that cannot be as wished, by reason.
+    ``running`` is known to the leader alone.
+    """
+
+    wanted_revision: int = 0
+    version: int = 0
+    digest: str = ""
+    opinion: str = "none"
+    copies: int = 0
+    lower_bound: int = 0
+    primaries: int = 0
+    shards: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    pause_s: float = 0.0
+    degraded: dict[str, int] = {}
+    nodes: tuple[PlannedNode, ...] = ()
+    steps: tuple[PlannedStep, ...] = ()
+    running: RunningPlan | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do, as far as the answering node knows who lives."""
+        return not any(step.changes for step in self.steps)
+
+    @property
+    def copies_left(self) -> int:
+        """Copies that are not in sync yet: those to be begun, and those on their way."""
+        awaited = sum(1 for step in self.steps for change in step.changes if change.kind == "in_sync")
+        return max(self.copies, awaited)
+
+    def held_by(self, *names: str) -> int:
+        """Return how many copies these nodes have between them, complete or not."""
+        return sum(node.copies for node in self.nodes if node.name in names)
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened to the map or to a member. ``number`` counts up in each start of a node."""
+
+    number: int
+    at: float
+    kind: str
+    text: str
+    fields: dict[str, Any] = {}
+
+
+class Events(msgspec.Struct, frozen=True):
+    """The answer of ``/v1/cluster/events``."""
+
+    events: tuple[Event, ...]
+
+
 class ImportProblem(msgspec.Struct, frozen=True):
     """A line that was not stored. ``line`` counts from 1."""
 

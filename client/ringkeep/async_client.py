@@ -15,10 +15,11 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import msgspec
 
+from ringkeep.administration import Administration
 from ringkeep.answers import (
     Document,
     DocumentInfo,
@@ -36,15 +37,22 @@ from ringkeep.errors import Conflict, RingkeepError, Unavailable, UnexpectedAnsw
 from ringkeep.importing import CHUNK_LINES, Chunk, LaneSplitter, Lines, added, lanes_of, run_lanes, settle
 from ringkeep.retries import TIMEOUT_MAX_S, Operation, RetryPolicy
 from ringkeep.routing import Routes
-from ringkeep.transport import Answer, Request, Transport, document_path, documents_path, query_of, route_path
-
-T = TypeVar("T")
+from ringkeep.transport import (
+    Answer,
+    Request,
+    Transport,
+    decoded,
+    document_path,
+    documents_path,
+    query_of,
+    route_path,
+)
 
 PAGE_MAX = 1000
 MAP_PAUSE_S = 0.1
 
 
-class AsyncClient:
+class AsyncClient(Administration):
     """A client of one cluster. Use it as ``async with AsyncClient("http://127.0.0.1:8081") as client``.
 
     Args:
@@ -223,11 +231,11 @@ class AsyncClient:
         """Return one page of at most ``limit`` (1..1,000) documents whose keys come after ``after``."""
         query = query_of(prefix=prefix or None, after=after or None, limit=limit, values="true" if values else None)
         request = Request("GET", documents_path(user), query)
-        return _decoded(await self._perform(request, user=user, timeout_s=timeout_s), Page)
+        return decoded(await self._perform(request, user=user, timeout_s=timeout_s), Page)
 
     async def route(self, user: str, *, timeout_s: float | None = None) -> Route:
         """Return where a user lives."""
-        return _decoded(await self._perform(Request("GET", route_path(user)), timeout_s=timeout_s), Route)
+        return decoded(await self._perform(Request("GET", route_path(user)), timeout_s=timeout_s), Route)
 
     async def import_lines(
         self,
@@ -264,7 +272,7 @@ class AsyncClient:
     async def members(self, *, timeout_s: float | None = None) -> tuple[Member, ...]:
         """Return the members as the answering node sees them."""
         answer = await self._perform(Request("GET", "/v1/cluster/members"), timeout_s=timeout_s)
-        return _decoded(answer, Members).members
+        return decoded(answer, Members).members
 
     async def map(self, *, timeout_s: float | None = None) -> ShardMap:
         """Return the shard map that the answering node holds, and route by it from now on if it is newer."""
@@ -272,12 +280,7 @@ class AsyncClient:
 
     async def leader(self, *, timeout_s: float | None = None) -> Leader:
         """Return the Raft leader as the answering node knows it."""
-        return _decoded(await self._perform(Request("GET", "/v1/cluster/leader"), timeout_s=timeout_s), Leader)
-
-    async def wanted(self, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """Return the wanted state: members, weights, zones and settings, under a ``revision``."""
-        answer = await self._perform(Request("GET", "/v1/cluster/wanted"), timeout_s=timeout_s)
-        return _decoded(answer, dict[str, Any])
+        return decoded(await self._perform(Request("GET", "/v1/cluster/leader"), timeout_s=timeout_s), Leader)
 
     async def read(self, path: str, *, timeout_s: float | None = None) -> bytes:
         """Return the unchanged answer of a GET of any path of the interface (``/v1/cluster``, ``/metrics``)."""
@@ -310,7 +313,7 @@ class AsyncClient:
         answer = await self._attempt(url, request, limit_s, limit_s)
         if (error := answer.error()) is not None:
             raise error
-        cluster_id = _decoded(answer, dict[str, Any]).get("cluster_id")
+        cluster_id = decoded(answer, dict[str, Any]).get("cluster_id")
         if not isinstance(cluster_id, str):
             raise Conflict("the bootstrap was answered without a cluster id")
         return cluster_id
@@ -327,9 +330,15 @@ class AsyncClient:
         return await self._perform(request, user=user, timeout_s=timeout_s)
 
     async def _perform(
-        self, request: Request, *, user: str | None = None, changes: bool = False, timeout_s: float | None = None
+        self,
+        request: Request,
+        *,
+        user: str | None = None,
+        changes: bool = False,
+        timeout_s: float | None = None,
+        wish: str | None = None,
     ) -> Answer:
-        """Carry out one call with all its attempts and return the successful answer."""
+        """Carry out one call with all its attempts and return the successful answer. ``wish``: ask this node first."""
         loop = asyncio.get_running_loop()
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         operation = Operation(
@@ -338,7 +347,7 @@ class AsyncClient:
         url: str | None = None
         while True:
             now = loop.time()
-            url = self._routes.target(self._primary_url(user), now=now, draw=self._draw, last=url)
+            url = self._routes.target(wish or self._primary_url(user), now=now, draw=self._draw, last=url)
             answer, error = await self._try(url, request, operation.attempt_s(now), operation.left_s(now))
             if error is None:
                 assert answer is not None
@@ -384,7 +393,7 @@ class AsyncClient:
             answer, error = await self._try(sent_to, request, operation.attempt_s(now), operation.left_s(now))
             if error is None:
                 assert answer is not None
-                told = _decoded(answer, ImportResult)
+                told = decoded(answer, ImportResult)
                 settled = settle(chunk, told)
                 result = added(result, settled.result)
                 if settled.again is None:
@@ -393,6 +402,10 @@ class AsyncClient:
                 error = Unavailable(f"{told.failed} lines could not be stored: {told.errors[0].detail}")
             await asyncio.sleep(operation.failed(error, now=loop.time()))
 
+    async def _leader_url(self) -> str | None:
+        """Return the leader's address if it is known and may be used."""
+        return (await self.leader()).url if self._direct else None
+
     def _primary_url(self, user: str | None) -> str | None:
         return self._routes.primary_url(user) if user is not None and self._direct else None
 
@@ -400,7 +413,7 @@ class AsyncClient:
 
     async def _fetch_map(self, timeout_s: float | None) -> ShardMap:
         answer = await self._perform(Request("GET", "/v1/cluster/map"), timeout_s=timeout_s)
-        fresh = _decoded(answer, ShardMap)
+        fresh = decoded(answer, ShardMap)
         if self._direct:
             self._routes.take_map(fresh)
         return fresh
@@ -438,7 +451,7 @@ class AsyncClient:
 
     def _take_map_quietly(self, answer: Answer) -> None:
         try:
-            self._routes.take_map(_decoded(answer, ShardMap))
+            self._routes.take_map(decoded(answer, ShardMap))
         except UnexpectedAnswer:
             return  # a node without a cluster has no map; requests go to any node until there is one
 
@@ -453,13 +466,6 @@ async def _first_error(running: Any) -> ImportResult:
             error = error.exceptions[0]
         raise error from None
     return result
-
-
-def _decoded(answer: Answer, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(answer.body, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise UnexpectedAnswer(f"{answer.url} answered something that is not a {kind.__name__}: {error}") from error
 
 
 def _change_headers(if_version: int | None, if_absent: bool, idempotency_key: str | None) -> dict[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,11 +15,13 @@ from typing import Any, Self, TypeVar
 from ringkeep.answers import (
     Document,
     DocumentInfo,
+    Event,
     ImportResult,
     Leader,
     Listed,
     Member,
     Page,
+    Plan,
     Route,
     ShardMap,
     Written,
@@ -180,6 +182,45 @@ class Client:
     def leader(self, *, timeout_s: float | None = None) -> Leader:
         """Return the Raft leader as the answering node knows it."""
         return self._await(self._client.leader(timeout_s=timeout_s))
+
+    def plan(self, *, timeout_s: float | None = None) -> Plan:
+        """Return what is left between the map and the wanted state."""
+        return self._await(self._client.plan(timeout_s=timeout_s))
+
+    def what_if(
+        self,
+        *,
+        members: Iterable[str] | None = None,
+        drain: Iterable[str] = (),
+        weights: Mapping[str, float] | None = None,
+        timeout_s: float | None = None,
+    ) -> Plan:
+        """Return the plan that a change would mean; see ``AsyncClient.what_if``."""
+        return self._await(self._client.what_if(members=members, drain=drain, weights=weights, timeout_s=timeout_s))
+
+    def set_wanted(self, wanted: Mapping[str, Any], *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Replace the wanted state; see ``AsyncClient.set_wanted``."""
+        return self._await(self._client.set_wanted(wanted, timeout_s=timeout_s))
+
+    def drain(self, name: str, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Have a member give everything up; see ``AsyncClient.drain``."""
+        return self._await(self._client.drain(name, timeout_s=timeout_s))
+
+    def undrain(self, name: str, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Take a drain back."""
+        return self._await(self._client.undrain(name, timeout_s=timeout_s))
+
+    def leave(self, name: str, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Let a drained member go for good; see ``AsyncClient.leave``."""
+        return self._await(self._client.leave(name, timeout_s=timeout_s))
+
+    def transfer_leader(self, to: str = "", *, timeout_s: float | None = None) -> Leader:
+        """Have the leader hand leadership over; see ``AsyncClient.transfer_leader``."""
+        return self._await(self._client.transfer_leader(to, timeout_s=timeout_s))
+
+    def events(self, *, after: int = 0, timeout_s: float | None = None) -> tuple[Event, ...]:
+        """Return what the answering node remembers, oldest first."""
+        return self._await(self._client.events(after=after, timeout_s=timeout_s))
 
     def wanted(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Return the wanted state."""

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import msgspec
 from yarl import URL
 
-from ringkeep.errors import OutcomeUnknown, RingkeepError, Unavailable, error_of_answer
+from ringkeep.errors import OutcomeUnknown, RingkeepError, Unavailable, UnexpectedAnswer, error_of_answer
 from ringkeep.retries import CONNECT_S
 from ringkeep_core.ids import check_key, check_user
 
 # What the network and the node's own deadline handling may add to the time that was granted to an attempt.
 ANSWER_GRACE_S = 0.5
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,14 @@ class Answer:
             return None
         request_id = self.headers.get("Ringkeep-Request-Id", "")
         return error_of_answer(status=self.status, body=self.body, node=self.node, request_id=request_id)
+
+
+def decoded(answer: Answer, kind: type[T]) -> T:
+    """Return an answer's JSON as a typed value. Raises ``UnexpectedAnswer``."""
+    try:
+        return msgspec.json.decode(answer.body, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise UnexpectedAnswer(f"{answer.url} answered something that is not a {kind.__name__}: {error}") from error
 
 
 def document_path(user: str, key: str) -> str:

@@ -28,6 +28,7 @@ app = typer.Typer(
 _LOCAL, _CLUSTER, _DOCUMENTS = "Local cluster", "Cluster", "Documents"
 
 app.command("up", rich_help_panel=_LOCAL)(local.up)
+app.command("scale", rich_help_panel=_LOCAL)(local.scale)
 app.command("kill", rich_help_panel=_LOCAL)(local.kill)
 app.command("restart", rich_help_panel=_LOCAL)(local.restart)
 app.command("down", rich_help_panel=_LOCAL)(local.down)

@@ -14,7 +14,7 @@ import typer
 
 from ringkeep.command.endpoint import directory_of
 from ringkeep.command.options import DirOption, NodeArgument, Output, OutputOption
-from ringkeep.command.screen import console, span, steps, table, write_json
+from ringkeep.command.screen import console, moving, span, steps, table, write_json
 from ringkeep.launcher import LauncherError, LocalCluster
 from ringkeep.launcher.local import NODE_COMMAND, NODES_MAX
 
@@ -53,6 +53,29 @@ def up(
     console().print(rows)
     ready = f"cluster {record.cluster_id} in {path} takes writes after {span(time.monotonic() - started)}"
     console().print(f"{ready}; open {record.nodes[0].url}", markup=False)
+
+
+def scale(
+    nodes: Annotated[int, typer.Argument(metavar="N", show_default=False, help="How many nodes are to take part.")],
+    directory: DirOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Start or remove nodes until N take part; returns when the data lies where it should."""
+    cluster = _cluster(directory)
+    if not 1 <= nodes <= NODES_MAX:
+        raise typer.BadParameter(f"a local cluster has 1 to {NODES_MAX} nodes, not {nodes}", param_hint="N")
+    before = {node.name for node in cluster.directory.existing().nodes}
+    started = time.monotonic()
+    with moving("scale", unit="copies") as (say, told):
+        record = asyncio.run(cluster.scale(nodes, say=say, told=told))
+    if output is Output.JSON:
+        write_json((cluster.directory.path / "cluster.json").read_bytes())
+        return
+    after = {node.name for node in record.nodes}
+    changes = [f"added {', '.join(sorted(after - before))}"] if after - before else []
+    changes += [f"removed {', '.join(sorted(before - after))}"] if before - after else []
+    what = "; ".join(changes) or "nothing to change"
+    console().print(f"{len(after)} nodes take part after {span(time.monotonic() - started)}: {what}", markup=False)
 
 
 def kill(node: NodeArgument, directory: DirOption = None, output: OutputOption = Output.TEXT) -> None:

@@ -27,6 +27,7 @@ _NEXT = {
     "version_mismatch": "Nothing was changed. Read the document again and use its present version.",
     "key_reused": "Nothing was changed. Use a fresh --idempotency-key for another request.",
     "conflict": "Nothing was changed. Look at the present state first.",
+    "stuck": "The cluster goes on as soon as it can: the same command waits for it again.",
     "unauthorized": "Set RINGKEEP_ADMIN_TOKEN to the cluster's administration token.",
     "unexpected_answer": "Check that the address is that of a Ringkeep node.",
     "internal": "This is a bug: the node's log has more under the request id.",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+
+from ringkeep import membership
 
 PLAIN_EVERY_S = 3.0
 PIPE_WIDTH = 4096
@@ -63,6 +65,16 @@ def span(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def size(count: int) -> str:
+    """Return a number of bytes for people: ``512 B``, ``3.4 MiB``."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:,.0f} B" if unit == "B" else f"{value:,.1f} {unit}"
+
+
 class Meter:
     """The progress of one piece of long work, with rate and time left.
 
@@ -85,6 +97,7 @@ class Meter:
         self._clock = clock
         self._started = self._told_at = clock()
         self._done = 0
+        self._note = ""
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
@@ -105,9 +118,9 @@ class Meter:
         if kind is None and self._ends_with_summary:
             self._screen.print(f"{self._label}: {self._summary()}", markup=False, soft_wrap=True)
 
-    def update(self, done: int, total: int | None = None) -> None:
-        """Show that ``done`` of ``total`` are done by now."""
-        self._done = done
+    def update(self, done: int, total: int | None = None, *, note: str = "") -> None:
+        """Show that ``done`` of ``total`` are done by now; ``note`` is shown behind that."""
+        self._done, self._note = done, note
         if total is not None:
             self._total = total
         if self._progress is not None and self._task is not None:
@@ -127,11 +140,35 @@ class Meter:
             if self._total and rate and self._done < self._total
             else ""
         )
-        return f"{of}, {rate:,.0f}/s{left}"
+        note = f"; {self._note}" if self._note else ""
+        return f"{of}, {rate:,.0f}/s{left}{note}"
 
     def _summary(self) -> str:
         spent_s = max(self._clock() - self._started, 1e-6)
         return f"{self._done:,} {self._unit} in {span(spent_s)}, {self._done / spent_s:,.0f}/s"
+
+
+@contextmanager
+def moving(
+    label: str, *, unit: str, screen: Console | None = None
+) -> Iterator[tuple[Callable[[str], None], Callable[[membership.Progress], None]]]:
+    """Show the steps of a change of the members, and how far its copies are, with rate and time left."""
+    shown = screen or error_console()
+    meter: Meter | None = None
+
+    def say(text: str) -> None:
+        opened.close()  # What is moved is moved before the next step is told.
+        shown.print(f"{label}: {text}", markup=False, soft_wrap=True)
+
+    def told(progress: membership.Progress) -> None:
+        nonlocal meter
+        if meter is None and progress.total:
+            meter = opened.enter_context(Meter(label, unit=unit, screen=shown, total=progress.total))
+        if meter is not None:
+            meter.update(progress.done, progress.total, note=_note(progress))
+
+    with ExitStack() as opened:
+        yield say, told
 
 
 @contextmanager
@@ -143,3 +180,8 @@ def steps(label: str, screen: Console | None = None) -> Iterator[Callable[[str],
             yield lambda text: status.update(f"{label}: {text}")
     else:
         yield lambda text: shown.print(f"{label}: {text}", markup=False, soft_wrap=True)
+
+
+def _note(progress: membership.Progress) -> str:
+    parts = [f"{size(progress.bytes_left)} to send"] if progress.bytes_left else []
+    return "; ".join((*parts, *progress.waiting[:1]))

@@ -22,7 +22,7 @@ from ringkeep.demo.writer import RecordingWriter
 from ringkeep.errors import RingkeepError
 from ringkeep.health import copies_wanted
 from ringkeep.launcher import ClusterRecord, NodeRecord
-from ringkeep.launcher.local import Say
+from ringkeep.launcher.nodes import Say
 
 NODES = 3
 SHOWN_MAX = 5

@@ -64,10 +64,11 @@ class NodeRecord(msgspec.Struct, frozen=True):
 
 
 class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``cluster.json`` holds."""
+    """What ``cluster.json`` holds. ``removing`` names the nodes that are on their way out of the cluster."""
 
     cluster_id: str = ""
     nodes: tuple[NodeRecord, ...]
+    removing: tuple[str, ...] = ()
     shards: int = 256
     replication_factor: int = 3
     min_in_sync: int = 2
@@ -84,6 +85,12 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Return the record with one node replaced."""
         nodes = tuple(changed if node.name == changed.name else node for node in self.nodes)
         return msgspec.structs.replace(self, nodes=nodes)
+
+    def without(self, name: str) -> ClusterRecord:
+        """Return the record without a node."""
+        nodes = tuple(node for node in self.nodes if node.name != name)
+        removing = tuple(other for other in self.removing if other != name)
+        return msgspec.structs.replace(self, nodes=nodes, removing=removing)
 
 
 class ClusterDirectory:
@@ -141,6 +148,13 @@ class ClusterDirectory:
             except BlockingIOError:
                 raise LauncherError(f"another ringkeep command is at work in {self.path}: wait for it") from None
             yield
+
+    def forget(self, record: ClusterRecord, name: str) -> ClusterRecord:
+        """Delete what a node has on disk, then its record; return the record without it."""
+        shutil.rmtree(self.path / name, ignore_errors=True)
+        record = record.without(name)
+        self.write(record)
+        return record
 
     def wipe(self, record: ClusterRecord) -> None:
         """Delete what the launcher made, and the directory itself if nothing else is in it."""

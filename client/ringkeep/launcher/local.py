@@ -9,12 +9,10 @@ enough copies and a confirmation round, as a write does, and leaves nothing behi
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -22,32 +20,25 @@ from ringkeep.answers import Member, ShardMap
 from ringkeep.async_client import AsyncClient
 from ringkeep.errors import Conflict, NotFound, OutcomeUnknown, RingkeepError
 from ringkeep.launcher.directory import ClusterDirectory, ClusterRecord, LauncherError, NodeRecord
-from ringkeep.launcher.ports import API_PORT_FIRST, HOST, PEER_PORT_FIRST, is_free, next_free
-from ringkeep.launcher.processes import end, send_signal, start_detached, wait_gone
-from ringkeep.retries import Ending, RetryPolicy, ending_of
+from ringkeep.launcher.nodes import POLL_S, Nodes, Say, client_of, planned, quiet
+from ringkeep.launcher.ports import API_PORT_FIRST, PEER_PORT_FIRST
+from ringkeep.launcher.processes import send_signal, wait_gone
+from ringkeep.launcher.scaling import Scaling
+from ringkeep.membership import Told, unheard
+from ringkeep.retries import Ending, ending_of
 from ringkeep_core.hashing import SHARDS_MAX, SHARDS_MIN, is_shard_count, shard_of
-
-T = TypeVar("T")
 
 NODES_MAX = 32
 REPLICATION_FACTOR_MAX = 7
 START_S = 30.0
 READY_S = 60.0
 STOP_GRACE_S = 10.0
-_POLL_S = 0.03
-# A starting node is asked often: the pause between two questions is what `up` takes longer than it must.
-_POLICY = RetryPolicy(pause_max_s=0.05)
+RESTART_GRACE_S = 20.0
+"""A node that ends alone first hands over what it leads, which may take it ten seconds."""
 # A key that nobody stores: reading it shows that a shard is served.
 _PROBE_KEY = "ringkeep/is-it-there"
 
 NODE_COMMAND = (sys.executable, "-P", "-m", "ringkeep_node")
-
-Say = Callable[[str], None]
-"""Told in a few words what is being done."""
-
-
-def _quiet(text: str) -> None:
-    del text
 
 
 class LocalCluster:
@@ -58,7 +49,7 @@ class LocalCluster:
 
     def __init__(self, path: Path, *, node_command: Sequence[str] = NODE_COMMAND) -> None:
         self.directory = ClusterDirectory(path)
-        self._node_command = tuple(node_command)
+        self._nodes = Nodes(self.directory, node_command)
 
     # -- orders ------------------------------------------------------------------------------------------------
 
@@ -69,7 +60,7 @@ class LocalCluster:
         shards: int | None = None,
         replication_factor: int | None = None,
         min_in_sync: int | None = None,
-        say: Say = _quiet,
+        say: Say = quiet,
     ) -> ClusterRecord:
         """Make the cluster, or start what is down of an existing one; return once a first write is possible.
 
@@ -84,25 +75,44 @@ class LocalCluster:
                 say(f"starting {', '.join(down)}")
             record = self._start(record, down)
             say("waiting for the nodes to answer")
-            members = await self._answering(record)
+            # A node on its way out is started, as it may still hold data, and not waited for: it may have left.
+            expected = msgspec.structs.replace(
+                record, nodes=tuple(node for node in record.nodes if node.name not in record.removing)
+            )
+            members = await self._answering(expected)
             if not record.cluster_id:
                 say("making the cluster")
                 record = await self._bootstrapped(record, members)
             say("waiting until a first write is possible")
-            await self._serving(record)
+            await self._serving(expected)
             return record
 
-    async def restart(self, name: str, *, say: Say = _quiet) -> NodeRecord:
+    async def scale(self, nodes: int, *, say: Say = quiet, told: Told = unheard) -> ClusterRecord:
+        """Have exactly so many nodes take part; return once the data lies where it should and who went is gone.
+
+        Interrupted, it is finished by the same call, or taken back by one with another number.
+
+        Raises:
+            LauncherError: the number makes no sense, or a node does not start.
+            Impossible: the cluster refuses it, with the reason; nothing was changed.
+        """
+        if not 1 <= nodes <= NODES_MAX:
+            raise LauncherError(f"a local cluster has 1 to {NODES_MAX} nodes, not {nodes}")
+        with self.directory.locked():
+            scaling = Scaling(self.directory, self._nodes, ports_first=(API_PORT_FIRST, PEER_PORT_FIRST))
+            return await scaling.to(nodes, say=say, told=told)
+
+    async def restart(self, name: str, *, say: Say = quiet) -> NodeRecord:
         """Start a node again, ending it first if it runs; return once it is ready."""
         with self.directory.locked():
             node = self.directory.existing().node(name)
             if node.is_running:
                 say(f"stopping {name}")
-                await asyncio.to_thread(self._end, [node])
+                await asyncio.to_thread(self._nodes.end, [node], grace_s=RESTART_GRACE_S)
             say(f"starting {name}")
             record = self._start(self.directory.existing(), [name])
             say(f"waiting until {name} is ready")
-            await self._ready(record.node(name), limit_s=READY_S)
+            await self._nodes.ready(record.node(name), limit_s=READY_S)
             return record.node(name)
 
     def kill(self, name: str) -> NodeRecord:
@@ -119,7 +129,7 @@ class LocalCluster:
         with self.directory.locked():
             record = self.directory.existing()
             running = [node for node in record.nodes if node.is_running]
-            self._end(running, grace_s=grace_s)
+            self._nodes.end(running, grace_s=grace_s)
             if wipe:
                 self.directory.wipe(record)
             return [node.name for node in running]
@@ -132,8 +142,8 @@ class LocalCluster:
             return self._new_record(3 if nodes is None else nodes, wished)
         if nodes is not None and nodes != len(record.nodes):
             raise LauncherError(
-                f"{self.directory.path} holds a cluster of {len(record.nodes)} nodes and this version cannot scale it: "
-                f"leave -n out, or make a new one after `ringkeep down --wipe`"
+                f"{self.directory.path} holds a cluster of {len(record.nodes)} nodes: leave -n out, then use "
+                f"`ringkeep scale {nodes}`"
             )
         for name, value in wished.items():
             if getattr(record, name) != value:
@@ -146,62 +156,21 @@ class LocalCluster:
     def _new_record(self, nodes: int, wished: dict[str, int]) -> ClusterRecord:
         if not 1 <= nodes <= NODES_MAX:
             raise LauncherError(f"a local cluster has 1 to {NODES_MAX} nodes, not {nodes}")
-        planned: list[NodeRecord] = []
-        taken: set[int] = set()
-        for number in range(1, nodes + 1):
-            api = next_free(API_PORT_FIRST, taken)
-            peer = next_free(PEER_PORT_FIRST, taken | {api})
-            taken |= {api, peer}
-            planned.append(NodeRecord(f"n{number}", f"http://{HOST}:{api}", f"{HOST}:{peer}"))
-        leftovers = [node.name for node in planned if self.directory.data(node.name).exists()]
+        names = [f"n{number}" for number in range(1, nodes + 1)]
+        fresh = planned(names, ports_first=(API_PORT_FIRST, PEER_PORT_FIRST), taken=set())
+        leftovers = [node.name for node in fresh if self.directory.data(node.name).exists()]
         if leftovers:
             raise LauncherError(
                 f"{self.directory.path} has data of {', '.join(leftovers)} but no cluster.json: delete the directory "
                 f"or choose another with --dir"
             )
-        record = msgspec.structs.replace(ClusterRecord(nodes=tuple(planned)), **wished)
+        record = msgspec.structs.replace(ClusterRecord(nodes=fresh), **wished)
         _check_settings(record)
         self.directory.write(record)
         return record
 
     def _start(self, record: ClusterRecord, names: Sequence[str]) -> ClusterRecord:
-        for name in names:
-            node = record.node(name)
-            for port in node.ports:
-                if not is_free(port):
-                    raise LauncherError(
-                        f"port {port} of {name} is used by another program: end it, or use another --dir"
-                    )
-        for name in names:
-            self.directory.data(name).mkdir(parents=True, exist_ok=True)
-            process = start_detached(
-                self._node_command, environment=self._environment(record, name), log=self.directory.log(name)
-            )
-            started = msgspec.structs.replace(record.node(name), pid=process.pid, started=process.started)
-            record = record.with_node(started)
-            # Written after each start: whatever happens next, `down` finds every process.
-            self.directory.write(record)
-        return record
-
-    def _environment(self, record: ClusterRecord, name: str) -> dict[str, str]:
-        node = record.node(name)
-        return {
-            "RINGKEEP_ZONE": "",
-            "RINGKEEP_WEIGHT": "1",
-            **os.environ,
-            "RINGKEEP_NAME": name,
-            "RINGKEEP_DATA": str(self.directory.data(name).resolve()),
-            "RINGKEEP_API": node.api,
-            "RINGKEEP_PEER": node.peer,
-            "RINGKEEP_ADVERTISE": node.peer,
-            "RINGKEEP_SEEDS": ",".join(other.peer for other in record.nodes),
-        }
-
-    def _end(self, nodes: Sequence[NodeRecord], *, grace_s: float = STOP_GRACE_S) -> None:
-        left = end([node.process for node in nodes], grace_s=grace_s)
-        if left:
-            pids = ", ".join(str(process.pid) for process in left)
-            raise LauncherError(f"process {pids} does not end even when killed: its disk may hang")
+        return self._nodes.start(record, names)
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -214,56 +183,24 @@ class LocalCluster:
             members = await client.members(timeout_s=1.0)
             return next((member for member in members if member.name == node.name and member.storage_id), None)
 
-        return await self._until(node, ask, limit_s=START_S, what="answer")
+        return await self._nodes.until(node, ask, limit_s=START_S, what="answer")
 
     async def _bootstrapped(self, record: ClusterRecord, members: Sequence[Member]) -> ClusterRecord:
         named = [
             {"name": node.name, "storage_id": member.storage_id, "peer": node.peer}
             for node, member in zip(record.nodes, members, strict=True)
         ]
-        async with _client(record.nodes[0]) as client:
+        async with client_of(record.nodes[0]) as client:
             cluster_id = await _cluster_id(client, record, named)
         record = msgspec.structs.replace(record, cluster_id=cluster_id)
         self.directory.write(record)
         return record
 
     async def _serving(self, record: ClusterRecord) -> None:
-        await asyncio.gather(*(self._ready(node, limit_s=READY_S) for node in record.nodes))
-        async with _client(*record.nodes) as client:
+        await asyncio.gather(*(self._nodes.ready(node, limit_s=READY_S) for node in record.nodes))
+        async with client_of(*record.nodes) as client:
             shard_map = await client.map(timeout_s=READY_S)
             await asyncio.gather(*(_read_nothing(client, user) for user in one_user_of_each_primary(shard_map)))
-
-    async def _ready(self, node: NodeRecord, *, limit_s: float) -> None:
-        async def ask(client: AsyncClient) -> bool | None:
-            await client.read("/readyz", timeout_s=1.0)
-            return True
-
-        await self._until(node, ask, limit_s=limit_s, what="become ready")
-
-    async def _until(
-        self, node: NodeRecord, ask: Callable[[AsyncClient], Awaitable[T | None]], *, limit_s: float, what: str
-    ) -> T:
-        """Ask a node again and again until it gives an answer; raise if its process ends or the time is up."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + limit_s
-        last: RingkeepError | None = None
-        async with _client(node) as client:
-            while loop.time() < deadline:
-                try:
-                    if (answer := await ask(client)) is not None:
-                        return answer
-                except RingkeepError as error:
-                    last = error
-                if not node.is_running:
-                    raise LauncherError(f"{node.name} ended while starting: {self._last_words(node)}")
-                await asyncio.sleep(_POLL_S)
-        raise LauncherError(f"{node.name} did not {what} within {limit_s:.0f} s ({last}): see {self._log_path(node)}")
-
-    def _log_path(self, node: NodeRecord) -> Path:
-        return self.directory.log(node.name)
-
-    def _last_words(self, node: NodeRecord) -> str:
-        return f"{last_words(log_tail(self._log_path(node)))} (its log is {self._log_path(node)})"
 
 
 def _check_settings(record: ClusterRecord) -> None:
@@ -292,35 +229,6 @@ def one_user_of_each_primary(shard_map: ShardMap) -> list[str]:
     return users
 
 
-def log_tail(path: Path, *, lines: int = 3, bytes_max: int = 4096) -> str:
-    """Return the last lines of a node's log, or an empty text."""
-    try:
-        with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - bytes_max))
-            text = log.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.strip().splitlines()[-lines:])
-
-
-def last_words(tail: str) -> str:
-    """Return what the end of a log says to people: the reason in its last JSON line, else its last line as it is."""
-    lines = tail.splitlines()
-    for line in reversed(lines):
-        try:
-            told = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeError):
-            continue
-        if isinstance(told, dict) and (words := told.get("reason") or told.get("event")):
-            return str(words)
-    return lines[-1] if lines else "it said nothing"
-
-
-def _client(*nodes: NodeRecord) -> AsyncClient:
-    token = os.environ.get("RINGKEEP_ADMIN_TOKEN")
-    return AsyncClient([node.url for node in nodes], direct=False, admin_token=token, policy=_POLICY)
-
-
 async def _cluster_id(client: AsyncClient, record: ClusterRecord, members: Sequence[dict[str, str]]) -> str:
     """Make the cluster and return its id; also if an earlier ``up`` made it and could not write that down."""
     loop = asyncio.get_running_loop()
@@ -340,7 +248,7 @@ async def _cluster_id(client: AsyncClient, record: ClusterRecord, members: Seque
             # Refused for now (the nodes may not have met yet): certainly nothing was made.
             if ending_of(error) is not Ending.REFUSED or loop.time() >= deadline:
                 raise
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(POLL_S)
 
 
 async def _read_nothing(client: AsyncClient, user: str) -> None:

@@ -17,7 +17,7 @@ from ringkeep.demo.recovery import Recovery, busiest_primary, first_after, recov
 from ringkeep.demo.story import Outcome, Story, Timing
 from ringkeep.demo.writer import Acknowledged
 from ringkeep.launcher import ClusterRecord, NodeRecord
-from ringkeep.launcher.local import Say
+from ringkeep.launcher.nodes import Say
 from ringkeep_testing.fake_cluster import FakeCluster
 
 COLUMNS = (

@@ -18,7 +18,8 @@ import pytest
 
 from ringkeep.answers import Primary, Shard, ShardMap
 from ringkeep.launcher import ClusterRecord, LauncherError, LocalCluster, local
-from ringkeep.launcher.local import last_words, one_user_of_each_primary
+from ringkeep.launcher.local import one_user_of_each_primary
+from ringkeep.launcher.nodes import last_words
 from ringkeep.launcher.ports import is_free, next_free
 from ringkeep.launcher.processes import Process, end, is_running, send_signal, start_detached, start_time, wait_gone
 from ringkeep_core.hashing import shard_of
@@ -158,7 +159,7 @@ def test_an_interrupted_up_is_finished_by_the_next_one(cluster: LocalCluster) ->
 def test_settings_that_do_not_fit_an_existing_cluster_are_refused(cluster: LocalCluster) -> None:
     _up(cluster, 1)
 
-    with pytest.raises(LauncherError, match="cluster of 1 nodes"):
+    with pytest.raises(LauncherError, match="ringkeep scale 3"):
         _up(cluster, 3)
     with pytest.raises(LauncherError, match="shards 256"):
         _up(cluster, None, shards=64)

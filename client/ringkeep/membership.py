@@ -1,0 +1,211 @@
+"""Changing who takes part in a cluster, step by step, as the launcher and the command do it.
+
+    change_wanted: read -> change -> compare-and-set -> (somebody else was faster: read again)
+    until_moved:   ask the leader's plan again and again until nothing is left to do
+    leave:         a member goes once it holds nothing and does not vote; that its entry commits is the proof
+
+Every step can be interrupted and made again: what is done already is seen and not done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any
+
+import msgspec
+
+from ringkeep.answers import Plan
+from ringkeep.async_client import AsyncClient
+from ringkeep.errors import Conflict, NotFound, OutcomeUnknown, RingkeepError
+from ringkeep.retries import Ending, ending_of
+
+POLL_S = 0.25
+CHANGE_LIMIT_S = 30.0
+STUCK_S = 120.0
+"""A plan in which nothing changes for so long is given up by whoever waits for it; the cluster goes on with it."""
+
+_REFUSED = re.compile(r"^(last_node|quorum|copies|disk): (.*)", re.DOTALL)
+
+
+class Impossible(Conflict):
+    """A wanted state that cannot be carried out; the text is the reason. Nothing was changed."""
+
+
+class Stuck(RingkeepError):
+    """A plan has not moved for a long time. It is not given up: the cluster goes on with it as soon as it can."""
+
+    code = "stuck"
+    retryable = True
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a plan is: ``done`` of ``total`` copies, what is still to be sent, and what it waits for."""
+
+    done: int
+    total: int
+    bytes_left: int = 0
+    waiting: tuple[str, ...] = ()
+
+
+Told = Callable[[Progress], None]
+
+
+def unheard(progress: Progress) -> None:
+    """Tell nobody."""
+    del progress
+
+
+def reason_of(error: Conflict) -> str | None:
+    """Return why a wanted state is impossible, or None if the conflict is another one (an old revision)."""
+    found = _REFUSED.match(str(error))
+    return found[2] if found else None
+
+
+async def change_wanted(
+    client: AsyncClient, change: Callable[[dict[str, Any]], dict[str, Any]], *, limit_s: float = CHANGE_LIMIT_S
+) -> int:
+    """Apply ``change`` to the members of the wanted state by compare-and-set; return the revision that has it.
+
+    Args:
+        change: makes new members ``{name: {weight, zone, draining}}`` of the present ones; may be called again.
+    Raises:
+        Impossible: the cluster refuses it, with the reason.
+        Conflict: others kept changing the wanted state for ``limit_s``, or a node is not known to it.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit_s
+    while True:
+        present = await client.wanted()
+        members = change(present["members"])
+        if members == present["members"]:
+            return int(present["revision"])
+        new = {"revision": present["revision"], "members": members, "settings": present["settings"]}
+        try:
+            return int((await client.set_wanted(new))["revision"])
+        except (Conflict, OutcomeUnknown) as error:
+            reason = reason_of(error) if isinstance(error, Conflict) else None
+            if reason is not None:
+                raise Impossible(reason) from error
+            if loop.time() >= deadline:
+                raise
+        await asyncio.sleep(POLL_S / 4)
+
+
+def taking_part(members: dict[str, Any], staying: Collection[str], going: Collection[str]) -> dict[str, Any]:
+    """Return the wanted members in which ``staying`` take part and ``going``, where they are listed, drain.
+
+    Weights and zones stay, and so does everybody who is not named.
+    """
+    usual = {"weight": 1.0, "zone": "", "draining": False}
+    changed = {name: {**one, "draining": name in going or one["draining"]} for name, one in members.items()}
+    return changed | {name: {**members.get(name, usual), "draining": False} for name in staying}
+
+
+async def until_moved(
+    client: AsyncClient,
+    *,
+    revision: int,
+    present: Collection[str] = (),
+    empty: Collection[str] = (),
+    told: Told = unheard,
+    check: Callable[[], None] = lambda: None,
+    stuck_s: float = STUCK_S,
+) -> Plan:
+    """Wait until the plan of the wanted state ``revision`` (or of a newer one) is carried out; return it.
+
+    Args:
+        present: wait also until these are alive: before that the leader plans nothing for them.
+        empty: wait also until these hold nothing.
+        told: called with the progress each time the plan was looked at.
+        check: called as often; may raise to end the wait.
+    Raises:
+        Stuck: nothing has changed for ``stuck_s``.
+    """
+    loop = asyncio.get_running_loop()
+    total, last, deadline = 0, None, loop.time() + stuck_s
+    while True:
+        plan = await client.plan()
+        missing = sorted(set(present) - await _alive(client)) if present else []
+        left = plan.held_by(*empty) if empty else plan.copies_left
+        is_current = plan.wanted_revision >= revision and not missing
+        if is_current:
+            total = max(total, left)
+            told(Progress(total - left, total, plan.bytes, _waits(plan)))
+            if plan.is_done and not plan.held_by(*empty):
+                return plan
+        now = (plan.version, plan.copies_left, missing)
+        if now != last:
+            last, deadline = now, loop.time() + stuck_s
+        elif loop.time() >= deadline:
+            raise Stuck(_stuck(plan, missing, empty, stuck_s))
+        check()
+        await asyncio.sleep(POLL_S)
+
+
+async def until_listed(
+    client: AsyncClient, names: Collection[str], *, check: Callable[[], None], limit_s: float
+) -> None:
+    """Wait until these nodes have registered (``joining``) with the cluster. ``check`` may raise to end the wait."""
+
+    async def ask() -> bool:
+        return set(names) <= {member.name for member in await client.members()}
+
+    if not await _until(ask, check=check, limit_s=limit_s):
+        raise Stuck(f"{', '.join(sorted(names))} did not register with the cluster within {limit_s:.0f} s")
+
+
+async def leave(client: AsyncClient, name: str, *, limit_s: float = STUCK_S) -> bytes | None:
+    """Let a drained member go, as soon as it does not vote any more; return the answer, None if it had left before.
+
+    Raises ``Conflict`` if somebody took the drain back, or with what it still waits for after ``limit_s``.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit_s
+    while True:
+        try:
+            return msgspec.json.encode(await client.leave(name))
+        except NotFound:
+            return None
+        except (Conflict, OutcomeUnknown) as error:
+            wanted = (await client.wanted())["members"].get(name)
+            if wanted is not None and not wanted["draining"]:
+                raise Conflict(f"somebody took the drain of {name} back, so it stays") from error
+            if loop.time() >= deadline:
+                raise
+        await asyncio.sleep(POLL_S)
+
+
+async def _alive(client: AsyncClient) -> set[str]:
+    told = msgspec.json.decode(await client.ask("GET", "/v1/cluster/members"))
+    return {member["name"] for member in told["members"] if member["state"] == "alive"}
+
+
+async def _until(ask: Callable[[], Awaitable[bool]], *, check: Callable[[], None], limit_s: float) -> bool:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit_s
+    while loop.time() < deadline:
+        try:
+            if await ask():
+                return True
+        except RingkeepError as error:
+            if ending_of(error) is Ending.FINAL:
+                raise
+        check()
+        await asyncio.sleep(POLL_S / 4)
+    return False
+
+
+def _waits(plan: Plan) -> tuple[str, ...]:
+    return plan.running.waiting if plan.running is not None else ()
+
+
+def _stuck(plan: Plan, missing: Sequence[str], empty: Collection[str], stuck_s: float) -> str:
+    if missing:
+        return f"{', '.join(missing)} did not become alive within {stuck_s:.0f} s"
+    holding = [
+        f"{node.name} still has {node.copies} copies" for node in plan.nodes if node.name in empty and node.copies
+    ]
+    what = "; ".join((*holding, *_waits(plan))) or f"{plan.copies_left} copies are missing"
+    return f"nothing has moved for {stuck_s:.0f} s: {what}"
