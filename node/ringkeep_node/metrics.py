@@ -121,12 +121,16 @@ class NodeNumbers(Struct, frozen=True, kw_only=True):
     refused: int = 0
     import_lines: Mapping[str, int] = {}
     """By result: stored or failed."""
+    hand_overs: Mapping[str, int] = {}
+    """By result: moved, or kept because another change came first or too much was pending."""
+    hand_over_pauses: Durations = field(default_factory=lambda: Durations(()))
 
 
 MEMBER_STATES = ("joining", "alive", "suspect", "dead", "left")
 VERDICTS = ("suspect", "dead")
 DIRECTIONS = ("sent", "received")
 RESULTS = ("stored", "failed")
+HAND_OVER_RESULTS = ("moved", "kept")
 CONSISTENCIES = ("strict", "local")
 ROLES = ("primary", "in_sync", "learner")
 SHARD_STATES = ("ok", "under_replicated", "moving", "unavailable")
@@ -196,12 +200,14 @@ LABELLED = (
     Labelled("peer_frames_total", "Frames between nodes", "peer_frames", "direction", DIRECTIONS, True),
     Labelled("peer_bytes_total", "Bytes of frames between nodes", "peer_bytes", "direction", DIRECTIONS, True),
     Labelled("import_lines_total", "Lines of imports that have ended", "import_lines", "result", RESULTS, True),
+    Labelled("hand_overs_total", "Shards whose hand-over began here", "hand_overs", "result", HAND_OVER_RESULTS, True),
 )
 
 REQUESTS = "request_duration_seconds"
 STAGES = "commit_stage_seconds"
 SHARDS = "shards"
 LOOP_LAG = "loop_lag_seconds"
+PAUSES = "hand_over_pause_seconds"
 LOG_LINES_DROPPED = "log_lines_dropped_total"
 INFO = "info"
 
@@ -249,7 +255,7 @@ class NodeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return every family, also those that are still zero."""
         numbers = self._numbers()
-        yield from self._histograms()
+        yield from self._histograms(numbers)
         for scalar in SCALARS:
             yield _family(scalar.name, scalar.text, scalar.counter, float(getattr(numbers, scalar.source)))
         for labelled in LABELLED:
@@ -260,7 +266,7 @@ class NodeCollector(Collector):
         info.add_metric([self._version], 1.0)
         yield info
 
-    def _histograms(self) -> Iterator[Metric]:
+    def _histograms(self, numbers: NodeNumbers) -> Iterator[Metric]:
         requests = HistogramMetricFamily(
             PREFIX + REQUESTS, "Time from a request's headers to its answer", labels=["route", "method", "code"]
         )
@@ -272,6 +278,9 @@ class NodeCollector(Collector):
             durations = getattr(self._metrics.stages, stage)
             stages.add_metric([stage], durations.buckets(), durations.sum_s)
         yield stages
+        pauses = HistogramMetricFamily(PREFIX + PAUSES, "How long a shard that is handed over admitted no writes here")
+        pauses.add_metric([], numbers.hand_over_pauses.buckets(), numbers.hand_over_pauses.sum_s)
+        yield pauses
         lag = HistogramMetricFamily(PREFIX + LOOP_LAG, "How late the event loop ran a timer")
         lag.add_metric([], self._metrics.loop_lag.buckets(), self._metrics.loop_lag.sum_s)
         yield lag

@@ -15,8 +15,9 @@ from ringkeep_core.shardmap import Shard, ShardMap
 from ringkeep_node.machines.node import Node
 from ringkeep_node.machines.oversight import LEADS_KEY, VOTERS_KEY
 from ringkeep_node.machines.room import room_of
+from ringkeep_node.machines.shard.context import PAUSE_BOUNDS_S, Tally
 from ringkeep_node.machines.swim.members import MemberState, MemberView
-from ringkeep_node.metrics import NodeNumbers
+from ringkeep_node.metrics import Durations, NodeNumbers
 from ringkeep_node.runtime.history import History
 from ringkeep_node.runtime.reports import Accusation, LeaderReport, MemberReport
 
@@ -165,6 +166,8 @@ def node_numbers(driver: Driver, history: History) -> NodeNumbers:
         retries=node.gateway.retries,
         writes_committed=tally.writes,
         reads_answered={"strict": tally.strict_reads, "local": tally.local_reads},
+        hand_overs={"moved": tally.hand_overs, "kept": tally.hand_overs_given_up},
+        hand_over_pauses=_pauses(tally),
         disk_stalled=node.is_stalled,
         members=dict(states),
         verdicts=dict(history.verdicts),
@@ -178,6 +181,12 @@ def node_numbers(driver: Driver, history: History) -> NodeNumbers:
         map_version=held.version if held is not None else 0,
         shards=_shards(held, node) if held is not None else {},
     )
+
+
+def _pauses(tally: Tally) -> Durations:
+    pauses = Durations(PAUSE_BOUNDS_S)
+    pauses.counts, pauses.sum_s = list(tally.pauses), tally.pauses_s
+    return pauses
 
 
 def _shards(held: ShardMap, node: Node) -> dict[tuple[str, str], int]:

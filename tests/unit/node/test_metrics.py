@@ -106,7 +106,8 @@ def test_what_code_observes_becomes_histograms() -> None:
 
 
 def test_every_number_of_a_node_is_shown() -> None:
-    sources = {scalar.source for scalar in SCALARS} | {labelled.source for labelled in LABELLED} | {"shards"}
+    sources = {scalar.source for scalar in SCALARS} | {labelled.source for labelled in LABELLED}
+    sources |= {"shards", "hand_over_pauses"}
 
     assert sources == set(NodeNumbers.__struct_fields__)
 
@@ -140,3 +141,16 @@ def test_the_documentation_names_every_value_of_a_label() -> None:
     ]
 
     assert missing == []
+
+
+def test_hand_overs_and_their_pauses_are_shown() -> None:
+    pauses = Durations((0.01, 0.03))
+    pauses.observe(0.02)
+    families = exposed(NodeNumbers(hand_overs={"moved": 1}, hand_over_pauses=pauses))
+
+    assert values(families, "ringkeep_node_hand_overs_total") == {("moved",): 1.0, ("kept",): 0.0}
+    assert values(families, "ringkeep_node_hand_over_pause_seconds_bucket") == {
+        ("0.01",): 0,
+        ("0.03",): 1,
+        ("+Inf",): 1,
+    }
