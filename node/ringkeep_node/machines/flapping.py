@@ -25,6 +25,8 @@ class _Life:
     alive_since: float | None = None
     planned: bool = False
     """It said that it stops: until its next boot."""
+    heard: bool = True
+    """It spoke to us itself, in this boot of ours: else its counter may be what an old map says."""
 
 
 class FlappingGuard:
@@ -41,7 +43,8 @@ class FlappingGuard:
             life = self._lives.get(fact.storage)
             if life is None:
                 planned = fact.leaving or fact.left
-                life = _Life(fact.counter, fact.dead, [now] if fact.dead and not planned else [], planned=planned)
+                deaths = [now] if fact.dead and not planned else []
+                life = _Life(fact.counter, fact.dead, deaths, planned=planned, heard=fact.heard)
             else:
                 self._note(life, fact, now)
             lives[fact.storage] = life
@@ -49,7 +52,7 @@ class FlappingGuard:
 
     def _note(self, life: _Life, fact: MemberFacts, now: float) -> None:
         life.planned = life.planned or fact.leaving or fact.left
-        restarted = 0 < life.counter < fact.counter
+        restarted = life.heard and 0 < life.counter < fact.counter
         if fact.dead:
             if not life.dead and not life.planned:
                 self._died(life, now)
@@ -60,7 +63,7 @@ class FlappingGuard:
                     self._died(life, now)
                 life.alive_since = now
             life.planned = fact.leaving
-        life.dead = fact.dead
+        life.dead, life.heard = fact.dead, life.heard or fact.heard
         life.counter = max(life.counter, fact.counter)
 
     def _died(self, life: _Life, now: float) -> None:

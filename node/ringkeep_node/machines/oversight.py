@@ -202,6 +202,7 @@ class Oversight:
             dead=view.state >= MemberState.DEAD,
             suspect=view.state is MemberState.SUSPECT,
             stalled=bool(values.get(STALLED_KEY)),
+            heard=view.heard_at is not None,
             leaving=bool(values.get(LEAVING_KEY)),
             left=view.state is MemberState.LEFT,
             lag_s=view.lag_s,

@@ -23,7 +23,8 @@ class MemberFacts(Struct, frozen=True, kw_only=True):
 
     ``counter`` is the boot counter that ``dead`` and ``suspect`` speak of; ``reports`` are the (storage id, boot
     counter) the member itself calls dead; ``stalled`` and ``lag_s`` are what it says about its own disk and event loop;
-    ``leaving``: it said that it will stop for a restart; ``left``: it stopped as it had said (then ``dead`` is set, too).
+    ``heard``: it spoke to us since we started; ``leaving``: it said that it will stop for a restart; ``left``: it stopped
+    as it had said (then ``dead`` is set, too).
     """
 
     storage: str
@@ -31,6 +32,7 @@ class MemberFacts(Struct, frozen=True, kw_only=True):
     dead: bool = False
     suspect: bool = False
     stalled: bool = False
+    heard: bool = True
     leaving: bool = False
     left: bool = False
     lag_s: float = 0.0

@@ -119,3 +119,15 @@ def test_a_planned_restart_that_nobody_saw_the_end_of_is_no_death_either() -> No
     guard.watch([MemberFacts(storage="a", counter=2)], now=1.0)
 
     assert guard.guarded_until("a", now=2.0) is None
+
+
+def test_a_boot_that_an_old_map_did_not_know_is_no_restart() -> None:
+    """Whoever starts holds the map of its disk, and hears of later boots than that one names."""
+    guard = FlappingGuard(guard_s=30.0, guard_max_s=600.0, window_s=3600.0)
+    guard.watch([MemberFacts(storage="a", counter=1, heard=False)], now=0.0)
+    guard.watch([MemberFacts(storage="a", counter=2)], now=1.0)
+    first = guard.guarded_until("a", now=2.0)
+    guard.watch([MemberFacts(storage="a", counter=3)], now=3.0)
+
+    assert first is None
+    assert guard.guarded_until("a", now=4.0) == 33.0
