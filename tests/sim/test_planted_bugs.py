@@ -24,6 +24,7 @@ SENTENCES = {
     "the entry after which in_sync suffices empties eligible": ["map_eligible_kept_at_need"],
     "proposed only when it has acknowledged what was there before": ["shard_propose_before_acknowledged"],
     "only a committed map with a higher revision settles a proposal": ["shard_drop_a_proposed_member"],
+    "the commit of a leave is the proof of emptiness": ["map_leave_without_the_apply_check"],
 }
 """The sentences of the rules without which an acknowledged write is lost or a stale read is served."""
 

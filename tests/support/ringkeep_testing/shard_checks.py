@@ -81,6 +81,9 @@ class GodsEye:
         world = self._world
         for number, shard in enumerate(world.service.map.shards):
             acknowledged = self._acknowledged.get(number)
+            for copy in (*shard.in_sync, *shard.eligible):
+                if copy.storage in world.service.map.left:
+                    raise Violation(f"{copy.storage} has left and still holds a copy of shard {number}")
             if acknowledged is not None:
                 for copy in (*shard.in_sync, *shard.eligible):
                     node = world.by_storage.get(copy.storage)

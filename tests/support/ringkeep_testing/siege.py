@@ -16,9 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+import msgspec
+
 from ringkeep_core.mapchanges import Failover, Move, ShardChange, ShardChanges, Shrink
-from ringkeep_core.mapentries import Grow
-from ringkeep_core.shardmap import Shard
+from ringkeep_core.mapentries import Grow, Leave, SetWanted
+from ringkeep_core.shardmap import Shard, WantedMember
 from ringkeep_node.machines.shard.messages import Append, Ping, ShardMessage
 from ringkeep_testing.shard_world import INDEXES, MAPS, PROPOSALS, Faults, ShardNode, ShardWorld
 from ringkeep_testing.siege_clients import SiegeClients
@@ -131,13 +133,27 @@ class Siege:
         """A failover is decided, its heir is removed from the set before, and only then the failover is committed."""
         shard, random = self.shard, self.random
         others = [copy.storage for copy in shard.in_sync if copy.storage != primary.storage]
-        if others:
+        if others and random.random() < 0.3:
+            self._leave_too_early(random.choice(others))
+        elif others:
             heir = random.choice(others)
             late = Failover(0, shard.revision, heir, (heir, *(it for it in others if it != heir)))
             self._cut(primary, self.world.by_storage[heir], "both")
             self._commit(Shrink(0, shard.revision, (heir,)))
             self.world.after(random.choice([0.05, 0.15, 0.3]), lambda: self._commit(late))
         return None
+
+    def _leave_too_early(self, storage: str) -> None:
+        """A member is drained and told to leave by somebody who saw it empty, but it holds a copy."""
+        service = self.world.service
+        for draining in (True, False):
+            wanted = service.map.wanted
+            members = {**wanted.members, service.map.members[storage].name: WantedMember(draining=draining)}
+            service.commit(
+                SetWanted(msgspec.structs.replace(wanted, revision=wanted.revision + 1, members=members), "siege")
+            )
+            if draining:
+                service.commit(Leave(storage, "siege"))
 
     def _slow_growth(self, primary: ShardNode) -> type | None:
         """The proposal to add a copy takes long, and the copy falls silent meanwhile."""
