@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from ringkeep_core.mapchanges import Boot, Leave, encode_change
+from ringkeep_core.mapchanges import Boot, Leave, ShardChanges, Touch, encode_change
 from ringkeep_core.maprules import bootstrap
 from ringkeep_core.shardmap import (
     GENERATION_STEP,
@@ -274,7 +274,8 @@ def test_who_votes_in_between_loses_nothing_of_what_it_pulls_afterwards() -> Non
 
     disk += held.pulled(MapEntries(1, ((2, boot(2)),), 2), step=7)
     held.synced(7)
-    held.committed(3, boot(3))
+    assert held.map is not None
+    held.committed(3, encode_change(ShardChanges((Touch(0, held.map.shards[0].revision),), "as a voter")))
     disk += held.pulled(MapEntries(3, ((4, boot(4)),), 4), step=8)
     held.synced(8)
 
