@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from itertools import count as counting
+from itertools import islice
 from typing import Any
 
 import msgspec
 
+from ringkeep.administration import member_path
 from ringkeep.answers import Plan
 from ringkeep.async_client import AsyncClient
 from ringkeep.errors import Conflict, NotFound, OutcomeUnknown, RingkeepError
@@ -27,6 +30,8 @@ STUCK_S = 120.0
 """A plan in which nothing changes for so long is given up by whoever waits for it; the cluster goes on with it."""
 
 _REFUSED = re.compile(r"^(last_node|quorum|copies|disk): (.*)", re.DOTALL)
+
+_NUMBERED = re.compile(r"^(.*?)(\d+)$")
 
 
 class Impossible(Conflict):
@@ -61,6 +66,41 @@ def reason_of(error: Conflict) -> str | None:
     """Return why a wanted state is impossible, or None if the conflict is another one (an old revision)."""
     found = _REFUSED.match(str(error))
     return found[2] if found else None
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """Who takes part after scaling: nodes that stay, names of nodes to be made, nodes that go."""
+
+    staying: tuple[str, ...]
+    coming: tuple[str, ...]
+    going: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everybody who takes part in the end."""
+        return (*self.staying, *self.coming)
+
+
+def choose(names: Sequence[str], count: int, *, draining: Collection[str] = (), left: Collection[str] = ()) -> Choice:
+    """Choose who stays: not those that have ``left``, rather not those that drain, else the lowest numbers."""
+    there = [name for name in names if name not in left]
+    ranked = sorted(there, key=lambda name: (name in draining, _number(name)))
+    staying = tuple(sorted(ranked[:count], key=_number))
+    coming = tuple(islice(_unused(names), count - len(staying)))
+    going = (*ranked[count:], *(name for name in names if name in left))
+    return Choice(staying, coming, tuple(sorted(going, key=_number, reverse=True)))
+
+
+def _unused(names: Sequence[str]) -> Iterator[str]:
+    """Yield names in the manner of the present ones, the lowest free numbers first."""
+    first = _NUMBERED.match(min(names, key=_number)) if names else None
+    prefix, start = (first[1], int(first[2])) if first else ("n", 1)
+    return (name for number in counting(start) if (name := f"{prefix}{number}") not in names)
+
+
+def _number(name: str) -> tuple[int, str]:
+    found = _NUMBERED.match(name)
+    return (int(found[2]) if found else 0), name
 
 
 async def change_wanted(
@@ -101,6 +141,25 @@ def taking_part(members: dict[str, Any], staying: Collection[str], going: Collec
     usual = {"weight": 1.0, "zone": "", "draining": False}
     changed = {name: {**one, "draining": name in going or one["draining"]} for name, one in members.items()}
     return changed | {name: {**members.get(name, usual), "draining": False} for name in staying}
+
+
+async def set_drain(client: AsyncClient, name: str, *, draining: bool, limit_s: float = CHANGE_LIMIT_S) -> bytes:
+    """Have a member give everything up, or take that back; return the answer, a wanted state.
+
+    Raises ``Impossible`` with the reason, ``NotFound`` with the names that there are.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit_s
+    while True:
+        try:
+            return await client.ask("POST" if draining else "DELETE", member_path(name, "drain"))
+        except Conflict as error:
+            reason = reason_of(error)
+            if reason is not None:
+                raise Impossible(f"cannot drain {name}: {reason}") from error
+            if loop.time() >= deadline:
+                raise
+        await asyncio.sleep(POLL_S / 4)
 
 
 async def until_moved(

@@ -10,10 +10,12 @@ import msgspec
 import typer
 from rich.markup import escape
 
-from ringkeep.answers import Leader, Member, Members, Route, ShardMap
+from ringkeep.administration import PLAN_PATH
+from ringkeep.answers import Leader, Member, Members, Plan, Route, ShardMap
 from ringkeep.command.endpoint import client_for
 from ringkeep.command.options import DirOption, Output, OutputOption, TimeoutOption, UrlOption, UserArgument
-from ringkeep.command.screen import console, table, write_json
+from ringkeep.command.plans import told_of
+from ringkeep.command.screen import console, size, table, write_json
 from ringkeep.health import ShardState, shard_states
 from ringkeep.transport import route_path
 
@@ -39,7 +41,8 @@ def status(
     if output is Output.JSON:
         write_json(_read(url, directory, timeout, "/v1/cluster")[0])
         return
-    told = _read(url, directory, timeout, "/v1/cluster/map", "/v1/cluster/members", "/v1/cluster/leader")
+    paths = ("/v1/cluster/map", "/v1/cluster/members", "/v1/cluster/leader")
+    told = _read(url, directory, timeout, *paths, plan=True)
     shard_map = msgspec.json.decode(told[0], type=ShardMap)
     members = msgspec.json.decode(told[1], type=Members).members
     leader = msgspec.json.decode(told[2], type=Leader)
@@ -49,6 +52,7 @@ def status(
     rows.add_row("leader", f"{escape(leader.name)} in term {leader.term}" if leader.name else "[red]none[/red]")
     rows.add_row("members", _counts(Counter(member.state for member in members)))
     rows.add_row("shards", _counts(Counter(shard_states(shard_map, members).values())))
+    rows.add_row("plan", escape(_plan(msgspec.json.decode(told[3], type=Plan))))
     rows.add_row("open", escape(next((member.url for member in members if member.state == "alive"), "-")))
     console().print(rows)
 
@@ -71,7 +75,7 @@ def members(
 
 
 def shards(
-    moving: Annotated[bool, typer.Option("--moving", help="Only shards of which a copy is being built.")] = False,
+    moving: Annotated[bool, typer.Option("--moving", help="Only shards that move, and from where to where.")] = False,
     degraded: Annotated[bool, typer.Option("--degraded", help="Only shards with too few copies or none.")] = False,
     timeout: TimeoutOption = 5.0,
     url: UrlOption = None,
@@ -79,24 +83,39 @@ def shards(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """List the shards: who orders their writes, who holds copies."""
-    map_body, members_body = _read(url, directory, timeout, "/v1/cluster/map", "/v1/cluster/members")
+    told = _read(url, directory, timeout, "/v1/cluster/map", "/v1/cluster/members", plan=moving)
+    map_body, members_body = told[:2]
     shard_map = msgspec.json.decode(map_body, type=ShardMap)
+    moves = moves_of(msgspec.json.decode(told[2], type=Plan), shard_map) if moving else {}
     states = shard_states(shard_map, msgspec.json.decode(members_body, type=Members).members)
     bad = (ShardState.UNDER_REPLICATED, ShardState.UNAVAILABLE)
     chosen = [
         shard
         for shard in shard_map.shards
-        if not (moving or degraded) or (moving and shard.learners) or (degraded and states[shard.shard] in bad)
+        if not (moving or degraded) or (moving and shard.shard in moves) or (degraded and states[shard.shard] in bad)
     ]
     if output is Output.JSON:
         write_json(map_body if not (moving or degraded) else _only_shards(map_body, {s.shard for s in chosen}))
         return
-    rows = table(">SHARD", "STATE", ">EPOCH", "PRIMARY", "IN SYNC", "ELIGIBLE", "LEARNERS", ">NEED")
+    rows = table(
+        ">SHARD",
+        "STATE",
+        ">EPOCH",
+        "PRIMARY",
+        "IN SYNC",
+        "ELIGIBLE",
+        "LEARNERS",
+        ">NEED",
+        *(("MOVES",) if moving else ()),
+    )
     for shard in chosen:
         copies = [" ".join(copy.name for copy in kind) for kind in (shard.in_sync, shard.eligible, shard.learners)]
         primary = shard.primary.name if shard.primary is not None else "-"
         cells = [escape(cell) for cell in (primary, *copies)]
-        rows.add_row(str(shard.shard), _coloured(states[shard.shard]), str(shard.epoch), *cells, str(shard.need))
+        shown = (escape("; ".join(moves.get(shard.shard, ()))),) if moving else ()
+        rows.add_row(
+            str(shard.shard), _coloured(states[shard.shard]), str(shard.epoch), *cells, str(shard.need), *shown
+        )
     console().print(rows)
     console().print(f"{len(chosen)} of {len(shard_map.shards)} shards, map version {shard_map.version}", markup=False)
 
@@ -124,10 +143,39 @@ def route(
     console().print(rows)
 
 
-def _read(url: str | None, directory: Any, timeout_s: float, *paths: str) -> list[bytes]:
+def moves_of(plan: Plan, shard_map: ShardMap) -> dict[int, list[str]]:
+    """Return in a few words what is moving or is to move, by shard: copies, primaries, copies that go."""
+    primaries = {shard.shard: shard.primary.name for shard in shard_map.shards if shard.primary is not None}
+    learning = {(shard.shard, copy.name) for shard in shard_map.shards for copy in shard.learners}
+    moves: dict[int, list[str]] = {}
+    for change in (change for step in plan.steps for change in step.changes):
+        told = moves.setdefault(change.shard, [])
+        match change.kind:
+            case "copy":
+                told.append(f"copy {change.source} -> {change.node}")
+            case "in_sync" if (change.shard, change.node) in learning:
+                told.append(f"copying {primaries.get(change.shard, '?')} -> {change.node}")
+            case "primary":
+                told.append(f"primary {change.source} -> {change.node}")
+            case "remove":
+                told.append(f"{change.node} gives its copy up")
+    return moves
+
+
+def _plan(plan: Plan) -> str:
+    """Return in a line how far the plan is, with rate and time left where the leader said so."""
+    if plan.is_done:
+        return "nothing to move"
+    if plan.running is not None:
+        return "; ".join((told_of(plan.running), *plan.running.waiting[:1]))
+    return f"{plan.copies_left:,} copies and {plan.primaries:,} primaries to move, {size(plan.bytes)}"
+
+
+def _read(url: str | None, directory: Any, timeout_s: float, *paths: str, plan: bool = False) -> list[bytes]:
     async def run() -> list[bytes]:
         async with client_for(url, directory, timeout_s=timeout_s) as client:
-            return [await client.read(path) for path in paths]
+            told = [await client.read(path) for path in paths]
+            return [*told, await client.ask("GET", PLAN_PATH)] if plan else told
 
     return asyncio.run(run())
 

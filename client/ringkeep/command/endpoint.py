@@ -18,6 +18,12 @@ def directory_of(given: Path | None) -> Path:
     return Path(DEFAULT) if given is None else given
 
 
+def local_node(url: str | None, directory: Path | None, name: str) -> bool:
+    """Return whether a node belongs to the local cluster that is meant."""
+    record = ClusterDirectory(directory_of(directory)).read() if not url else None
+    return record is not None and any(node.name == name for node in record.nodes)
+
+
 def client_for(url: str | None, directory: Path | None, *, timeout_s: float = 10.0) -> AsyncClient:
     """Return a client of the cluster that was meant.
 

@@ -99,8 +99,12 @@ class LocalCluster:
         if not 1 <= nodes <= NODES_MAX:
             raise LauncherError(f"a local cluster has 1 to {NODES_MAX} nodes, not {nodes}")
         with self.directory.locked():
-            scaling = Scaling(self.directory, self._nodes, ports_first=(API_PORT_FIRST, PEER_PORT_FIRST))
-            return await scaling.to(nodes, say=say, told=told)
+            return await self._scaling().to(nodes, say=say, told=told)
+
+    async def let_go(self, name: str, *, say: Say = quiet) -> bytes | None:
+        """Let a drained node leave the cluster, stop it and delete its data; return the cluster's answer."""
+        with self.directory.locked():
+            return await self._scaling().let_go(name, say=say)
 
     async def restart(self, name: str, *, say: Say = quiet) -> NodeRecord:
         """Start a node again, ending it first if it runs; return once it is ready."""
@@ -133,6 +137,9 @@ class LocalCluster:
             if wipe:
                 self.directory.wipe(record)
             return [node.name for node in running]
+
+    def _scaling(self) -> Scaling:
+        return Scaling(self.directory, self._nodes, ports_first=(API_PORT_FIRST, PEER_PORT_FIRST))
 
     # -- planning and starting ---------------------------------------------------------------------------------
 

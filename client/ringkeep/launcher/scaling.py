@@ -19,9 +19,11 @@ from ringkeep.errors import Conflict
 from ringkeep.launcher.directory import ClusterDirectory, ClusterRecord, LauncherError, NodeRecord
 from ringkeep.launcher.nodes import Nodes, Say, client_of, planned
 from ringkeep.membership import (
+    Choice,
     Impossible,
     Told,
     change_wanted,
+    choose,
     leave,
     reason_of,
     taking_part,
@@ -31,36 +33,6 @@ from ringkeep.membership import (
 
 JOIN_S = 30.0
 LEAVE_GRACE_S = 15.0
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """Who takes part after scaling: nodes that stay, names of nodes to be made, nodes that go."""
-
-    staying: tuple[str, ...]
-    coming: tuple[str, ...]
-    going: tuple[str, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Everybody who takes part in the end."""
-        return (*self.staying, *self.coming)
-
-
-def choose(record: ClusterRecord, count: int, *, draining: Collection[str] = (), left: Collection[str] = ()) -> Choice:
-    """Choose who stays: not those that have ``left``, rather not those that drain, else the lowest numbers."""
-    there = [node.name for node in record.nodes if node.name not in left]
-    ranked = sorted(there, key=lambda name: (name in draining or name in record.removing, _number(name)))
-    staying = tuple(sorted(ranked[:count], key=_number))
-    taken = {node.name for node in record.nodes}
-    free = (f"n{number}" for number in range(1, len(taken) + count + 1) if f"n{number}" not in taken)
-    coming = tuple(next(free) for _ in range(count - len(staying)))
-    going = (*ranked[count:], *(node.name for node in record.nodes if node.name in left))
-    return Choice(staying, coming, tuple(sorted(going, key=_number, reverse=True)))
-
-
-def _number(name: str) -> tuple[int, str]:
-    digits = name.removeprefix("n")
-    return (int(digits) if digits.isdigit() else 0), name
 
 
 class Scaling:
@@ -83,7 +55,9 @@ class Scaling:
             # A node that is being removed and that the map does not name any more has left for good.
             left = {name for name in record.removing if name not in listed}
             draining = {name for name, one in members.items() if one["draining"]}
-            choice = choose(record, count, draining=draining, left=left)
+            choice = choose(
+                [node.name for node in record.nodes], count, draining=draining | set(record.removing), left=left
+            )
             is_settled = not choice.coming and not choice.going and set(choice.staying) <= members.keys() - draining
             if is_settled and (await client.plan()).is_done:
                 say("nothing to do")
@@ -95,9 +69,17 @@ class Scaling:
                 record = await self._gone(client, record, name, is_known=name in members, say=say)
             return record
 
-    async def drop(self, name: str, *, say: Say) -> ClusterRecord:
-        """Stop a node that has left the cluster, and delete what it has on disk."""
-        return await self._dropped(self._directory.existing(), name, say)
+    async def let_go(self, name: str, *, say: Say) -> bytes | None:
+        """Let a drained node leave, stop it and delete what it has on disk; return the cluster's answer."""
+        record = self._existing()
+        node = record.node(name)
+        record = msgspec.structs.replace(record, removing=tuple(dict.fromkeys((*record.removing, name))))
+        self._directory.write(record)
+        others = [other for other in record.nodes if other.is_running and other.name != name]
+        async with client_of(*(others or [node]), direct=True) as client:
+            answer = await leave(client, name)
+        await self._dropped(record, name, say)
+        return answer
 
     def _existing(self) -> ClusterRecord:
         record = self._directory.existing()
