@@ -24,6 +24,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ringkeep_core.mapchanges import Boot, MapChange, ShardChanges
+from ringkeep_core.placement.swaps import ShardLoad
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_node.machines.electorate import Ballot, Handover, Reconfigure, electors_of, next_step
 from ringkeep_node.machines.failovers import (
@@ -35,7 +36,8 @@ from ringkeep_node.machines.failovers import (
     without_the_odd_one,
 )
 from ringkeep_node.machines.flapping import FlappingGuard
-from ringkeep_node.machines.planning import HandOver, Planner, PlanningSettings, PlanProgress
+from ringkeep_node.machines.plan_progress import PlanProgress
+from ringkeep_node.machines.planning import HandOver, Planner, PlanningSettings
 from ringkeep_node.machines.purposes import Purpose
 from ringkeep_node.machines.verdicts import MemberFacts, Verdict, judge
 
@@ -177,6 +179,13 @@ class Leader:
     def learn_sizes(self, sizes: Mapping[int, int]) -> None:
         """Take the bytes of shards, as their primaries tell; a plan counts 0 for the others."""
         self._planner.sizes = sizes
+
+    def learn_loads(self, loads: Mapping[int, ShardLoad], *, now: float) -> None:
+        """Take what shards cost; used only if the wanted state asks for load-aware swaps."""
+        first = not self._planner.hot_spots.loads
+        self._planner.hot_spots.loads = loads
+        if first and self._leads:
+            self._wake(now)
 
     def _start_afresh(self, now: float) -> None:
         for purpose in (self._failover, self._odd_one):

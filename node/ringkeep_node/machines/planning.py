@@ -24,12 +24,12 @@ from ringkeep_core.placement.hashes import shard_hash
 from ringkeep_core.plans import NodeFacts, candidates_of, copies_of, placement_settings
 from ringkeep_core.shardmap import Shard, ShardMap
 from ringkeep_node.machines.failovers import Standing, is_quiet
+from ringkeep_node.machines.hot_spots import HotSpots
+from ringkeep_node.machines.plan_progress import HOT_SPOTS, PlanProgress, copies_left, reason_of, waits_of
 from ringkeep_node.machines.purposes import PairPurpose, Purpose
 from ringkeep_node.machines.relief import Homes, Relief
 from ringkeep_node.machines.shard_work import Goal, Work, work_of
 from ringkeep_node.machines.streams import Streams
-
-WAITS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,24 +58,6 @@ class HandOver(Struct, frozen=True):
     reason: str
 
 
-class PlanProgress(Struct, frozen=True, kw_only=True):
-    """How far a plan is. Copies are counted since this leader began it; a new leader begins with what is left.
-
-    ``streams`` are snapshots on their way as (from, to, shards); ``waits`` says why parts of it do not go on.
-    """
-
-    reason: str
-    wanted_revision: int
-    target_digest: str
-    copies_wanted: int
-    copies_moved: int
-    primaries_to_move: int
-    copies_to_remove: int
-    streams: tuple[tuple[str, str, int], ...]
-    waits: tuple[str, ...]
-    seconds: float
-
-
 class _Wish(Struct, frozen=True):
     """A primary that should move."""
 
@@ -92,10 +74,12 @@ class Planner:
     def __init__(self, settings: PlanningSettings) -> None:
         self._settings = settings
         self._homes = Homes()
+        self.hot_spots = HotSpots()
         self._learners = self._purpose("learners")
         self._removals = self._purpose("removals")
         self._pairs: dict[tuple[str, str], PairPurpose] = {}
         self._key: object = None
+        self._candidates: list[Candidate] = []
         self._basis: tuple[object, ...] = ()
         self._target: Target | None = None
         self._goals: tuple[Goal, ...] = ()
@@ -116,6 +100,7 @@ class Planner:
         """Forget what a former term of this leader had under way, and make the target anew."""
         self._learners.forget()
         self._removals.forget()
+        self.hot_spots.start_afresh()
         self._pairs = {}
         self._key, self._basis = None, ()
         self._works = {}
@@ -144,6 +129,8 @@ class Planner:
         """
         self.due = None
         self._refresh(shard_map, standing, now)
+        if not self._works:
+            self._look_for_hot_spots(shard_map, standing, now)
         if not self._works and not standing.leaving and not self.under_way():
             return []
         busy = set(blocked)
@@ -321,7 +308,16 @@ class Planner:
             return
         self._key = key
         shards = self._as_if_at_home(shard_map, standing)
-        self._target = made = target(shards, candidates, placement_settings(shard_map.wanted))
+        self._candidates = candidates
+        self._aim_at(target(shards, candidates, placement_settings(shard_map.wanted)), storages)
+        if len(self._places) != len(shards):
+            order = sorted(range(len(shards)), key=shard_hash)
+            self._places = sorted(range(len(order)), key=order.__getitem__)
+        assert self._target is not None, "it was made just now"
+        self._reason = reason_of(shards, candidates, self._target, shard_map.wanted.settings.grace_s)
+
+    def _aim_at(self, made: Target, storages: Mapping[str, str]) -> None:
+        self._target = made
         self._goals = tuple(
             [
                 Goal(
@@ -331,10 +327,26 @@ class Planner:
                 for shard in made.shards
             ]
         )
-        if len(self._places) != len(shards):
-            order = sorted(range(len(shards)), key=shard_hash)
-            self._places = sorted(range(len(order)), key=order.__getitem__)
-        self._reason = reason_of(shards, candidates, made, shard_map.wanted.settings.grace_s)
+
+    def _look_for_hot_spots(self, shard_map: ShardMap, standing: Standing, now: float) -> None:
+        """When nothing is left to do, see whether heavy shards should change places with light ones."""
+        wanted = shard_map.wanted.settings
+        look_at = self.hot_spots.next_look(wanted, now)
+        if look_at is None or self._target is None:
+            return
+        if now >= look_at and self._balances(shard_map, standing):
+            made = self.hot_spots.improved(
+                self._target, copies_of(shard_map), self._candidates, wanted, self.sizes, now
+            )
+            if made is not None:
+                self._aim_at(made, {member.name: storage for storage, member in shard_map.members.items()})
+                self._reason = HOT_SPOTS
+                self._seen = ()
+                self._look(shard_map, standing)
+                self._seen = shard_map.shards
+                self._keep_count(standing, now)
+            look_at = self.hot_spots.next_look(wanted, now) or now
+        self._wake(max(look_at, now))
 
     def _as_if_at_home(self, shard_map: ShardMap, standing: Standing) -> Sequence[ShardCopies]:
         """Return the shards with primaries taken as back where they were, where that node can lead again."""
@@ -348,7 +360,7 @@ class Planner:
 
     def _keep_count(self, standing: Standing, now: float) -> None:
         """Note when a plan begins and ends; copies moved are those wanted at its begin less those still missing."""
-        left = self._copies_left()
+        left = copies_left(self._works.values())
         if not self._works:
             self._began = None
             self._homes.forget([storage for storage in standing.known if standing.takes(storage)])
@@ -357,9 +369,6 @@ class Planner:
         else:
             self._copies_wanted = max(self._copies_wanted, left)
 
-    def _copies_left(self) -> int:
-        return sum(len(work.lacks) + len(work.streams) for work in self._works.values())
-
     # --- for people ----------------------------------------------------------------------------------------------
 
     def explain(self, shard_map: ShardMap, *, now: float) -> PlanProgress | None:
@@ -367,33 +376,20 @@ class Planner:
         if self._began is None or self._target is None or not self._works:
             return None
         names = {storage: member.name for storage, member in shard_map.members.items()}
-        streams = Streams(self._works.values(), self.sizes, placement_settings(shard_map.wanted)).shards
-        waits: dict[str, int] = {}
-        for work in self._works.values():
-            reason = _wait_of(work)
-            if reason:
-                waits[reason] = waits.get(reason, 0) + 1
+        works = self._works.values()
+        streams = Streams(works, self.sizes, placement_settings(shard_map.wanted)).shards
         return PlanProgress(
             reason=self._reason,
             wanted_revision=shard_map.wanted.revision,
             target_digest=self._target.digest,
             copies_wanted=self._copies_wanted,
-            copies_moved=max(0, self._copies_wanted - self._copies_left()),
-            primaries_to_move=sum(1 for work in self._works.values() if work.to is not None),
-            copies_to_remove=sum(len(work.surplus) + work.kept for work in self._works.values()),
+            copies_moved=max(0, self._copies_wanted - copies_left(works)),
+            primaries_to_move=sum(1 for work in works if work.to is not None),
+            copies_to_remove=sum(len(work.surplus) + work.kept for work in works),
             streams=tuple((names.get(a, a), names.get(b, b), count) for (a, b), count in streams.items()),
-            waits=tuple(f"{count} shards wait: {reason}" for reason, count in sorted(waits.items())[:WAITS_MAX]),
+            waits=waits_of(works),
             seconds=now - self._began,
         )
-
-
-def _wait_of(work: Work) -> str:
-    """Return in a few words what a shard waits for; nothing if it goes on."""
-    if work.is_out:
-        return "the primary is out"
-    if work.lacks and not work.streams:
-        return "a stream to another copy is not free yet"
-    return "old copies stay until the new ones are in sync" if work.kept and not work.surplus else ""
 
 
 def _facts_of(storage: str, standing: Standing) -> NodeFacts:
@@ -402,20 +398,3 @@ def _facts_of(storage: str, standing: Standing) -> NodeFacts:
     able = standing.can_lead(storage)
     may_lead = able and storage not in standing.guarded and storage not in standing.leaving
     return NodeFacts(NodeState.ALIVE if able else NodeState.DEAD_IN_GRACE, may_lead=may_lead)
-
-
-def reason_of(shards: Sequence[ShardCopies], candidates: Sequence[Candidate], made: Target, grace_s: float) -> str:
-    """Return in a few words why shards move: for the events that people read."""
-    holders = {node for shard in shards for node in (*shard.in_sync, *shard.eligible, *shard.learners)}
-    held = {node: node in holders for node in (candidate.node for candidate in candidates)}
-    dead = [it.node for it in candidates if it.state is NodeState.DEAD and held[it.node]]
-    draining = [it.node for it in candidates if it.draining and it.node not in dead and held[it.node]]
-    joining = [it.node for it in candidates if made.quotas.get(it.node, 0) > 0 and it.node not in holders]
-    weightless = [it.node for it in candidates if it.weight == 0 and not it.draining and held[it.node]]
-    parts = [
-        f"re-replication: {', '.join(dead)} dead for {grace_s:g} s" if dead else "",
-        f"drain {', '.join(draining)}" if draining else "",
-        f"scale: {', '.join(joining)} {'join' if joining[1:] else 'joins'}" if joining else "",
-        f"weight 0 for {', '.join(weightless)}" if weightless else "",
-    ]
-    return "; ".join(part for part in parts if part) or "back to balance"
