@@ -402,6 +402,7 @@ class Node:
             self._order_hand_overs(now)
         self.control.collect(self._step.number, now=now)
         more = self._from_control(now)
+        self._from_gateway(now)  # Before the shards, which then take requests in and give answers in the same turn.
         more = self._from_shards(now) or more
         return self._from_gateway(now) or more
 
@@ -455,18 +456,19 @@ class Node:
             self.control.propose(ShardChanges(moves, reason), now=now)
         for token in done.read_index:
             self.control.ask_index(token, deadline=now + 1.0, now=now)
-        return True
+        return bool(done.proposals or done.hand_overs or done.read_index)
 
     def _from_gateway(self, now: float) -> bool:
-        orders = self.gateway.take_orders()
-        for order in orders:
+        more = False
+        for order in self.gateway.take_orders():
             if isinstance(order, Answered):
                 self._step.answers.append(order)
             elif order.storage == self.identity.storage:
                 self._serve_here("", order.token, order.shard, order.request, now)
+                more = True
             else:
                 self._forward(order, now)
-        return bool(orders)
+        return more
 
     # --- requests ------------------------------------------------------------------------------------------------
 

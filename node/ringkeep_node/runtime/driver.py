@@ -62,7 +62,7 @@ CHECKPOINT_EVERY_S: Final = 10.0
 LAG_NOTICED_S: Final = 0.02
 EARLY_S: Final = 0.05
 """A timer may fire so early; one that would fire earlier is armed anew, because waking an idle process costs most."""
-BUSY_S: Final = 0.005
+BUSY_S: Final = 0.01
 """Turns that follow each other faster share one timer, at most so late: looking for the earliest deadline costs more."""
 READERS: Final = 2
 LEADER_POLL_S: Final = 0.05
@@ -362,8 +362,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             self._order(order)
         if step.apply:
             self._stages.committed(step.apply)
-            for shard, copy, entries in step.apply:
-                self.store.apply(shard, copy, entries)
+            self.store.apply_all(step.apply)
         for read in step.reads:
             self._spawn(self._read(read))
         for answer in step.answers:

@@ -273,8 +273,20 @@ class Store:
 
     def apply(self, shard: int, copy: int, entries: Sequence[Entry]) -> None:
         """Apply consecutive committed entries (epoch, sn, payload); those that were applied already are skipped."""
-        size = sum(_ENTRY_BYTES + len(entry[2]) for entry in entries)
-        self._put(size, lambda changes: changes.apply((shard, copy), entries))
+        self.apply_all([(shard, copy, entries)])
+
+    def apply_all(self, what: Sequence[tuple[int, int, Sequence[Entry]]]) -> None:
+        """Apply entries of several copies: (shard, copy, entries) of each, as ``apply`` does."""
+        size = 0
+        for _, _, entries in what:
+            for entry in entries:
+                size += _ENTRY_BYTES + len(entry[2])
+
+        def do(changes: Changes) -> None:
+            for shard, copy, entries in what:
+                changes.apply((shard, copy), entries)
+
+        self._put(size, do)
 
     def create(self, shard: int, copy: int) -> None:
         """Make an empty complete copy at (0, 0); it is durable before anything later is applied."""
