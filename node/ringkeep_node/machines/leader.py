@@ -88,7 +88,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
     ``unavailable`` are shards that nobody alive can lead, ``below_need`` those that take no writes, ``guarded`` members
     and until when they get no primaries, ``under_way`` what was proposed and has not shown in the map, ``plan`` how far the
-    plan is if there is anything to move.
+    plan is if there is anything to move, ``in_grace`` who is out, and until when its copies are kept.
     """
 
     leads: bool
@@ -99,6 +99,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     guarded: tuple[tuple[str, float], ...] = ()
     under_way: tuple[str, ...] = ()
     plan: PlanProgress | None = None
+    in_grace: tuple[tuple[str, float], ...] = ()
 
 
 class Leader:
@@ -244,6 +245,8 @@ class Leader:
         shard_map = self._map
         if shard_map is None:
             return Explanation(leads=False)
+        grace_s = shard_map.wanted.settings.grace_s
+        grace = [(storage, since + grace_s) for storage, since in self._out_since.items() if now < since + grace_s]
         guarded = ((storage, self._guard.guarded_until(storage, now=now)) for storage in sorted(self._facts))
         return Explanation(
             leads=self._leads,
@@ -258,6 +261,7 @@ class Leader:
                 if self._leads and purpose.revisions
             ),
             plan=self._planner.explain(shard_map, now=now) if self._leads else None,
+            in_grace=tuple(grace) if self._leads else (),
         )
 
     # --- decisions -----------------------------------------------------------------------------------------------

@@ -33,11 +33,14 @@ class Purpose:
         self._tries = 0
 
     def is_under_way(self, shard_map: ShardMap, now: float) -> bool:
-        """Return whether to wait for the map to show the last entry."""
+        """Return whether to wait for the map to show the last entry. One that is given up still counts for the back-off."""
+        if not self.revisions:
+            return False
         if all(shard_map.shards[number].revision > revision for number, revision in self.revisions.items()):
             self.forget()
-            return False
-        return now < self.due
+        elif now >= self.due:
+            self.revisions = {}
+        return bool(self.revisions)
 
     def unsettled(self, shard_map: ShardMap, now: float) -> Iterator[int]:
         """Yield the shards whose change may still be on its way."""

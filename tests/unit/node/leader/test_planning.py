@@ -83,11 +83,14 @@ def test_a_dead_member_keeps_its_copies_within_the_grace_and_loses_them_after_it
     world.kill("n3")
     world.run(299.0)
     within = (world.added, sum(1 for it in world.map.shards if it.copy_of("n3")))
+    explained = world.leader.explain(now=world.now)
     world.settle()
     world.run(2.0)
     world.settle()
 
     assert within == (0, 36)
+    assert explained.in_grace == (("n3", 400.0),)
+    assert world.leader.explain(now=world.now).in_grace == ()
     assert world.added == 36
     assert not any(it.copy_of("n3") for it in world.map.shards)
     assert all(len(it.in_sync) == 3 for it in world.map.shards)
@@ -256,3 +259,18 @@ def test_a_leader_that_leads_again_inherits_nothing_from_its_former_term() -> No
     world.tick()
 
     assert world.added > 0
+
+
+def test_an_order_that_nobody_needs_any_more_is_forgotten() -> None:
+    world = PlanWorld.of(5, 60)
+    members = world.map.wanted.members
+    world.commits = False
+    world.want({name: drained(want) if name == "n5" else want for name, want in members.items()})
+    world.tick()
+    ordered = world.leader.explain(now=world.now).under_way
+    world.want(members)
+    world.run(10.0)
+
+    assert ordered
+    assert world.leader.explain(now=world.now).under_way == ()
+    assert world.leader.next_deadline() is None
