@@ -94,7 +94,7 @@ def choose(names: Sequence[str], count: int, *, draining: Collection[str] = (), 
 def _unused(names: Sequence[str]) -> Iterator[str]:
     """Yield names in the manner of the present ones, the lowest free numbers first."""
     first = _NUMBERED.match(min(names, key=_number)) if names else None
-    prefix, start = (first[1], int(first[2])) if first else ("n", 1)
+    prefix, start = (first[1], min(1, int(first[2]))) if first else ("n", 1)
     return (name for number in counting(start) if (name := f"{prefix}{number}") not in names)
 
 
