@@ -366,5 +366,6 @@ def restart(
     copy.applied = copy.handed = copy.commit = copy.verified = sn
     copy.heard_commit = max(copy.heard_commit, sn)
     copy.acked = 0
+    copy.asked_epoch = None
     copy.state = state
     ctx.cache.evict()

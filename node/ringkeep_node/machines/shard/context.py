@@ -51,7 +51,8 @@ class LocalCopy:
 
     ``applied`` <= ``handed`` <= min(``commit``, ``verified``, durable log). ``state`` is as of ``handed``. ``promised`` is
     the epoch below which nothing is accepted; ``aligned`` says that the log agrees with that epoch's primary up to
-    ``verified``. ``acked`` is the greatest sn this boot told a primary it holds. ``unfit``: never to be counted again.
+    ``verified``; until then ``asked_epoch`` is the epoch whose end it asks that primary for. ``acked`` is the greatest sn
+    this boot told a primary it holds. ``unfit``: never to be counted again.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class LocalCopy:
         "aligned",
         "applied",
         "asked_at",
+        "asked_epoch",
         "commit",
         "handed",
         "heard_commit",
@@ -82,6 +84,7 @@ class LocalCopy:
         self.aligned = False
         self.acked = 0
         self.asked_at = -1.0
+        self.asked_epoch: int | None = None
         self.installing = False
         self.unfit = False
 
@@ -176,7 +179,7 @@ class Context:
     def promise(self, copy: LocalCopy, epoch: int) -> None:
         """Accept nothing below ``epoch`` any more; what this step sends synced goes after the promise is durable."""
         copy.promised = epoch
-        copy.aligned = False
+        copy.aligned, copy.asked_epoch = False, None
         self.step.records.append(Record(Kind.SHARD_PROMISE, copy.shard, copy.added, epoch, 0))
 
     def cut(self, copy: LocalCopy, sn: int) -> None:

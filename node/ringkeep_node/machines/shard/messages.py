@@ -78,7 +78,7 @@ class EpochAsk(Struct, frozen=True, array_like=True, tag=6, gc=False):
 
 
 class EpochEnd(Struct, frozen=True, array_like=True, tag=7, gc=False):
-    """Answer to ``EpochAsk``: a fact that never changes within ``epoch``, so late answers are as good as new ones."""
+    """Answer to ``EpochAsk``: a fact that never changes within ``epoch``. It counts only for a copy that asked for it."""
 
     shard: int
     epoch: int

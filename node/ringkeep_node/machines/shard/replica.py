@@ -106,7 +106,7 @@ class Replica:
         log, last_sn = copy.log, copy.log.last_sn
         if not copy.aligned:
             if log.last_epoch != message.epoch and (log.last_epoch, last_sn) != (message.prev_epoch, message.prev_sn):
-                self._ask(copy, sender, message)
+                self._ask_now_and_then(copy, sender, message.epoch)
                 return
             # An entry of this very epoch has this primary's whole log before it; so has an equal end.
             copy.aligned, copy.verified = True, last_sn
@@ -163,10 +163,11 @@ class Replica:
         copy = self.follow(sender, boot, message)
         if copy is None or copy.aligned or copy.installing:
             return
+        if message.of_epoch != copy.asked_epoch:
+            return  # Meant for an earlier boot, whose log ended elsewhere: it would cut what was acknowledged since.
         outcome, number = reconcile(self._ctx, copy, message.found_epoch, message.end_sn)
         if outcome is Reconciled.ASK_AGAIN:
-            question = EpochAsk(copy.shard, copy.added, message.epoch, number, copy.log.last_sn)
-            self._ctx.send(sender, question)
+            self._ask(copy, sender, message.epoch, number)
         elif outcome is Reconciled.UNFIT:
             self.give_up(copy)
         else:
@@ -180,12 +181,16 @@ class Replica:
         shard = self._ctx.shard(copy.shard)
         self._proposals.want(Unfit(copy.shard, shard.revision, self._ctx.me, copy.added), self._ctx.me)
 
-    def _ask(self, copy: LocalCopy, sender: str, message: Append) -> None:
+    def _ask_now_and_then(self, copy: LocalCopy, sender: str, epoch: int) -> None:
         now = self._ctx.now
         if copy.asked_at + self._ctx.settings.check_every_s / 2 <= now:
             copy.asked_at = now
-            question = EpochAsk(copy.shard, copy.added, message.epoch, copy.log.last_epoch, copy.log.last_sn)
-            self._ctx.send(sender, question)
+            # The question that is open, not the first one again: answers may take longer than the next append.
+            self._ask(copy, sender, epoch, copy.log.last_epoch if copy.asked_epoch is None else copy.asked_epoch)
+
+    def _ask(self, copy: LocalCopy, sender: str, epoch: int, of_epoch: int) -> None:
+        copy.asked_epoch = of_epoch
+        self._ctx.send(sender, EpochAsk(copy.shard, copy.added, epoch, of_epoch, copy.log.last_sn))
 
     def _heard(self, copy: LocalCopy, commit: int) -> None:
         copy.heard_commit = max(copy.heard_commit, commit)

@@ -136,6 +136,34 @@ def test_a_log_with_another_end_asks_where_its_last_epoch_ends_and_not_too_often
     assert (once, bench.said("b", EpochAsk), bench.last_sn) == ([question], [question], 2)
 
 
+def test_an_answer_that_this_boot_did_not_ask_for_cuts_nothing() -> None:
+    bench = _follower(put_entry(1, 1), begin_entry(3, 2, "b"), put_entry(3, 3), epoch=3)
+    bench.hear("b", EpochEnd(0, 3, 1, 1, 1))
+    bench.hear("b", append_of([put_entry(3, 5)], prev=(3, 4)))
+
+    assert (bench.last_sn, bench.said("b", Ack)) == (3, [Ack(0, FIRST, 3, 3, resend=True)])
+
+
+def test_an_answer_for_an_empty_log_cuts_nothing_of_a_log_that_has_grown() -> None:
+    bench = _follower(begin_entry(3, 1, "b"), put_entry(3, 2), epoch=3)
+    bench.hear("b", EpochEnd(0, 3, 0, 0, 0))
+
+    assert bench.last_sn == 2
+
+
+def test_a_question_that_is_open_is_repeated_until_it_is_answered() -> None:
+    bench = _follower(put_entry(1, 1), put_entry(4, 2), epoch=9)
+    message = append_of([begin_entry(9, 5, "b")], prev=(7, 4))
+    bench.hear("b", message)
+    bench.hear("b", EpochEnd(0, 9, 4, 3, 3))
+    bench.wait(ASK_EVERY_S)
+    bench.hear("b", message)
+    asked = [question.of_epoch for question in bench.said("b", EpochAsk)]
+    bench.hear("b", EpochEnd(0, 9, 1, 1, 1))
+
+    assert (asked, bench.last_sn) == ([4, 1, 1], 1)
+
+
 def test_an_equal_end_needs_no_question() -> None:
     bench = _follower(put_entry(1, 1), epoch=3)
     bench.hear("b", append_of([begin_entry(3, 2, "b")], prev=(1, 1)))
