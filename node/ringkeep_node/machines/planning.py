@@ -41,7 +41,10 @@ class PlanningSettings:
     hand_overs_max: int = 4
     """Orders under way in the cluster; one for each pair of members, one for each new primary."""
     hand_over_rest_s: float = 0.1
-    """Between two orders for one pair, but not when a node is being relieved."""
+    """Between two orders for one pair, if nobody is being relieved."""
+    hand_over_settle_s: float = 0.05
+    """Since the last change of a shard, until its primary holds the map that made it and can obey an order."""
+    hand_over_retry_s: float = 0.25
     learners_max: int = 256
     """Learners added by one entry."""
     removals_max: int = 64
@@ -85,6 +88,7 @@ class Planner:
         self._goals: tuple[Goal, ...] = ()
         self._places: list[int] = []
         self._seen: tuple[Shard, ...] = ()
+        self._settles: dict[int, float] = {}
         self._works: dict[int, Work] = {}
         self._reason = ""
         self._began: float | None = None
@@ -103,7 +107,7 @@ class Planner:
         self.hot_spots.start_afresh()
         self._pairs = {}
         self._key, self._basis = None, ()
-        self._works = {}
+        self._works, self._settles = {}, {}
         self._began = None
 
     def watch(self, shard_map: ShardMap, out: Collection[str]) -> None:
@@ -207,16 +211,16 @@ class Planner:
     def _hand_over(self, shard_map: ShardMap, standing: Standing, busy: Collection[int], now: float) -> list[HandOver]:
         under_way = {key: it for key, it in self._pairs.items() if it.revisions and not self._free(it, shard_map, now)}
         by_pair: dict[tuple[str, str], list[_Wish]] = {}
-        for wish in self._wishes(shard_map, standing, busy, under_way):
+        for wish in self._wishes(shard_map, standing, self._unsettled(now).union(busy), under_way):
             by_pair.setdefault((wish.source, wish.to), []).append(wish)
         orders = []
         for key, wishes in by_pair.items():
             if key in under_way or not self._has_room(under_way, wishes[0]):
                 continue
             pair = self._pairs.setdefault(
-                key, PairPurpose(*key, retry_s=self._settings.retry_s, retry_max_s=self._settings.retry_max_s)
+                key, PairPurpose(*key, retry_s=self._settings.hand_over_retry_s, retry_max_s=self._settings.retry_max_s)
             )
-            if now < pair.rests_until and not wishes[0].relieves:
+            if now < pair.rests_until:
                 self._wake(pair.rests_until)
                 continue
             orders.append(self._order(pair, wishes, shard_map, now))
@@ -224,6 +228,13 @@ class Planner:
         if not by_pair and not under_way:
             self._pairs = {}
         return orders
+
+    def _unsettled(self, now: float) -> set[int]:
+        """Return the shards that changed just now: an order that is ahead of its primary's map would be lost."""
+        self._settles = {number: until for number, until in self._settles.items() if now < until}
+        if self._settles:
+            self._wake(min(self._settles.values()))
+        return set(self._settles)
 
     def _has_room(self, under_way: Mapping[tuple[str, str], PairPurpose], wish: _Wish) -> bool:
         """A new primary takes one order at a time; the present one gives two away, or all if it is leaving."""
@@ -237,7 +248,8 @@ class Planner:
     def _order(self, pair: PairPurpose, wishes: Sequence[_Wish], shard_map: ShardMap, now: float) -> HandOver:
         chosen = wishes[: self._settings.hand_over_shards_max]
         moves = tuple([Move(wish.shard, shard_map.shards[wish.shard].revision, wish.to) for wish in chosen])
-        pair.order(moves, now, self._settings.hand_over_rest_s)
+        settings = self._settings
+        pair.order(moves, now, settings.hand_over_settle_s if chosen[0].relieves else settings.hand_over_rest_s)
         self._wake(pair.due)
         return HandOver(pair.source, moves, chosen[0].reason)
 
@@ -282,17 +294,20 @@ class Planner:
             self._seen, self._works = (), {}
         elif self._seen is shard_map.shards:
             return
-        self._look(shard_map, standing)
+        self._look(shard_map, standing, now)
         self._seen = shard_map.shards
         self._keep_count(standing, now)
 
-    def _look(self, shard_map: ShardMap, standing: Standing) -> None:
+    def _look(self, shard_map: ShardMap, standing: Standing, now: float) -> None:
+        settled_at = now + self._settings.hand_over_settle_s
         seen, goals, places, works = self._seen, self._goals, self._places, self._works
         copies_wanted = shard_map.copies_wanted()
         for number, shard in enumerate(shard_map.shards):
             if seen and seen[number] is shard:
                 continue
             work = work_of(number, shard, goals[number], standing, copies_wanted=copies_wanted, place=places[number])
+            if seen:
+                self._settles[number] = settled_at
             if work is not None:
                 works[number] = work
             else:
@@ -342,7 +357,7 @@ class Planner:
                 self._aim_at(made, {member.name: storage for storage, member in shard_map.members.items()})
                 self._reason = HOT_SPOTS
                 self._seen = ()
-                self._look(shard_map, standing)
+                self._look(shard_map, standing, now)
                 self._seen = shard_map.shards
                 self._keep_count(standing, now)
             look_at = self.hot_spots.next_look(wanted, now) or now
