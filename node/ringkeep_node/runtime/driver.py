@@ -63,7 +63,8 @@ LAG_NOTICED_S: Final = 0.02
 EARLY_S: Final = 0.05
 """A timer may fire so early; one that would fire earlier is armed anew, because waking an idle process costs most."""
 BUSY_S: Final = 0.01
-"""Turns that follow each other faster share one timer, at most so late: looking for the earliest deadline costs more."""
+BUSY_TURNS: Final = 4
+"""After so many turns within ``BUSY_S`` the others share one timer, at most so late: finding a deadline costs more."""
 READERS: Final = 2
 LEADER_POLL_S: Final = 0.05
 
@@ -111,7 +112,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._now: Callable[[], float] = self._loop.time
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = self._turned_at = 0.0
+        self._timer_due = self._counted_from = 0.0
+        self._turns = 0
         self._tickets: deque[tuple[int, int]] = deque()
         self._requests: dict[int, asyncio.Future[Result]] = {}
         self._proposals: dict[int, asyncio.Future[ProposeOutcome]] = {}
@@ -311,10 +313,13 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._arm(now)
 
     def _arm(self, now: float) -> None:
-        if self._timer is not None and self._timer_due <= now + BUSY_S and not self._timer.cancelled():
+        if now >= self._counted_from + BUSY_S:
+            self._counted_from, self._turns = now, 0
+        self._turns += 1
+        is_busy = self._turns > BUSY_TURNS
+        if is_busy and self._timer is not None and self._timer_due <= now + BUSY_S and not self._timer.cancelled():
             return
-        was_busy, self._turned_at = now < self._turned_at + BUSY_S, now
-        due = now + BUSY_S if was_busy else self.node.next_deadline()
+        due = now + BUSY_S if is_busy else self.node.next_deadline()
         if self._timer is not None:
             if self._timer_due <= due < self._timer_due + EARLY_S and not self._timer.cancelled():
                 return  # It fires early and arms itself again: cheaper than one cancelled timer for each message.
