@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,7 @@ from rich.markup import escape
 
 from ringkeep.answers import ImportResult, ShardMap
 from ringkeep.async_client import AsyncClient
-from ringkeep.command.screen import Meter, span, steps, table
+from ringkeep.command.screen import Meter, moving, size, span, steps, table
 from ringkeep.demo import verify
 from ringkeep.demo.flights import DemoError, keys_by_aircraft, read_flights, source_file
 from ringkeep.demo.recovery import busiest_primary, first_after, recovery
@@ -23,8 +24,10 @@ from ringkeep.errors import RingkeepError
 from ringkeep.health import copies_wanted
 from ringkeep.launcher import ClusterRecord, NodeRecord
 from ringkeep.launcher.nodes import Say
+from ringkeep.membership import Told, choose
 
 NODES = 3
+NODES_MOST = 5
 SHOWN_MAX = 5
 
 
@@ -42,6 +45,9 @@ class Nodes(Protocol):
 
     async def up(self, nodes: int | None = None, *, say: Say) -> ClusterRecord:
         """Start the cluster."""
+
+    async def scale(self, nodes: int, *, say: Say, told: Told) -> ClusterRecord:
+        """Start or remove nodes."""
 
     async def restart(self, name: str, *, say: Say) -> NodeRecord:
         """Start a node again."""
@@ -93,7 +99,9 @@ class Story:
             writer = RecordingWriter(client)
             writer.start()
             try:
+                await self._scale(client, writer, NODES_MOST)
                 await self._kill_and_restart(client, writer)
+                await self._scale(client, writer, NODES)
                 await writer.stop()
             finally:
                 await writer.cancel()
@@ -132,11 +140,38 @@ class Story:
             rows.add_row(escape(user), str(len(expected[user])), str(route.shard), escape(primary), escape(in_sync))
         self._screen.print(rows)
 
+    async def _scale(self, client: AsyncClient, writer: RecordingWriter, nodes: int) -> None:
+        await self._all_write(writer)
+        before, thought = await client.map(), await client.what_if(members=await self._names(client, nodes))
+        self._heading(f"Scale from {len(before.members)} to {nodes} nodes while the writer writes")
+        self._say(
+            f"the plan: {thought.copies:,} copies, {size(thought.bytes)}, and {thought.primaries:,} primaries to move; "
+            f"no plan needs fewer than {thought.lower_bound:,} copies"
+        )
+        since, failed, started = len(writer.acknowledged), len(writer.failed), time.monotonic()
+        with moving("scale", unit="copies", screen=self._screen) as (say, told):
+            await self._cluster.scale(nodes, say=say, told=told)
+        spent_s, after = time.monotonic() - started, await client.map()
+        written = writer.acknowledged[since:]
+        slowest = max((write.took_s for write in written), default=0.0)
+        self._say(
+            f"{copies_added(before, after):,} copies moved; {len(after.members)} nodes take part after {span(spent_s)}, "
+            f"with {spread_of(after)}"
+        )
+        self._say(
+            f"meanwhile {len(written):,} writes were acknowledged, the slowest after {span(slowest)}, and "
+            f"{len(writer.failed) - failed} failed"
+        )
+
+    async def _names(self, client: AsyncClient, nodes: int) -> tuple[str, ...]:
+        return choose([member.name for member in (await client.map()).members], nodes).names
+
     async def _kill_and_restart(self, client: AsyncClient, writer: RecordingWriter) -> None:
         self._heading("Kill a node while a writer writes")
         await asyncio.sleep(self._timing.before_kill_s)
         await self._all_write(writer)
-        victim, epochs = busiest_primary(await client.map())
+        before = await client.map()
+        victim, epochs = busiest_primary(before)
         loop = asyncio.get_running_loop()
         self._say(
             f"{len(writer.acknowledged):,} writes acknowledged so far; {victim} is primary for {len(epochs)} shards"
@@ -151,8 +186,11 @@ class Story:
         started_at = loop.time()
         with steps("restart", self._screen) as say:
             await self._cluster.restart(victim, say=say)
-        shards = await self._counts_again(client, victim)
-        self._say(f"{victim} is in sync again for all {shards} shards {span(loop.time() - started_at)} after its start")
+        shards = await self._counts_again(client, victim, shards_in_sync(before, victim))
+        self._say(
+            f"{victim} is in sync again for all {shards} shards of which it has copies {span(loop.time() - started_at)} "
+            f"after its start"
+        )
         await asyncio.sleep(self._timing.after_s)
 
     async def _all_write(self, writer: RecordingWriter) -> None:
@@ -183,8 +221,8 @@ class Story:
                 f"all {seen.shards_seen} that the writer uses after {span(seen.last_s)}"
             )
 
-    async def _counts_again(self, client: AsyncClient, victim: str) -> int:
-        """Wait until every shard counts the node as in sync again; return how many shards there are."""
+    async def _counts_again(self, client: AsyncClient, victim: str, shards: int) -> int:
+        """Wait until so many shards count the node as in sync again, and return that; no copy is missing then."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timing.return_limit_s
         counted = 0
@@ -194,12 +232,13 @@ class Story:
                 # The restarted node may still hold the map from before its death, in which it was in sync.
                 if shard_map.version >= (client.routing_version or 0):
                     counted = shards_in_sync(shard_map, victim)
-                    meter.update(counted, len(shard_map.shards))
-                    if counted == len(shard_map.shards):
+                    meter.update(counted, shards)
+                    if counted == shards:
                         return counted
                 await asyncio.sleep(0.2)
         raise DemoError(
-            f"{victim} is in sync for only {counted} shards {self._timing.return_limit_s:.0f} s after its restart"
+            f"{victim} is in sync for only {counted} of {shards} shards {self._timing.return_limit_s:.0f} s after its "
+            f"restart"
         )
 
     async def _verify(
@@ -237,6 +276,27 @@ def shards_in_sync(shard_map: ShardMap, name: str) -> int:
         for shard in shard_map.shards
         if len(shard.in_sync) >= copies and any(copy.name == name for copy in shard.in_sync)
     )
+
+
+def copies_added(before: ShardMap, after: ShardMap) -> int:
+    """Return how many copies there are that were not there before."""
+    return len(_copies(after) - _copies(before))
+
+
+def spread_of(shard_map: ShardMap) -> str:
+    """Return in a few words how many copies and primaries a node has."""
+    copies = Counter(name for _, name in _copies(shard_map))
+    primaries = Counter(shard.primary.name for shard in shard_map.shards if shard.primary is not None)
+    return f"{_range(copies)} copies and {_range(primaries)} primaries each"
+
+
+def _copies(shard_map: ShardMap) -> set[tuple[int, str]]:
+    return {(shard.shard, copy.name) for shard in shard_map.shards for copy in shard.in_sync}
+
+
+def _range(counts: Counter[str]) -> str:
+    least, most = min(counts.values()), max(counts.values())
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def failure_of(error: BaseException) -> str:

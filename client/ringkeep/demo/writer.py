@@ -20,7 +20,10 @@ WRITE_TIMEOUT_S = 30.0
 
 
 class Acknowledged(msgspec.Struct, frozen=True):
-    """A write that the cluster has acknowledged. ``at`` is the loop's time of the acknowledgement."""
+    """A write that the cluster has acknowledged.
+
+    ``at`` is the loop's time of the acknowledgement, ``took_s`` how long it took with all its retries.
+    """
 
     user: str
     key: str
@@ -29,6 +32,7 @@ class Acknowledged(msgspec.Struct, frozen=True):
     shard: int
     epoch: int
     at: float
+    took_s: float = 0.0
 
 
 class RecordingWriter:
@@ -74,6 +78,7 @@ class RecordingWriter:
         while not self._stopping:
             number += 1
             key, value = f"{number:06}", msgspec.json.encode({"writer": user, "number": number})
+            sent = loop.time()
             try:
                 written = await self._client.put(
                     user, key, value, content_type="application/json", timeout_s=WRITE_TIMEOUT_S
@@ -81,7 +86,8 @@ class RecordingWriter:
             except RingkeepError as error:
                 self.failed.append(f"{user}/{key}: {error.code}: {error}")
             else:
+                now = loop.time()
                 self.acknowledged.append(
-                    Acknowledged(user, key, value, written.version, written.shard, written.epoch, loop.time())
+                    Acknowledged(user, key, value, written.version, written.shard, written.epoch, now, now - sent)
                 )
             await asyncio.sleep(self._pace_s)

@@ -75,16 +75,12 @@ class LocalCluster:
                 say(f"starting {', '.join(down)}")
             record = self._start(record, down)
             say("waiting for the nodes to answer")
-            # A node on its way out is started, as it may still hold data, and not waited for: it may have left.
-            expected = msgspec.structs.replace(
-                record, nodes=tuple(node for node in record.nodes if node.name not in record.removing)
-            )
-            members = await self._answering(expected)
+            members = await self._answering(_staying(record))
             if not record.cluster_id:
                 say("making the cluster")
                 record = await self._bootstrapped(record, members)
             say("waiting until a first write is possible")
-            await self._serving(expected)
+            await self._serving(_staying(record))
             return record
 
     async def scale(self, nodes: int, *, say: Say = quiet, told: Told = unheard) -> ClusterRecord:
@@ -116,7 +112,7 @@ class LocalCluster:
             say(f"starting {name}")
             record = self._start(self.directory.existing(), [name])
             say(f"waiting until {name} is ready")
-            await self._nodes.ready(record.node(name), limit_s=READY_S)
+            await self._nodes.ready(record.node(name), record.cluster_id, limit_s=READY_S)
             return record.node(name)
 
     def kill(self, name: str) -> NodeRecord:
@@ -204,10 +200,17 @@ class LocalCluster:
         return record
 
     async def _serving(self, record: ClusterRecord) -> None:
-        await asyncio.gather(*(self._nodes.ready(node, limit_s=READY_S) for node in record.nodes))
+        await asyncio.gather(*(self._nodes.ready(node, record.cluster_id, limit_s=READY_S) for node in record.nodes))
         async with client_of(*record.nodes) as client:
             shard_map = await client.map(timeout_s=READY_S)
             await asyncio.gather(*(_read_nothing(client, user) for user in one_user_of_each_primary(shard_map)))
+
+
+def _staying(record: ClusterRecord) -> ClusterRecord:
+    """Return the record without nodes on their way out: they are started, for they may hold data, but may have left."""
+    return msgspec.structs.replace(
+        record, nodes=tuple(node for node in record.nodes if node.name not in record.removing)
+    )
 
 
 def _check_settings(record: ClusterRecord) -> None:

@@ -87,12 +87,13 @@ class Nodes:
             f"{node.name} did not {what} within {limit_s:.0f} s ({last}): see {self._directory.log(node.name)}"
         )
 
-    async def ready(self, node: NodeRecord, *, limit_s: float) -> None:
-        """Wait until a node says that it is ready."""
+    async def ready(self, node: NodeRecord, cluster_id: str, *, limit_s: float) -> None:
+        """Wait until a node of this cluster says that it is ready: another program may have got its port first."""
 
         async def ask(client: AsyncClient) -> bool | None:
             await client.read("/readyz", timeout_s=1.0)
-            return True
+            told = msgspec.json.decode(await client.read("/v1/cluster", timeout_s=1.0))
+            return True if (told.get("node"), told.get("cluster_id")) == (node.name, cluster_id) else None
 
         await self.until(node, ask, limit_s=limit_s, what="become ready")
 

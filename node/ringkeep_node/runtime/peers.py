@@ -238,7 +238,10 @@ class PeerLinks:
         socket = web.WebSocketResponse(compress=False, max_msg_size=FRAME_BYTES_MAX, autoping=True)
         if request.path != "/peer" or not socket.can_prepare(request):
             return web.Response(status=404, text="this is the peer port of a Ringkeep node; REST is on its API port\n")
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:
+            return web.Response(status=400)  # It hung up before it was greeted: nobody reads this.
         self._incoming.add(socket)
         try:
             await self._serve(socket)

@@ -99,18 +99,25 @@ class FakeCluster:
         self.applied = 0
         self.bad_import_lines: dict[bytes, tuple[str, int]] = {}
         """Part of an import line -> (code, how many times it fails)."""
+        self.plan: dict[str, Any] = {}
+        """What is answered to whoever asks for a plan, also for one that is only thought of."""
+        self.orders: list[tuple[str, str, Any]] = []
+        """Method, path and decoded body of every order to the cluster that was not only a question."""
+        self.refusals: deque[Problem] = deque()
+        """What the next orders are answered with instead of being carried out."""
+        self.wanted: dict[str, Any] = {
+            "revision": 1,
+            "members": {name: {"weight": 1.0, "zone": "", "draining": False} for name in self.nodes},
+            "settings": {"replication_factor": nodes},
+        }
         self.retry_after_s = 0
         """What answers to faults ask for. More than the deadline of a call makes such an answer the call's last."""
         self._sn = 0
         self._released = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        for name, node in self.nodes.items():
-            # Bound and never listening: while the node is stopped, nobody else gets its port.
-            node.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            node.reserved.bind(("127.0.0.1", 0))
-            node.port = node.reserved.getsockname()[1]
-            await self.start(name)
+        for name in self.nodes:
+            await self._begin(name)
         return self
 
     async def __aexit__(
@@ -125,6 +132,27 @@ class FakeCluster:
     def urls(self) -> list[str]:
         """The addresses of all nodes, also of stopped ones."""
         return [node.url for node in self.nodes.values()]
+
+    async def resize(self, nodes: int) -> None:
+        """Have so many nodes, each with every copy; the primaries are dealt out anew."""
+        for number in range(len(self.nodes) + 1, nodes + 1):
+            self.nodes[f"n{number}"] = FakeNode(f"n{number}")
+            await self._begin(f"n{number}")
+        names = list(self.nodes)
+        self.primaries = [names[shard % nodes] for shard in range(self.shards)]
+        self.epochs = [epoch + 1 for epoch in self.epochs]
+        self.version += 1
+        for name in names[nodes:]:
+            await self.stop(name)
+            self.nodes.pop(name).reserved.close()
+
+    async def _begin(self, name: str) -> None:
+        node = self.nodes[name]
+        # Bound and never listening: while the node is stopped, nobody else gets its port.
+        node.reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        node.reserved.bind(("127.0.0.1", 0))
+        node.port = node.reserved.getsockname()[1]
+        await self.start(name)
 
     async def start(self, name: str) -> None:
         """Start a node, at the port that is its own as long as the cluster lives."""
@@ -231,7 +259,7 @@ class FakeCluster:
         if path == "/v1/import":
             return self._import(body)
         if path.startswith("/v1/cluster"):
-            return self._cluster(request.method, path)
+            return self._cluster(request.method, path, body)
         if len(segments) >= 5 and segments[1:3] == ["v1", "users"]:
             return self._user(request, unquote(segments[3]), segments[4], "/".join(segments[5:]), body)
         if path == "/readyz":
@@ -348,20 +376,49 @@ class FakeCluster:
 
     # -- the cluster -------------------------------------------------------------------------------------------
 
-    def _cluster(self, method: str, path: str) -> web.Response:
+    def _cluster(self, method: str, path: str, body: bytes) -> web.Response:
         what = path.removeprefix("/v1/cluster").strip("/")
         if method != "GET":
-            raise Problem(409, "conflict", "this node already belongs to a cluster")
+            return web.json_response(self._order(method, what, msgspec.json.decode(body) if body else None))
         answers: dict[str, Callable[[], dict[str, Any]]] = {
             "": lambda: {"cluster_id": "c0ffee0000000001", "version": self.version},
             "map": self.map,
             "members": self._members,
             "leader": lambda: {"name": "n1", "url": self.nodes["n1"].url, "term": 3},
-            "wanted": lambda: {"revision": 1, "members": list(self.nodes)},
+            "wanted": lambda: self.wanted,
+            "plan": lambda: {"wanted_revision": self.wanted["revision"], "version": self.version} | self.plan,
+            "events": lambda: {"events": [{"number": 1, "at": 12.5, "kind": "boot", "text": "n1 started"}]},
         }
         if what not in answers:
             raise Problem(404, "not_found", f"there is nothing at {path}")
         return web.json_response(answers[what]())
+
+    def _order(self, method: str, what: str, body: Any) -> dict[str, Any]:
+        if what == "bootstrap":
+            raise Problem(409, "conflict", "this node already belongs to a cluster")
+        self.orders.append((method, what, body))
+        if self.refusals:
+            raise self.refusals.popleft()
+        members = self.wanted["members"]
+        if what == "plan":
+            return {"wanted_revision": self.wanted["revision"] + 1, "version": self.version} | self.plan
+        if what == "transfer-leader":
+            return {"name": body["to"] or "n2", "url": self.nodes[body["to"] or "n2"].url, "term": 4}
+        if what == "wanted":
+            if body["revision"] != self.wanted["revision"]:
+                raise Problem(409, "conflict", f"the wanted state is at revision {self.wanted['revision']}")
+            return self._want(body["members"])
+        _, name, order = what.split("/")
+        if name not in members:
+            raise Problem(404, "not_found", f"there is no member {name!r}; the members are {', '.join(members)}")
+        if order == "leave":
+            self._want({other: one for other, one in members.items() if other != name})
+            return {"left": name, "storage_id": f"storage-{name}"}
+        return self._want({**members, name: {**members[name], "draining": method == "POST"}})
+
+    def _want(self, members: dict[str, Any]) -> dict[str, Any]:
+        self.wanted = {**self.wanted, "revision": self.wanted["revision"] + 1, "members": members}
+        return self.wanted
 
     def map(self) -> dict[str, Any]:
         """Return the shard map as the REST interface shows it."""

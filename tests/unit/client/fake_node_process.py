@@ -41,6 +41,8 @@ class Handler(BaseHTTPRequestHandler):
             self._problem(503, "no_primary", "this node belongs to no cluster yet")
         elif self.path == "/v1/cluster/map":
             self._answer(200, shared)
+        elif self.path == "/v1/cluster":
+            self._answer(200, {"node": NAME, "cluster_id": os.environ.get("FAKE_NODE_CLUSTER", shared["cluster_id"])})
         elif self.path == "/readyz":
             self._answer(200, {"ready": True})
         else:

@@ -18,6 +18,7 @@ from ringkeep.demo.story import Outcome, Story, Timing
 from ringkeep.demo.writer import Acknowledged
 from ringkeep.launcher import ClusterRecord, NodeRecord
 from ringkeep.launcher.nodes import Say
+from ringkeep.membership import Progress, Told
 from ringkeep_testing.fake_cluster import FakeCluster
 
 COLUMNS = (
@@ -48,6 +49,12 @@ class FakeNodes:
 
     async def up(self, nodes: int | None = None, *, say: Say) -> ClusterRecord:
         say("starting")
+        return ClusterRecord(nodes=tuple(self._record(name) for name in self._cluster.nodes))
+
+    async def scale(self, nodes: int, *, say: Say, told: Told) -> ClusterRecord:
+        say("moving copies")
+        told(Progress(3, 12, 4096))
+        await self._cluster.resize(nodes)
         return ClusterRecord(nodes=tuple(self._record(name) for name in self._cluster.nodes))
 
     async def restart(self, name: str, *, say: Say) -> NodeRecord:
@@ -98,6 +105,12 @@ def test_the_story_finds_that_nothing_was_lost(tmp_path: Path) -> None:
         "kill -9 4711",
         "its shards take writes again",
         "n1 is in sync again for all 16 shards",
+        "Scale from 3 to 5 nodes",
+        "32 copies moved; 5 nodes take part",
+        "with 16 copies and 3 to 4 primaries each",
+        "Scale from 5 to 3 nodes",
+        "0 copies moved; 3 nodes take part",
+        "and 0 failed",
     ):
         assert part in output
 
