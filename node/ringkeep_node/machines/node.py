@@ -675,6 +675,7 @@ class Node:
         self._housekeeping_late = self._housekeeping_due + (HOUSEKEEPING_LATE_S if self.registered else 0.0)
         self.relays.expire(now=now)
         self.oversight.stale = self.oversight.stale or self.control.leads
+        self.oversight.tell_load(self.shards, now=now)
         if self.held.map is not None and not self.registered and self._boot_number is None:
             self._boot_number = self.control.propose_tracked(self._boot(), deadline=now + BOOT_TIMEOUT_S, now=now)
         if not self.control.has_raft:

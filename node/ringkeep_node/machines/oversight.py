@@ -11,12 +11,24 @@ Source: replication.md, "Members, failure, recovery" and "The leader alone plans
 
 from __future__ import annotations
 
+import math
+
 from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
 from ringkeep_node.machines.control import Control
 from ringkeep_node.machines.electorate import Ballot, Reconfigure
 from ringkeep_node.machines.leader import Leader, StepDown, TransferLeadership
 from ringkeep_node.machines.planning import HandOver
 from ringkeep_node.machines.room import ROOM_KEY, Room, encode_room, has_moved
+from ringkeep_node.machines.shard.replication import Replication
+from ringkeep_node.machines.shard_loads import (
+    LOAD_KEY,
+    MEASURE_S,
+    LoadMeter,
+    NodeLoad,
+    decode_load,
+    encode_load,
+    loads_of,
+)
 from ringkeep_node.machines.swim.machine import Swim, SwimStep
 from ringkeep_node.machines.swim.members import Address, MemberChanged, MemberState, MemberView, RegisteredMember
 from ringkeep_node.machines.verdicts import MemberFacts, decode_reports, encode_reports
@@ -79,6 +91,9 @@ class Oversight:
         self._leads = False
         self._room: Room | None = None
         self._voters_told: tuple[str, ...] = ()
+        self._meter = LoadMeter()
+        self._loads_from: tuple[object, ...] = ()
+        self._loads_due = -math.inf
 
     # --- what others say -----------------------------------------------------------------------------------------
 
@@ -149,6 +164,24 @@ class Oversight:
             self._room = room
             self._swim.set_state(ROOM_KEY, encode_room(room), now=now)
 
+    def tell_load(self, shards: Replication, *, now: float) -> None:
+        """Say what the shards led here are asked for, if that is news and anybody wants to know."""
+        held = self._control.held.map
+        if held is None or not held.wanted.settings.hot_spot_swaps:
+            self._meter.stop()
+            self._swim.set_state(LOAD_KEY, b"", now=now)
+        elif now >= self._meter.due:
+            load = self._meter.measured(shards.take_demand(), now=now)
+            if load is not None:
+                self._swim.set_state(LOAD_KEY, encode_load(load), now=now)
+
+    def told_loads(self) -> dict[str, NodeLoad]:
+        """Return what each registered member says of its load; who says nothing is missing."""
+        held = self._control.held.map
+        values = {} if held is None else {it: self._swim.values(it).get(LOAD_KEY, b"") for it in held.members}
+        told = {storage: decode_load(value) for storage, value in values.items()}
+        return {storage: load for storage, load in told.items() if load is not None}
+
     # --- the leader ----------------------------------------------------------------------------------------------
 
     def lead(self, *, now: float) -> None:
@@ -181,6 +214,8 @@ class Oversight:
             # For everybody who does not vote: who asks whether a node can go must know whom Raft needs.
             self._voters_told = voters
             self._swim.set_state(VOTERS_KEY, ",".join(voters).encode(), now=now)
+        if self._leads:
+            self._learn_loads(held, now)
         self._leader.facts(
             shard_map=held,
             leads=self._leads,
@@ -189,6 +224,14 @@ class Oversight:
             ballot=self._ballot() if self._leads else None,
             now=now,
         )
+
+    def _learn_loads(self, held: ShardMap, now: float) -> None:
+        """Work out what shards cost, but not with every change of the map: nobody swaps while it changes."""
+        values = [self._swim.values(storage).get(LOAD_KEY, b"") for storage in held.members]
+        known = (held.shards, values) if any(values) else ()
+        if now >= self._loads_due and known != self._loads_from:
+            self._loads_from, self._loads_due = known, now + MEASURE_S
+            self._leader.learn_loads(loads_of(held, self.told_loads()) if known else {}, now=now)
 
     def _ballot(self) -> Ballot:
         raft = self._control.raft

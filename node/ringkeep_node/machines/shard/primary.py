@@ -102,10 +102,13 @@ class Lead:
     """See the module. ``confirmers`` are the storages that a confirmation round must hear.
 
     ``admits``: writes are judged and appended; otherwise they wait in ``queue``, as (token, request, bytes).
+    ``asked_reads`` and ``asked_writes`` count strict reads and documents to write, answered or not, until somebody looks.
     """
 
     __slots__ = (
         "admits",
+        "asked_reads",
+        "asked_writes",
         "awaited",
         "begin_sn",
         "confirmers",
@@ -134,6 +137,7 @@ class Lead:
         self.shard = shard
         self.epoch = shard.epoch
         self.begin_sn = 0
+        self.asked_reads = self.asked_writes = 0
         self.admits = False
         self.peers: dict[str, Peer] = {}
         self.awaited: list[Peer] = []
@@ -153,6 +157,7 @@ class Lead:
 
     def write(self, token: int, request: WriteRequest) -> None:
         """Admit a write, or keep it until the epoch has begun, or until a hand-over is settled."""
+        self.asked_writes += len(request.writes)
         self.ctx.open[token] = QUEUED
         heappush(self.desk.deadlines, (request.deadline, token))
         if self.admits:
@@ -162,6 +167,7 @@ class Lead:
 
     def read(self, token: int, request: ReadRequest) -> None:
         """Answer a linearizable read after a confirmation that starts from now on."""
+        self.asked_reads += 1
         self.ctx.open[token] = QUEUED
         heappush(self.desk.deadlines, (request.deadline, token))
         if not self.begin_sn:

@@ -94,6 +94,14 @@ class Replication:
         """What this node did for clients since it started."""
         return self._ctx.tally
 
+    def take_demand(self) -> dict[int, tuple[int, int]]:
+        """Return (strict reads, documents to write) that each shard led here was asked for since the last call."""
+        demand = {}
+        for number, lead in self._leads.items():
+            demand[number] = (lead.asked_reads, lead.asked_writes)
+            lead.asked_reads = lead.asked_writes = 0
+        return demand
+
     # --- the map ------------------------------------------------------------------------------------------------
 
     def map_held(self, shard_map: ShardMap, *, through: int, now: float) -> None:
