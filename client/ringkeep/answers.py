@@ -233,6 +233,11 @@ class Plan(msgspec.Struct, frozen=True):
         return not any(step.changes for step in self.steps)
 
     @property
+    def only_primaries_left(self) -> bool:
+        """Whether every copy is where it should be, and some primaries are not."""
+        return not self.is_done and all(change.kind == "primary" for step in self.steps for change in step.changes)
+
+    @property
     def copies_left(self) -> int:
         """Copies that are not in sync yet: those to be begun, and those on their way."""
         awaited = sum(1 for step in self.steps for change in step.changes if change.kind == "in_sync")

@@ -26,6 +26,9 @@ from ringkeep.retries import Ending, ending_of
 
 POLL_S = 0.25
 CHANGE_LIMIT_S = 30.0
+REST_S = 3.0
+"""Where only primaries are left to move and nothing has moved for so long, they wait for something that takes its time:
+a node that died lately leads nothing for a while. The copies are where they should be, so nobody needs to wait."""
 STUCK_S = 120.0
 """A plan in which nothing changes for so long is given up by whoever waits for it; the cluster goes on with it."""
 
@@ -179,11 +182,13 @@ async def until_moved(
         empty: wait also until these hold nothing.
         told: called with the progress each time the plan was looked at.
         check: called as often; may raise to end the wait.
+    Returns also when only primaries are left to move and none has moved for a while: they follow when they may.
+
     Raises:
         Stuck: nothing has changed for ``stuck_s``.
     """
     loop = asyncio.get_running_loop()
-    total, last, deadline = 0, None, loop.time() + stuck_s
+    total, last, since = 0, None, loop.time()
     while True:
         plan = await client.plan()
         missing = sorted(set(present) - await _alive(client)) if present else []
@@ -192,12 +197,13 @@ async def until_moved(
         if is_current:
             total = max(total, left)
             told(Progress(total - left, total, plan.bytes, _waits(plan)))
-            if plan.is_done and not plan.held_by(*empty):
-                return plan
         now = (plan.version, plan.copies_left, missing)
         if now != last:
-            last, deadline = now, loop.time() + stuck_s
-        elif loop.time() >= deadline:
+            last, since = now, loop.time()
+        rests = plan.only_primaries_left and loop.time() >= since + REST_S
+        if is_current and (plan.is_done or rests) and not plan.held_by(*empty):
+            return plan
+        if loop.time() >= since + stuck_s:
             raise Stuck(_stuck(plan, missing, empty, stuck_s))
         check()
         await asyncio.sleep(POLL_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -18,11 +18,11 @@ class Recovery(msgspec.Struct, frozen=True):
     last_s: float
 
 
-def busiest_primary(shard_map: ShardMap) -> tuple[str, dict[int, int]]:
-    """Return the node that is primary for most shards, and the epoch of each of them."""
+def busiest_primary(shard_map: ShardMap, *, other_than: Collection[str] = ()) -> tuple[str, dict[int, int]]:
+    """Return the node that is primary for most shards (``other_than`` some), and the epoch of each of them."""
     epochs: dict[str, dict[int, int]] = {}
     for shard in shard_map.shards:
-        if shard.primary is not None:
+        if shard.primary is not None and shard.primary.name not in other_than:
             epochs.setdefault(shard.primary.name, {})[shard.shard] = shard.epoch
     name = max(sorted(epochs), key=lambda node: len(epochs[node]))
     return name, epochs[name]

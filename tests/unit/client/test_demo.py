@@ -104,7 +104,7 @@ def test_the_story_finds_that_nothing_was_lost(tmp_path: Path) -> None:
         "AIRCRAFT",
         "kill -9 4711",
         "its shards take writes again",
-        "n1 is in sync again for all 16 shards",
+        "n4 is in sync again for all 16 shards",
         "Scale from 3 to 5 nodes",
         "32 copies moved; 5 nodes take part",
         "with 16 copies and 3 to 4 primaries each",
