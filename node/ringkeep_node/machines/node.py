@@ -18,13 +18,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 from ringkeep_core.mapchanges import Boot, MapChange, ShardChanges
 from ringkeep_core.maprules import Applied
 from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
 from ringkeep_node.machines.control import Control, recovered_raft
-from ringkeep_node.machines.gateway import Answered, Attempt, Gateway, GatewaySettings
+from ringkeep_node.machines.gateway import Answered, Gateway, GatewaySettings
 from ringkeep_node.machines.held_map import HeldMap, recovered_map
 from ringkeep_node.machines.leader import Leader, LeaderSettings
 from ringkeep_node.machines.messages import (
@@ -44,14 +43,12 @@ from ringkeep_node.machines.raft.messages import RaftMessage
 from ringkeep_node.machines.raft.settings import RaftSettings
 from ringkeep_node.machines.records import Record
 from ringkeep_node.machines.recovery import RecoveredLog
-from ringkeep_node.machines.relay import Relays, may_relay
+from ringkeep_node.machines.relay import Relays
+from ringkeep_node.machines.serving import Serving
 from ringkeep_node.machines.shard.effects import (
     DataRead,
     LogEntry,
-    Moved,
-    NotApplied,
     ReadRequest,
-    Result,
     ShardStep,
     StoredCopyLike,
     StoreOrder,
@@ -196,15 +193,18 @@ class Node:
         self.gateway = Gateway(
             me=identity.storage, boot=identity.boot, settings=settings.gateway, first_attempt=first_number
         )
-        self.relays = Relays(first_number=first_number)
+        self.serving = Serving(
+            me=identity.storage,
+            gateway=self.gateway,
+            shards=self.shards,
+            relays=Relays(first_number=first_number),
+            held_map=lambda: self.held.map,
+            send=self._send,
+        )
         self.fatal = ""
-        self.is_full = False
-        """Set by the driver while log or store hold as much as they may: no new change is admitted here."""
         self._step = NodeStep(1)
         self._unsynced_shards: deque[tuple[int, ShardStep]] = deque()
-        self._served: dict[int, tuple[str, int]] = {}
-        self._local_reads: dict[int, tuple[int, ReadRequest, int]] = {}
-        self._tokens = self._through_wanted = 0
+        self._through_wanted = 0
         self._boot_number: int | None = None
         self._housekeeping_due = self._housekeeping_late = now
         self._through_told = -1
@@ -254,6 +254,11 @@ class Node:
     def is_alone(self) -> bool:
         """Whether no other member is known to be alive and to stay: there is nobody to hand anything to."""
         return not self.oversight.others_stay()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether log or store hold as much as they may, as the driver says: no new change is admitted here."""
+        return self.serving.is_full
 
     # --- inputs --------------------------------------------------------------------------------------------------
 
@@ -321,17 +326,15 @@ class Node:
         if channel is Channel.DATA:
             self.shards.peer_down(storage, now=now)
             self.gateway.peer_down(storage, now=now)
-            for lost in self.relays.lost(storage):
-                self._answer_forward(lost.origin, lost.token, self._moved(lost.shard))
+            self.serving.link_lost(storage)
+
+    def full(self, is_full: bool) -> None:
+        """Say whether log or store hold as much as they may."""
+        self.serving.is_full = is_full
 
     def submit(self, token: int, shard: int, request: WriteRequest | ReadRequest, *, size: int, now: float) -> None:
         """Take a client's request; ``answers`` will name ``token`` exactly once, at the latest at its deadline."""
-        if type(request) is ReadRequest and request.local and self._has_copy(shard):
-            own = self._serve("", -token)
-            self._local_reads[own] = (shard, request, size)
-            self.shards.read(own, shard, request, now=now)
-            return
-        self.gateway.submit(token, shard, request, deadline=request.deadline, size=size, now=now)
+        self.serving.submit(token, shard, request, size=size, now=now)
 
     def propose(self, change: MapChange, *, deadline: float, now: float) -> int:
         """Take an administrative change; ``outcomes`` will name the returned number."""
@@ -387,6 +390,8 @@ class Node:
         while self._turn(now):
             pass
         step, self._step = self._step, NodeStep(self._step.number + 1)
+        if self.serving.answers:
+            step.answers, self.serving.answers = self.serving.answers, []
         oversight = self.oversight
         if oversight.datagrams:
             step.datagrams, oversight.datagrams = oversight.datagrams, []
@@ -402,9 +407,9 @@ class Node:
             self._order_hand_overs(now)
         self.control.collect(self._step.number, now=now)
         more = self._from_control(now)
-        self._from_gateway(now)  # Before the shards, which then take requests in and give answers in the same turn.
+        self.serving.carry(now=now)  # Before the shards, which then take requests in and give answers in the same turn.
         more = self._from_shards(now) or more
-        return self._from_gateway(now) or more
+        return self.serving.carry(now=now) or more
 
     def _from_control(self, now: float) -> bool:
         control, step = self.control, self._step
@@ -424,11 +429,11 @@ class Node:
         changes, control.changes = control.changes, []
         if changes:
             self._note_changes(changes)
-        if control.role_changed:
-            control.role_changed = False
+        role_changed, control.role_changed = control.role_changed, False
+        if role_changed:
             self.oversight.tell_leadership(now=now)
         moved = self._map_moved(now)
-        return bool(sends or indexes or changes or moved)
+        return bool(sends or indexes or changes or moved or role_changed)
 
     def _from_shards(self, now: float) -> bool:
         done = self.shards.take_step()
@@ -449,7 +454,7 @@ class Node:
         step.apply += done.apply
         step.reads += done.reads
         for token, result in done.answers:
-            self._served_by_us(token, result, now)
+            self.serving.answered(token, result, now=now)
         if done.proposals:
             self.control.propose(ShardChanges(tuple(done.proposals), "replication"), now=now)
         for moves, reason in done.hand_overs:
@@ -458,78 +463,16 @@ class Node:
             self.control.ask_index(token, deadline=now + 1.0, now=now)
         return bool(done.proposals or done.hand_overs or done.read_index)
 
-    def _from_gateway(self, now: float) -> bool:
-        more = False
-        for order in self.gateway.take_orders():
-            if isinstance(order, Answered):
-                self._step.answers.append(order)
-            elif order.storage == self.identity.storage:
-                self._serve_here("", order.token, order.shard, order.request, now)
-                more = True
-            else:
-                self._forward(order, now)
-        return more
-
-    # --- requests ------------------------------------------------------------------------------------------------
-
-    def _forward(self, order: Attempt, now: float) -> None:
-        remaining_s = order.deadline - now
-        message: NodeMessage
-        if type(order.request) is WriteRequest:
-            message = ForwardWrite(order.token, order.shard, order.request, remaining_s, 1)
-        else:
-            assert isinstance(order.request, ReadRequest)
-            message = ForwardRead(order.token, order.shard, order.request, remaining_s, 1)
-        self._send(order.storage, message, Channel.DATA)
-
-    def _serve(self, origin: str, token: int) -> int:
-        self._tokens += 1
-        self._served[self._tokens] = (origin, token)
-        return self._tokens
-
-    def _serve_here(self, origin: str, token: int, shard: int, request: WriteRequest | ReadRequest, now: float) -> None:
-        own = self._serve(origin, token)
-        if type(request) is WriteRequest:
-            if self.is_full:
-                self._served_by_us(own, NotApplied("overloaded", "the primary's disk has fallen behind"), now)
-                return
-            self.shards.write(own, shard, request, now=now)
-        else:
-            assert isinstance(request, ReadRequest)
-            self.shards.read(own, shard, request, now=now)
-
-    def _served_by_us(self, own: int, result: Result, now: float) -> None:
-        origin, token = self._served.pop(own)
-        if origin:
-            self._answer_forward(origin, token, result)
-        elif token < 0:
-            shard, request, size = self._local_reads.pop(own)
-            if type(result) is Moved:
-                # Our copy cannot be read after all: somebody else's may.
-                self.gateway.submit(-token, shard, request, deadline=request.deadline, size=size, now=now)
-            else:
-                self._step.answers.append(Answered(-token, result))
-        else:
-            self.gateway.answered(token, result, now=now)
-
-    def _has_copy(self, shard: int) -> bool:
-        held = self.held.map
-        return held is not None and held.shards[shard].is_complete(self.identity.storage)
-
     # --- messages ------------------------------------------------------------------------------------------------
 
     def _node_message(self, sender: str, message: NodeMessage, now: float) -> None:
         kind = type(message)
         if kind is ForwardWrite or kind is ForwardRead:
             assert isinstance(message, ForwardWrite | ForwardRead)
-            self._forwarded(sender, message, now)
+            self.serving.forwarded(sender, message, now=now)
         elif kind is ForwardAnswer:
             assert isinstance(message, ForwardAnswer)
-            relayed = self.relays.take(message.token, sender) if message.token < 0 else None
-            if relayed is not None:
-                self._answer_forward(relayed.origin, relayed.token, message.result)
-            else:
-                self.gateway.answered(message.token, message.result, now=now, by=sender)
+            self.serving.forward_answered(sender, message, now=now)
         elif kind is HandOverShards:
             assert isinstance(message, HandOverShards)
             self.shards.hand_over(message.moves, message.reason, now=now)
@@ -544,40 +487,6 @@ class Node:
                 self.shards.hand_over(order.moves, order.reason, now=now)
             else:
                 self._send(order.source, HandOverShards(order.moves, order.reason))
-
-    def _forwarded(self, sender: str, message: ForwardWrite | ForwardRead, now: float) -> None:
-        """Serve a request that another node took, or bring it on to the primary if that is still allowed."""
-        held = self.held.map
-        if held is None or not 0 <= message.shard < len(held.shards):
-            return
-        request, shard = message.request, held.shards[message.shard]
-        primary = shard.primary.storage
-        is_local = isinstance(request, ReadRequest) and request.local and self._has_copy(message.shard)
-        if primary == self.identity.storage or is_local:
-            request = replace(request, deadline=now + message.remaining_s)
-            self._serve_here(sender, message.token, message.shard, request, now)
-        elif may_relay(message, sender, shard):
-            self._relay(sender, message, primary, now)
-        else:
-            self._answer_forward(sender, message.token, self._moved(message.shard))
-
-    def _relay(self, sender: str, message: ForwardWrite | ForwardRead, primary: str, now: float) -> None:
-        number = self.relays.add(sender, message, primary, now=now) if self.gateway.reaches(primary) else None
-        if number is None:
-            refused = NotApplied("no_primary", "no node that was asked could reach the primary")
-            self._answer_forward(sender, message.token, refused)
-        else:
-            self.gateway.forwards += 1
-            self._send(primary, replace(message, token=number, hops=message.hops + 1), Channel.DATA)
-
-    def _moved(self, shard: int) -> Moved:
-        held = self.held.map
-        assert held is not None
-        named = held.shards[shard]
-        return Moved(named.primary.storage, named.epoch, held.version)
-
-    def _answer_forward(self, origin: str, token: int, result: Result) -> None:
-        self._send(origin, ForwardAnswer(token, result), Channel.DATA)
 
     def _compare_maps(self, sender: str, message: Ping | Pong, now: float) -> None:
         held = self.held.map
@@ -673,7 +582,7 @@ class Node:
         self._housekeeping_due = now + HOUSEKEEPING_S
         # A registered node has no hurry: it rides along with the next heartbeat or probe instead of waking the process.
         self._housekeeping_late = self._housekeeping_due + (HOUSEKEEPING_LATE_S if self.registered else 0.0)
-        self.relays.expire(now=now)
+        self.serving.relays.expire(now=now)
         self.oversight.stale = self.oversight.stale or self.control.leads
         self.oversight.tell_load(self.shards, now=now)
         if self.held.map is not None and not self.registered and self._boot_number is None:

@@ -306,7 +306,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             return
         now = self._now()
         self._carry_out(self.node.take_step(now=now))
-        self.node.is_full = self.log.is_full or self.store.is_full
+        self.node.full(self.log.is_full or self.store.is_full)
         self.health.turned_at = now
         if self._turned is not None and not self._turned.done():
             self._turned.set_result(None)

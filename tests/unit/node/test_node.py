@@ -365,11 +365,11 @@ def test_a_node_whose_disk_has_fallen_behind_admits_no_change_and_takes_no_entri
     append = Bundle(shard=[Append(led_by_other, epoch, 0, 0, 0, ((epoch, encode(Begin(OTHER, boot_of(2), 0))),))])
     forward = Bundle(node=[ForwardWrite(7, shard_led_by(host, ME), put(), 5.0, 1)])
 
-    host.node.is_full = True
+    host.node.full(True)
     host.node.receive(OTHER, boot_of(2), append, now=host.now)
     host.node.receive(OTHER, boot_of(2), forward, now=host.now)
     full = host.step()
-    host.node.is_full = False
+    host.node.full(False)
     host.node.receive(OTHER, boot_of(2), append, now=host.now)
     again = host.step()
 

@@ -104,7 +104,7 @@ def test_the_primary_s_answer_comes_home_once_under_the_gateway_s_number() -> No
 
     first, again = hear(node, LEAD, answer), hear(node, LEAD, answer)
 
-    assert (first, again, len(node.relays)) == ([(ORIGIN, ForwardAnswer(77, STORED))], [], 0)
+    assert (first, again, len(node.serving.relays)) == ([(ORIGIN, ForwardAnswer(77, STORED))], [], 0)
 
 
 def test_an_answer_counts_only_from_the_node_that_was_asked() -> None:
@@ -112,7 +112,7 @@ def test_an_answer_counts_only_from_the_node_that_was_asked() -> None:
 
     answer = ForwardAnswer(relayed_by(node, change()).token, STORED)
 
-    assert hear(node, ORIGIN, answer) == [] and len(node.relays) == 1
+    assert hear(node, ORIGIN, answer) == [] and len(node.serving.relays) == 1
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_when_the_link_is_lost_afterwards_only_sending_again_can_tell() -> None:
     node.link_down(LEAD, Channel.DATA, None, now=NOW)
 
     moved = Moved(LEAD, 1, first_map().version)
-    assert said(node) == [(ORIGIN, ForwardAnswer(77, moved))] and len(node.relays) == 0
+    assert said(node) == [(ORIGIN, ForwardAnswer(77, moved))] and len(node.serving.relays) == 0
 
 
 def test_an_answer_to_what_an_earlier_boot_relayed_is_nobody_s() -> None:
@@ -177,7 +177,7 @@ def test_an_answer_to_what_an_earlier_boot_relayed_is_nobody_s() -> None:
 def test_a_request_of_this_node_s_own_shards_is_served_here_however_often_it_was_sent_on() -> None:
     node = node_between()
 
-    assert hear(node, ORIGIN, change(shard=led_by(ME), hops=2)) == [] and len(node.relays) == 0
+    assert hear(node, ORIGIN, change(shard=led_by(ME), hops=2)) == [] and len(node.serving.relays) == 0
 
 
 def test_what_nobody_answered_is_forgotten_after_its_deadline() -> None:
@@ -185,10 +185,10 @@ def test_what_nobody_answered_is_forgotten_after_its_deadline() -> None:
     relayed_by(node, change())
 
     node.tick(now=NOW + 1.9)
-    before = len(node.relays)
+    before = len(node.serving.relays)
     node.tick(now=NOW + 2.5)
 
-    assert (before, len(node.relays), node.relays.open_bytes) == (1, 0, 0)
+    assert (before, len(node.serving.relays), node.serving.relays.open_bytes) == (1, 0, 0)
 
 
 # --- the bounds ----------------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def test_relays_are_bounded_by_count_and_by_bytes_and_a_place_is_free_again_afte
 
 def test_a_node_that_relays_as_much_as_it_may_says_that_the_request_went_no_further() -> None:
     node = node_between()
-    node.relays = Relays(first_number=1, count_max=1)
+    node.serving.relays = Relays(first_number=1, count_max=1)
     relayed_by(node, change())
 
     ((to, answer),) = hear(node, ORIGIN, change(token=78))
