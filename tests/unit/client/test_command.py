@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from ringkeep import membership
+from ringkeep.answers import RunningPlan
 from ringkeep.command.app import own_version, run
 from ringkeep.command.endpoint import client_for
+from ringkeep.command.plans import told_of
 from ringkeep.errors import Unavailable
 from ringkeep.launcher import ClusterDirectory, ClusterRecord, NodeRecord
 from ringkeep.launcher.local import NODE_COMMAND
 from ringkeep.launcher.processes import start_time
-from ringkeep_testing.fake_cluster import FakeCluster, Fault, served
+from ringkeep_testing.fake_cluster import FakeCluster, Fault, Problem, served
 
 
 @pytest.fixture
@@ -113,6 +116,123 @@ def test_only_degraded_or_moving_shards_are_shown_when_asked_for(cluster: FakeCl
     assert "0 of 16 shards" in _out(capsys)
     assert run(["shards", "--moving", "--output", "json"]) == 0
     assert json.loads(_out(capsys))["shards"] == []
+
+
+PLAN = {
+    "copies": 4,
+    "lower_bound": 4,
+    "primaries": 2,
+    "bytes": 3 << 20,
+    "seconds": 12.0,
+    "pause_s": 0.02,
+    "degraded": {"too_few_nodes": 16},
+    "nodes": [{"name": "n1", "copies": 16, "copies_then": 12, "primaries": 6, "primaries_then": 5}],
+    "steps": [
+        {
+            "changes": [
+                {"shard": 3, "kind": "copy", "node": "n4", "from": "n1"},
+                {"shard": 3, "kind": "in_sync", "node": "n4"},
+                {"shard": 3, "kind": "primary", "node": "n4", "from": "n1"},
+                {"shard": 3, "kind": "remove", "node": "n1"},
+            ]
+        }
+    ],
+}
+
+
+def test_a_plan_is_shown_before_anything_happens(cluster: FakeCluster, capsys: Capture) -> None:
+    cluster.plan = PLAN
+    assert run(["plan", "--scale", "5", "--drain", "n2", "--weight", "n3=0.5"]) == 0
+    out = _out(capsys)
+    assert run(["plan", "--scale", "2", "--output", "json"]) == 0
+    told = json.loads(_out(capsys))
+
+    for part in (
+        "4 (no plan needs fewer than 4)",
+        "3.0 MiB",
+        "12 s",
+        "10 ms for each shard whose primary moves",
+        "16 shards: too_few_nodes",
+    ):
+        assert part in out
+    assert [line.split() for line in out.splitlines() if line.startswith("n1")] == [["n1", "16", "12", "6", "5"]]
+    assert [order[2] for order in cluster.orders] == [
+        {"members": ["n1", "n2", "n3", "n4", "n5"], "drain": ["n2"], "weights": {"n3": 0.5}},
+        {"members": ["n1", "n2"], "drain": [], "weights": {}},
+    ]
+    assert told == {"wanted_revision": 2, "version": 10} | PLAN
+    assert cluster.wanted["revision"] == 1
+
+
+def test_a_running_plan_is_told_with_rate_and_time_left(cluster: FakeCluster, capsys: Capture) -> None:
+    running = {
+        "reason": "drain n2",
+        "since": 0.0,
+        "copies": 8,
+        "copies_done": 4,
+        "primaries": 2,
+        "waiting": ["n1: disk"],
+    }
+    assert [run(["plan"]), run(["status"])] == [0, 0]
+    nothing = _out(capsys)
+    cluster.plan = PLAN
+    assert [run(["plan"]), run(["status"])] == [0, 0]
+    by_anybody = _out(capsys)
+    cluster.plan = PLAN | {"running": running}
+    assert [run(["plan"]), run(["status"])] == [0, 0]
+    by_the_leader = _out(capsys)
+
+    assert "nothing is left to do" in nothing and "nothing to move" in nothing
+    assert "4 copies and 2 primaries to move, 3.0 MiB" in by_anybody
+    assert by_the_leader.count("drain n2: 4 of 8 copies, 2 primaries to move") == 2
+    assert by_the_leader.count("n1: disk") == 2
+    assert told_of(RunningPlan("", 100.0, copies=8, copies_done=4), now=102.0) == "4 of 8 copies, 2/s, 2.00 s left"
+
+
+def test_moving_shards_are_shown_from_where_to_where(cluster: FakeCluster, capsys: Capture) -> None:
+    cluster.plan = PLAN
+    assert run(["shards", "--moving"]) == 0
+    out = _out(capsys)
+    assert run(["shards", "--moving", "--output", "json"]) == 0
+    told = json.loads(_out(capsys))
+
+    assert "copy n1 -> n4; primary n1 -> n4; n1 gives its copy up" in out
+    assert "1 of 16 shards" in out
+    assert [shard["shard"] for shard in told["shards"]] == [3]
+
+
+def test_a_node_is_drained_and_leaves_or_stays_or_takes_it_back(
+    cluster: FakeCluster, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "POLL_S", 0.001)
+    assert run(["drain", "n3", "--keep", "--output", "json"]) == 0
+    kept, wanted = json.loads(_out(capsys)), cluster.wanted["members"]["n3"]
+    assert run(["drain", "n3", "--undo", "--output", "json"]) == 0
+    undone = json.loads(_out(capsys))
+    assert run(["drain", "n3"]) == 0
+    left = _out(capsys)
+    assert run(["drain", "n2", "--output", "json"]) == 0
+    told = json.loads(_out(capsys))
+
+    assert (kept["wanted_revision"], wanted["draining"]) == (2, True)
+    assert undone["members"]["n3"]["draining"] is False
+    assert left.startswith("n3 is empty and has left after")
+    assert told == {"left": "n2", "storage_id": "storage-n2"}
+    assert list(cluster.wanted["members"]) == ["n1"]
+    assert run(["drain", "n1", "--keep", "--undo"]) == 2
+    assert run(["drain", "n9"]) == 1
+
+
+def test_what_cannot_be_is_one_sentence_and_exit_code_one(cluster: FakeCluster, capsys: Capture) -> None:
+    refusal = "copies: n1, n2 cannot give up its copies: 1 living nodes with weight would remain, and a write needs 2"
+    cluster.refusals.extend(Problem(409, "conflict", refusal) for _ in range(2))
+    codes = [run(["drain", "n1"]), run(["plan", "--drain", "n1"]), run(["plan", "--weight", "n1"]), run(["scale", "0"])]
+    err = capsys.readouterr().err
+
+    assert codes == [1, 1, 2, 1]
+    assert "ringkeep: cannot drain n1: n1, n2 cannot give up its copies: 1 living nodes" in err
+    assert err.count("Nothing was changed") == 2
+    assert cluster.wanted["revision"] == 1
 
 
 def test_a_listing_is_cut_at_its_limit_and_joined_over_pages(cluster: FakeCluster, capsys: Capture) -> None:
