@@ -19,7 +19,8 @@ class Boot(Struct, frozen=True, array_like=True, tag="boot"):
     """A started node registers its boot. ``live`` is filled in by the leader: storages it believes alive.
 
     ``former`` are the boot ids this directory was started in, this one the newest: the registered boot must be among them,
-    or the directory is older than the map, or a copy.
+    or the directory is older than the map, or a copy. ``replaces`` is the storage id that had the name in the proposer's
+    map, "" for nobody: a storage that is not registered gets the name only if that is still so. None is not compared.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Boot(Struct, frozen=True, array_like=True, tag="boot"):
     zone: str = ""
     live: tuple[str, ...] = ()
     former: tuple[str, ...] = ()
+    replaces: str | None = None
 
 
 class Shrink(Struct, frozen=True, array_like=True, tag="shrink"):

@@ -178,6 +178,11 @@ def _booted(shard_map: ShardMap, version: int, change: Boot) -> ShardMap | Refus
     if known is not None:
         return _restarted(shard_map, version, change, known)
     former = shard_map.by_name.get(change.name)
+    present = former.storage if former is not None else ""
+    if change.replaces is not None and change.replaces != present:
+        # Perhaps sent by a disk that was emptied since, and long on its way: it would shut the present one out for ever.
+        holder = f"storage {present}" if present else "nobody"
+        return Refusal("stale_name", f"the name {change.name} belongs to {holder} now")
     if former is not None:
         return _replaced(shard_map, version, change, former)
     listed = change.name in shard_map.wanted.members

@@ -398,3 +398,37 @@ def test_a_directory_that_never_was_in_the_registered_boot_is_refused_however_of
 
     assert refused.map is before and refused.outcomes[0] is not None and refused.outcomes[0].code == "rolled_back"
     assert accepted.outcomes == (None,) and accepted.map.members["a"].boot == "a-9"
+
+
+# Names as compare-and-set
+
+
+@pytest.mark.parametrize("replaces", ["a", None])
+def test_a_new_disk_gets_the_name_from_the_one_it_names_and_old_entries_are_not_compared(replaces: str | None) -> None:
+    start = shard_map("a b c", [shard("b c")])
+    result = after(start, replace(_boot("a", storage="a2", counter=1), replaces=replaces))
+
+    assert result.by_name["a"].storage == "a2" and result.left == ("a",)
+
+
+def test_the_late_boot_of_a_disk_that_was_emptied_since_does_not_shut_the_newer_one_out() -> None:
+    start = shard_map("a b c", [shard("b c")])
+    late = replace(_boot("a", storage="a2", boot="late", counter=1), replaces="a")
+    newer = after(start, replace(_boot("a", storage="a3", boot="newer", counter=1), replaces="a"))
+
+    assert refusal(newer, late) == "stale_name"
+    assert newer.by_name["a"].storage == "a3"
+
+
+def test_a_first_boot_is_refused_once_somebody_has_the_name_and_after_nobody_has_it() -> None:
+    start = shard_map("a b c", [shard("b c")])
+
+    assert refusal(start, replace(_boot("a", storage="a2", counter=1), replaces="")) == "stale_name"
+    assert refusal(start, replace(_boot("d", counter=1), replaces="gone")) == "stale_name"
+    assert after(start, replace(_boot("d", counter=1), replaces="")).by_name["d"].storage == "d"
+
+
+def test_a_registered_disk_starts_again_whatever_it_knew_of_its_name() -> None:
+    start = shard_map("a b c", [shard("b c")])
+
+    assert after(start, replace(_boot("a"), replaces="")).members["a"].boot_counter == 2
