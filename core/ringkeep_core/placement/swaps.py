@@ -203,8 +203,13 @@ class _Search:
                 offer for cool in cools if self.heat.of(cool) < self.heat.of(hot) for offer in self._of(hot, cool)
             ]
             if offers:
-                return max(offers, key=lambda offer: (offer[0], -offer[1].heavy, -offer[1].light))[1]
+                return max(offers, key=self._rank)[1]
         return None
+
+    def _rank(self, offer: tuple[float, Swap]) -> tuple[float, float, int, int]:
+        """What is left of the gain; where the hot node stays the hotter one all are equal, and the coolest takes most."""
+        left, swap = offer
+        return left, -self.heat.of(swap.cool), -swap.heavy, -swap.light
 
     def _of(self, hot: str, cool: str) -> Iterator[tuple[float, Swap]]:
         """Yield the swaps between two nodes that are worth it, each with what is left of its gain after the charge."""

@@ -188,6 +188,11 @@ class Leader:
         if first and self._leads:
             self._wake(now)
 
+    @property
+    def hot_spot_swaps(self) -> int:
+        """How many swaps of a heavy for a light shard this node has ordered as leader, since it started."""
+        return self._planner.hot_spots.made
+
     def _start_afresh(self, now: float) -> None:
         for purpose in (self._failover, self._odd_one):
             purpose.forget()

@@ -13,7 +13,7 @@ from ringkeep_core.placement import Candidate, NodeState, ShardCopies, Target
 from ringkeep_node.machines.shard_work import Work
 
 WAITS_MAX = 8
-HOT_SPOTS = "hot spots: heavy shards change places with light ones"
+BALANCE = "back to balance"
 
 
 class PlanProgress(Struct, frozen=True, kw_only=True):
@@ -72,4 +72,4 @@ def reason_of(shards: Sequence[ShardCopies], candidates: Sequence[Candidate], ma
         f"scale: {', '.join(joining)} {'join' if joining[1:] else 'joins'}" if joining else "",
         f"weight 0 for {', '.join(weightless)}" if weightless else "",
     ]
-    return "; ".join(part for part in parts if part) or "back to balance"
+    return "; ".join(part for part in parts if part) or BALANCE

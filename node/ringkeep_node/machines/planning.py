@@ -24,8 +24,8 @@ from ringkeep_core.placement.hashes import shard_hash
 from ringkeep_core.plans import NodeFacts, candidates_of, copies_of, placement_settings
 from ringkeep_core.shardmap import Shard, ShardMap
 from ringkeep_node.machines.failovers import Standing, is_quiet
-from ringkeep_node.machines.hot_spots import HotSpots
-from ringkeep_node.machines.plan_progress import HOT_SPOTS, PlanProgress, copies_left, reason_of, waits_of
+from ringkeep_node.machines.hot_spots import LOOK_S, HotSpots, with_swaps
+from ringkeep_node.machines.plan_progress import BALANCE, PlanProgress, copies_left, reason_of, waits_of
 from ringkeep_node.machines.purposes import PairPurpose, Purpose
 from ringkeep_node.machines.relief import Homes, Relief
 from ringkeep_node.machines.shard_work import Goal, Work, work_of
@@ -92,6 +92,7 @@ class Planner:
         self._works: dict[int, Work] = {}
         self._reason = ""
         self._began: float | None = None
+        self._swaps = False
         self._copies_wanted = 0
         self.sizes: Mapping[int, int] = {}
         """Bytes of each shard where known; 0 elsewhere."""
@@ -330,6 +331,7 @@ class Planner:
             self._places = sorted(range(len(order)), key=order.__getitem__)
         assert self._target is not None, "it was made just now"
         self._reason = reason_of(shards, candidates, self._target, shard_map.wanted.settings.grace_s)
+        self._swaps = False
 
     def _aim_at(self, made: Target, storages: Mapping[str, str]) -> None:
         self._target = made
@@ -345,23 +347,25 @@ class Planner:
 
     def _look_for_hot_spots(self, shard_map: ShardMap, standing: Standing, now: float) -> None:
         """When nothing is left to do, see whether heavy shards should change places with light ones."""
-        wanted = shard_map.wanted.settings
-        look_at = self.hot_spots.next_look(wanted, now)
+        wanted, hot_spots = shard_map.wanted.settings, self.hot_spots
+        look_at = hot_spots.next_look(wanted, shard_map.shards, now)
         if look_at is None or self._target is None:
             return
-        if now >= look_at and self._balances(shard_map, standing):
-            made = self.hot_spots.improved(
-                self._target, copies_of(shard_map), self._candidates, wanted, self.sizes, now
-            )
-            if made is not None:
-                self._aim_at(made, {member.name: storage for storage, member in shard_map.members.items()})
-                self._reason = HOT_SPOTS
-                self._seen = ()
-                self._look(shard_map, standing, now)
-                self._seen = shard_map.shards
-                self._keep_count(standing, now)
-            look_at = self.hot_spots.next_look(wanted, now) or now
-        self._wake(max(look_at, now))
+        if now < look_at:
+            self._wake(look_at)
+            return
+        hot_spots.put_off(now)
+        self._wake(now + LOOK_S)
+        if not self._balances(shard_map, standing):
+            return
+        swaps = hot_spots.swaps(self._target, copies_of(shard_map), self._candidates, wanted, self.sizes, now)
+        if swaps:
+            made, self._reason = with_swaps(self._target, swaps)
+            self._aim_at(made, {member.name: storage for storage, member in shard_map.members.items()})
+            self._swaps, self._seen = True, ()
+            self._look(shard_map, standing, now)
+            self._seen = shard_map.shards
+            self._keep_count(standing, now)
 
     def _as_if_at_home(self, shard_map: ShardMap, standing: Standing) -> Sequence[ShardCopies]:
         """Return the shards with primaries taken as back where they were, where that node can lead again."""
@@ -378,7 +382,10 @@ class Planner:
         left = copies_left(self._works.values())
         if not self._works:
             self._began = None
-            self._homes.forget([storage for storage in standing.known if standing.takes(storage)])
+            if self._swaps:
+                self._swaps, self._reason = False, BALANCE
+            # A guarded member leads nothing yet, so it is not at home yet.
+            self._homes.forget([it for it in standing.known if standing.takes(it) and it not in standing.guarded])
         elif self._began is None:
             self._began, self._copies_wanted = now, left
         else:
