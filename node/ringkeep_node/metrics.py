@@ -124,6 +124,8 @@ class NodeNumbers(Struct, frozen=True, kw_only=True):
     hand_overs: Mapping[str, int] = {}
     """By result: moved, or kept because another change came first or too much was pending."""
     hand_over_pauses: Durations = field(default_factory=lambda: Durations(()))
+    hot_spot_swaps: int = 0
+    busiest_load_share: float = 0.0
 
 
 MEMBER_STATES = ("joining", "alive", "suspect", "dead", "left")
@@ -176,6 +178,14 @@ SCALARS = (
     Scalar("raft_commit_index", "Raft commit index", "raft_commit_index"),
     Scalar("raft_elections_total", "Elections that this node started", "raft_elections", True),
     Scalar("map_version", "Version of the shard map that this node holds", "map_version"),
+    Scalar(
+        "hot_spot_swaps_total", "Swaps of a heavy for a light shard that this leader ordered", "hot_spot_swaps", True
+    ),
+    Scalar(
+        "busiest_load_share",
+        "Part of the cluster's writes and strict reads that go to its busiest node; 0 unless swaps are wanted",
+        "busiest_load_share",
+    ),
     Scalar("copy_bytes", "Size of the materialised store's files", "copy_bytes"),
     Scalar(
         "peers_refused_total", "Connections and dials refused: of another cluster, or not understood", "refused", True

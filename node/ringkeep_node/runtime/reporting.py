@@ -16,6 +16,7 @@ from ringkeep_node.machines.node import Node
 from ringkeep_node.machines.oversight import LEADS_KEY, VOTERS_KEY
 from ringkeep_node.machines.room import room_of
 from ringkeep_node.machines.shard.context import PAUSE_BOUNDS_S, Tally
+from ringkeep_node.machines.shard_loads import busiest_share
 from ringkeep_node.machines.swim.members import MemberState, MemberView
 from ringkeep_node.metrics import Durations, NodeNumbers
 from ringkeep_node.runtime.history import History
@@ -168,6 +169,8 @@ def node_numbers(driver: Driver, history: History) -> NodeNumbers:
         reads_answered={"strict": tally.strict_reads, "local": tally.local_reads},
         hand_overs={"moved": tally.hand_overs, "kept": tally.hand_overs_given_up},
         hand_over_pauses=_pauses(tally),
+        hot_spot_swaps=node.leader.hot_spot_swaps,
+        busiest_load_share=busiest_share(node.oversight.told_loads()),
         disk_stalled=node.is_stalled,
         members=dict(states),
         verdicts=dict(history.verdicts),
