@@ -55,6 +55,7 @@ COMPACT_AFTER_ENTRIES = 4096
 PROPOSAL_RETRY_S = 0.3
 INDEX_RETRY_S = 0.2
 PULL_RETRY_S = 0.2
+LOOK_AROUND_S = 5.0
 HOPS_MAX = 2
 WAITING_PROPOSALS_MAX = 1024
 
@@ -128,6 +129,7 @@ class Control:
         self.outcomes: list[tuple[int, ProposeOutcome]] = []
         self.indexes: list[tuple[int, int | None]] = []
         self.role_changed = False
+        self._applied_term = 0
         self._me = me
         self._leader_hint = leader_hint
         self._complete_boot = complete_boot
@@ -154,8 +156,12 @@ class Control:
 
     @property
     def leads(self) -> bool:
-        """Whether this node is the Raft leader and has committed an entry of its own term."""
-        return self.raft.leader == self._me and self.raft.leader_ready
+        """Whether this node is the Raft leader and holds a map that has everything committed before its term.
+
+        Voters are no compare-and-set: chosen from an older map, they could be members that have left since.
+        """
+        raft = self.raft
+        return raft.leader == self._me and raft.leader_ready and self._applied_term == raft.term
 
     @property
     def snapshot_index(self) -> int:
@@ -223,6 +229,15 @@ class Control:
         self._pulled_at = now
         # A voter's log has no pulled map that entries could follow: it takes the whole one, and Raft goes on from there.
         self.sends.append((sender, MapPull(0 if self.votes else self.held.through)))
+
+    def look_around(self, *, now: float, pause_s: float = LOOK_AROUND_S) -> None:
+        """Ask any member for a newer map, at most every ``pause_s``: who has left is told of nothing by itself."""
+        if self.votes or now < self._pulled_at + max(PULL_RETRY_S, pause_s):
+            return
+        member = self._any_member()
+        if member is not None:
+            self._pulled_at = now
+            self.sends.append((member, MapPull(self.held.through)))
 
     # --- proposals -----------------------------------------------------------------------------------------------
 
@@ -424,7 +439,9 @@ class Control:
         entries = self.held.answer(before.index)
         if isinstance(entries, MapEntries):
             voting = self.raft.configuration.members()
-            others = (it for it in self._pushed.members if it not in voting and self._is_linked(it))
+            # Who has left is told too, over the link that ends now: it serves nobody any more.
+            concerned = {**self._pushed.members, **before.members}
+            others = (it for it in concerned if it not in voting and self._is_linked(it))
             self.sends += [(storage, entries) for storage in others]
 
     def _take(self, taken: RaftStep, step: int, now: float) -> None:
@@ -469,6 +486,9 @@ class Control:
         elif entry.kind == CONFIGURATION:
             self._members = decode_configuration(entry.payload).members()
         self.held.passed(entry.index)
+        if entry.term != self._applied_term:
+            self._applied_term = entry.term
+            self.role_changed = True  # If the term is this node's own, it leads from now on.
         if done is not None:
             self.changes.append(done)
             self.map_moved = self.map_moved or self.held.map is not before

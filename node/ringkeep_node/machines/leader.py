@@ -152,7 +152,10 @@ class Leader:
             members: one item for each member, this node too.
             ballot: the Raft group on the node that leads it; None leaves the group as it is.
         """
-        facts = {fact.storage: fact for fact in members}
+        # Gossip remembers for a while who was replaced or has left; what they said last concerns nobody any more.
+        facts = {
+            fact.storage: fact for fact in members if fact.storage in shard_map.members or fact.storage == self._me
+        }
         same_role = (leads, tuple(voters)) == (self._leads, self._voters)
         same_group, self._ballot = ballot == self._ballot, ballot
         if shard_map is self._map and same_role and same_group and facts == self._facts:
@@ -277,6 +280,8 @@ class Leader:
 
     def _standing(self, shard_map: ShardMap, now: float) -> Standing:
         dead = {storage for storage, verdict in self._verdicts.items() if verdict.dead}
+        # What the dead said last raises no doubts: they cannot take it back.
+        accused = {it for it, verdict in self._verdicts.items() if any(by not in dead for by in verdict.accusers)}
         lost = self._lost(shard_map, dead, now)
         guarded = set()
         for storage in shard_map.members:
@@ -292,7 +297,7 @@ class Leader:
             doubtful=frozenset(
                 storage
                 for storage, fact in self._facts.items()
-                if storage != self._me and (fact.dead or fact.suspect or storage in self._verdicts)
+                if storage != self._me and (fact.dead or fact.suspect or storage in accused)
             ),
             guarded=frozenset(guarded),
             leaving=frozenset(storage for storage, fact in facts if fact.leaving and storage not in dead),

@@ -6,7 +6,8 @@ acknowledge a write on every shard within a bounded virtual time. Checks that se
 
     world_plan   what a seed draws          world_faults    what goes wrong
     world_machine  a host and its node      world_clients   who writes and reads
-    world_network  links and datagrams      world_checks    what must hold
+    world_network  links and datagrams      world_people    who adds, drains and restarts nodes
+    world_checks   what must hold           world_movement  what must hold while members come and go
 
 Source: testing.md, "Simulation rules"; the two phases follow TigerBeetle's VOPR.
 """
@@ -30,6 +31,7 @@ from ringkeep_testing.world_clients import Call, Clients
 from ringkeep_testing.world_faults import Faults
 from ringkeep_testing.world_machine import Machine
 from ringkeep_testing.world_network import Network
+from ringkeep_testing.world_people import People
 from ringkeep_testing.world_plan import Plan
 
 START_S = 100.0
@@ -57,6 +59,7 @@ class World:
         self.by_address = {machine.address: machine for machine in self.machines.values()}
         self.network = Network(self)
         self.faults = Faults(self)
+        self.people = People(self)
         self._found()
         self.clients = Clients(self)
 
@@ -64,11 +67,13 @@ class World:
         """Found the cluster as a bootstrap at n1 does: the first map is on its disk, the others know the cluster id."""
         plan = self.plan
         members = [
-            Member(one.storage, one.name, one.boot_id(1), 1, f"http://{one.name}", one.address, "", 0)
+            Member(one.storage, one.name, one.boot_id(1), 1, f"http://{one.name}", one.address, one.zone, 0)
             for one in self.machines.values()
         ]
         wanted = Settings(
-            replication_factor=plan.replication_factor, min_in_sync=min(plan.min_in_sync, plan.replication_factor)
+            replication_factor=plan.replication_factor,
+            min_in_sync=min(plan.min_in_sync, plan.replication_factor),
+            grace_s=plan.grace_s,
         )
         first = bootstrap(cluster_id=self.cluster_id, members=members, shards=plan.shards, settings=wanted)
         self.eye = GodsEye(self, first)
@@ -121,8 +126,9 @@ class World:
         """Return the error that a broken promise raises."""
         return Violation(
             f"seed {self.seed} at {self.now - START_S:.3f} s: {text}\n"
-            f"faults: {self.faults.counts}\nreplay: RINGKEEP_SEED={self.seed} RINGKEEP_SEEDS=1 "
-            "python -m pytest -q tests/sim/test_node_simulation.py -k converges"
+            f"faults: {self.faults.counts} {self.people.counts or ''}\n"
+            f"replay: RINGKEEP_SEED={self.seed} RINGKEEP_SEEDS=1 "
+            f"python -m pytest -q tests/sim/test_{'elastic' if self.plan.is_elastic else 'node'}_simulation.py -k converges"
         )
 
     # --- looking -------------------------------------------------------------------------------------------------
@@ -153,6 +159,7 @@ class World:
         end = self.now + plan.safety_s
         self.clients.start(end)
         self.faults.draw(end)
+        self.people.draw(end)
         while self.now < end:
             self.run_until(min(end, self.now + 1.0))
             self.eye.check_queues(empty=False)

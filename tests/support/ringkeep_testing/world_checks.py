@@ -18,6 +18,7 @@ from ringkeep_core.shardmap import ShardMap, encode_map
 from ringkeep_node.machines import documents
 from ringkeep_node.machines.documents import Begin, Change
 from ringkeep_node.machines.records import Kind, Record
+from ringkeep_testing.world_movement import Movement
 
 if TYPE_CHECKING:
     from ringkeep_testing.node_world import World
@@ -30,6 +31,7 @@ class GodsEye:
     def __init__(self, world: World, first: ShardMap) -> None:
         self._world = world
         self.newest = first
+        self.movement = Movement(world)
         self._maps: dict[int, bytes] = {}
         self._held: dict[tuple[str, int], int] = {}
         self._primaries: dict[tuple[int, int], tuple[str, str]] = {}
@@ -55,6 +57,7 @@ class GodsEye:
             faults = check(shard_map)
             if faults:
                 raise self._world.violation(f"the map breaks its rules after {change}: {faults}")
+            self.movement.applied(self.newest, change, shard_map)
             self._take(shard_map)
         else:
             self._compare(shard_map)
@@ -109,6 +112,10 @@ class GodsEye:
             raise world.violation(f"shard {number}: in_sync has {sorted(missing)}, which {machine.name} does not await")
 
     # --- entries -------------------------------------------------------------------------------------------------
+
+    def group_seen(self, machine: Machine) -> None:
+        """A node did something: it may know of another configuration of the Raft group."""
+        self.movement.group_seen(machine)
 
     def recorded(self, records: Sequence[Record]) -> None:
         """An (epoch, sn) of a shard has one content for ever, and one boot writes in an epoch."""
@@ -180,6 +187,8 @@ class GodsEye:
                 return False
             if not newest.is_registered(machine.storage, node.identity.boot):
                 return False
+        if world.plan.is_elastic:
+            return world.people.is_done and not self.movement.left_to_do()
         return all(len(shard.in_sync) == world.plan.copies and not shard.learners for shard in newest.shards)
 
     def why_not_converged(self) -> str:
@@ -191,6 +200,12 @@ class GodsEye:
             for machine in world.machines.values()
             for node in [machine.node]
         ]
+        if world.plan.is_elastic:
+            people = world.people
+            left = [*people.leaving.values(), *people.deleting, *people.stopped]
+            return "; ".join(
+                [*nodes, f"newest {newest.index}, people wait for {left}", *self.movement.left_to_do()[:4]]
+            )
         short = [
             f"{number}: {shard}"
             for number, shard in enumerate(newest.shards)

@@ -45,14 +45,19 @@ class Clients:
         self.places: list[Place] = [(f"user{number // 2}", f"key{number % 2}") for number in range(count)]
         self.histories: dict[Place, list[Operation]] = {place: [] for place in self.places}
         self.counts: dict[str, int] = {}
+        self.look_who_serves = False
+        self.until = 0.0
         self._values = 0
         self._seen: dict[Place, tuple[int, str]] = {}
         self._floor: dict[Place, int] = {}
         self._value_of: dict[tuple[int, int], str] = {}
         self.written: dict[Place, set[str]] = {}
+        self.open: dict[Call, None] = {}
+        """Calls that have not ended."""
 
     def start(self, until: float) -> None:
         """Let every client work, one operation at a time, until a time."""
+        self.until = until
         for _ in range(self._world.plan.clients):
             self._world.at(self._world.now, lambda: self._next(until))
 
@@ -61,10 +66,19 @@ class Clients:
         if world.now >= until:
             return
         pause_s = world.plan.think_s * 2
-        place, machine = world.rng.choice(self.places), world.rng.choice(list(world.machines.values()))
+        place, machine = world.rng.choice(self.places), world.rng.choice(self.gateways())
         Call(self, world, place, world.rng.random()).send(
             machine, lambda: world.at(world.now + pause_s * world.rng.random(), lambda: self._next(until))
         )
+
+    def gateways(self) -> list[Machine]:
+        """Return the machines that are asked: any, or those that say they serve, if clients look at that."""
+        machines = list(self._world.machines.values())
+        if self.look_who_serves:
+            going = self._world.people.leaving
+            serving = [it for it in machines if it.node is not None and it.node.registered and not it.is_ending]
+            return [it for it in serving if it.storage not in going] or serving
+        return machines
 
     # --- one operation -------------------------------------------------------------------------------------------
 
@@ -101,9 +115,13 @@ class Clients:
 
     def judge(self) -> None:
         """Check every document's history."""
+        unknown: dict[Place, list[Operation]] = {}
+        for call in self.open:
+            if call.draft.kind == "write":
+                unknown.setdefault(call.place, []).append(call.draft)
         for place, history in self.histories.items():
             try:
-                judge(history, str(place))
+                judge([*history, *unknown.get(place, [])], str(place))
             except AssertionError as error:
                 raise self._world.violation(str(error)) from error
 
@@ -112,10 +130,10 @@ class Call:
     """One operation of one client, with its retries. ``choice`` in [0, 1) draws what it is."""
 
     def __init__(self, clients: Clients, world: World, place: Place, choice: float, *, kind: str = "") -> None:
-        self._clients, self._world, self._place = clients, world, place
+        self._clients, self._world, self.place = clients, world, place
         self._shard = shard_of(place[0], world.plan.shards)
         self._floor = clients.floor(place)
-        self._draft = Operation(world.now, inf, "read", None)
+        self.draft = Operation(world.now, inf, "read", None)
         self._request: WriteRequest | ReadRequest
         self._tries = 0
         self._uncertain = False
@@ -133,10 +151,10 @@ class Call:
             self._plan_write(0.8 if kind else choice)
 
     def _plan_write(self, choice: float) -> None:
-        clients, (user, key) = self._clients, self._place
+        clients, (user, key) = self._clients, self.place
         value: str | None = clients.new_value()
-        seen, if_match, if_none_match, named = clients.seen(self._place), None, None, None
-        draft = replace(self._draft, kind="write")
+        seen, if_match, if_none_match, named = clients.seen(self.place), None, None, None
+        draft = replace(self.draft, kind="write")
         if choice < 0.50:
             value = None
         elif choice < 0.58:
@@ -147,9 +165,9 @@ class Call:
         if choice > 0.85 or (0.66 < choice < 0.72) or choice < 0.45:
             named = IdempotencyKey(user, f"i{value or clients.new_value()}", b"h")
         write = Write(user, key, None if value is None else value.encode(), "text/plain")
-        self._draft = replace(draft, value=value)
+        self.draft = replace(draft, value=value)
         if value is not None:
-            clients.written.setdefault(self._place, set()).add(value)
+            clients.written.setdefault(self.place, set()).add(value)
         self._request = WriteRequest(
             (write,), 0.0, 0, idempotency=named, if_match=if_match, if_none_match=if_none_match
         )
@@ -159,6 +177,7 @@ class Call:
         world, tries = self._world, self._tries
         self._tries += 1
         self._done = done
+        self._clients.open[self] = None
         deadline = world.now + TIMEOUT_S
         if isinstance(self._request, WriteRequest):
             request: WriteRequest | ReadRequest = _timed(self._request, deadline, machine.wall_ms())
@@ -182,20 +201,20 @@ class Call:
                 self._stored(result)
             case Found():
                 value = result.row.value.decode()
-                self._clients.told(self._place, result.row.version, value, self._floor, is_new=False)
-                self._end("found", replace(self._draft, value=value), result)
+                self._clients.told(self.place, result.row.version, value, self._floor, is_new=False)
+                self._end("found", replace(self.draft, value=value), result)
             case Absent() if not is_write:
-                self._end("absent", replace(self._draft, value=None), result)
+                self._end("absent", replace(self.draft, value=None), result)
             case PageFound():
-                rows = [row for row in result.rows if row.key == self._place[1]]
+                rows = [row for row in result.rows if row.key == self.place[1]]
                 if rows:
-                    self._clients.told(self._place, rows[0].version, rows[0].value.decode(), self._floor, is_new=False)
-                self._end("listed", replace(self._draft, value=rows[0].value.decode() if rows else None), result)
+                    self._clients.told(self.place, rows[0].version, rows[0].value.decode(), self._floor, is_new=False)
+                self._end("listed", replace(self.draft, value=rows[0].value.decode() if rows else None), result)
             case Absent() if not self._uncertain:
-                nothing = replace(self._draft, kind="read", value=None, only_if=None, unless=None)
+                nothing = replace(self.draft, kind="read", value=None, only_if=None, unless=None)
                 self._end("deleted nothing", nothing, result)
             case NotApplied("version_mismatch") if not self._uncertain:
-                self._end("refused", replace(self._draft, kind="refused"), result)
+                self._end("refused", replace(self.draft, kind="refused"), result)
             case NotApplied("no_primary" | "not_enough_copies" | "overloaded" | "version_mismatch") | Absent():
                 self._failed(result)
             case Unknown() | None:
@@ -207,32 +226,34 @@ class Call:
     def _local(self, result: Found | Absent) -> None:
         """A local read promises nothing but that somebody wrote what it shows."""
         clients = self._clients
-        written = clients.written.get(self._place, set())
+        written = clients.written.get(self.place, set())
         if isinstance(result, Found) and result.row.value.decode() not in written:
             raise self._world.violation(f"{result.row} was never written")
         self._over, self.result = True, result
+        self._clients.open.pop(self, None)
         clients.counts["read locally"] = clients.counts.get("read locally", 0) + 1
         if callable(self._done):
             self._done()
 
     def _stored(self, result: Stored) -> None:
-        world, value = self._world, self._draft.value
+        world, value = self._world, self.draft.value
         world.eye.acknowledge(self._shard, result.version)
-        self._clients.told(self._place, result.version, value, self._floor, is_new=True)
+        self._clients.told(self.place, result.version, value, self._floor, is_new=True)
         created = {Answer.CREATED: True, Answer.REPLACED: False, Answer.DELETED: False}[Answer(result.answer)]
-        self._end("stored", replace(self._draft, created=created), result)
+        self._end("stored", replace(self.draft, created=created), result)
 
     def _failed(self, result: Result | None) -> None:
         """Not answered, or certainly nothing: try again elsewhere if that is safe, else the outcome stays open."""
         request, world = self._request, self._world
         safe = isinstance(request, WriteRequest) and request.idempotency is not None
         if safe and self._tries < TRIES:
-            machine = world.rng.choice(list(world.machines.values()))
+            machine = world.rng.choice(self._clients.gateways())
             world.at(world.now + 0.1, lambda: self.send(machine, self._done))
             return
         self._over, self.result = True, result
+        self._clients.open.pop(self, None)
         if self._uncertain:
-            self._clients.record(self._place, self._draft, "unknown")
+            self._clients.record(self.place, self.draft, "unknown")
         else:
             self._clients.counts["failed"] = self._clients.counts.get("failed", 0) + 1
         if callable(self._done):
@@ -240,7 +261,8 @@ class Call:
 
     def _end(self, how: str, operation: Operation, result: Result) -> None:
         self._over, self.result = True, result
-        self._clients.record(self._place, replace(operation, returned=self._world.now), how)
+        self._clients.open.pop(self, None)
+        self._clients.record(self.place, replace(operation, returned=self._world.now), how)
         if callable(self._done):
             self._done()
 

@@ -52,13 +52,17 @@ class Faults:
         for machine in world.machines.values():
             machine.lags_until = 0.0
             machine.sync_factor = 1.0
-            self._start(machine)
+            if machine.storage not in world.eye.newest.left:
+                self._start(machine)
         ends = [max(world.now, one.paused_until, one.hung_until) for one in world.machines.values()]
         world.run_until(max(ends) + LINKS_BACK_S)
 
     def ended_itself(self, machine: Machine) -> None:
         """A node refused to go on: that is right for a volume that was rolled back; it comes back with an empty one."""
         world = self._world
+        if machine.storage in world.eye.newest.left:
+            self._count("refused the left disk of")
+            return
         if not machine.is_rolled_back:
             raise world.violation(f"{machine.name} ended itself: {machine.fatal}")
         self._count("refused the rolled-back volume of")
@@ -176,10 +180,7 @@ class Faults:
     def may_lose_disk(self, machine: Machine) -> bool:
         """Return whether the cluster survives the loss of a disk by design."""
         world = self._world
-        first = world.first_voters
-        alive = [storage for storage in first if storage in world.disks()]
-        majority = len(first) // 2 + 1
-        if machine.storage in first and len(alive) - 1 < max(majority, 1):
+        if not world.eye.movement.may_lose_voter(machine.storage):
             return False
         newest, disks = world.eye.newest, world.disks()
         if newest.index == 1:
@@ -203,7 +204,7 @@ class Faults:
 
     def _image_or_roll_back(self, machine: Machine) -> None:
         world = self._world
-        if machine.storage in world.first_voters or machine.node is None:
+        if machine.storage in world.eye.movement.ever_voted or machine.node is None:
             return
         registered = world.eye.newest.members.get(machine.storage)
         if machine.image is None or registered is None or machine.image[3] + 1 > registered.boot_counter:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ringkeep_testing.node_world import World
 
 LAG_NOTICED_S = 0.02
+HAND_OVER_S, RELIEF_S, ANSWER_S = 1.0, 8.0, 3.0
+"""How long an ending process waits at most: for another leader and for its release, for other primaries, for answers."""
 
 
 class Machine:
@@ -51,6 +53,9 @@ class Machine:
         self.outcomes: dict[int, Any] = {}
         self.image: tuple[str, SimLog, SimStore, int] | None = None
         self.fatal = ""
+        self.zone = f"z{number % world.plan.zones}" if world.plan.zones else ""
+        self.installs = 0
+        self._ending: Generator[tuple[Callable[[], bool], float], None, None] | None = None
         self.new_disk()
 
     def new_disk(self) -> None:
@@ -109,6 +114,7 @@ class Machine:
                 self.counter,
                 f"http://{self.name}",
                 self.address,
+                zone=self.zone,
                 former=self.former,
             ),
             cluster_id=world.cluster_id,
@@ -132,6 +138,7 @@ class Machine:
         if self.node is None:
             return
         self.node = None
+        self._ending = None
         self.life += 1
         self.log.crash(self.world.rng)
         self.store.crash(self.world.rng)
@@ -140,6 +147,63 @@ class Machine:
         answers, self.answers = self.answers, {}
         for answer in answers.values():
             answer(None)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the process is about to end in order: nobody sends it anything new."""
+        return self._ending is not None
+
+    def end(self, done: Callable[[], None]) -> None:
+        """End the process as a planned stop does: hand over first, then tell everybody, then stop; then call ``done``."""
+        if self.node is None or self.is_ending:
+            return
+        self.world.note("end", self.name)
+        self._ending = self._farewell(self.node, done)
+        self.on(lambda node: self._go_on())
+
+    def _farewell(
+        self, node: Node, done: Callable[[], None]
+    ) -> Generator[tuple[Callable[[], bool], float], None, None]:
+        """The steps of ``Driver.leave`` and of the process around it; yields what is waited for, and how long at most."""
+        node.oversight.tell_leaving(now=self.world.now)
+        if node.stand_down(now=self.world.now):
+            yield (lambda: node.raft.leader != self.storage or node.is_alone), HAND_OVER_S
+        yield (lambda: node.is_relieved), RELIEF_S
+        node.leave(now=self.world.now)
+        yield (lambda: node.is_released), HAND_OVER_S
+        yield (lambda: not self.answers), ANSWER_S
+        self.world.at(self.world.now, self._ended(done))
+
+    def _ended(self, done: Callable[[], None]) -> Callable[[], None]:
+        life = self.life
+
+        def stop() -> None:
+            if self.life == life:
+                self.kill()
+                done()
+
+        return stop
+
+    def _go_on(self) -> None:
+        """Take the next step of the farewell, and wait for what it names or for its time to be up."""
+        ending, life = self._ending, self.life
+        if ending is None:
+            return
+        waits = next(ending, None)
+        if waits is None:
+            return
+        holds, limit_s = waits
+        until = self.world.now + limit_s
+
+        def look() -> None:
+            if self.life != life or self._ending is not ending:
+                return
+            if holds() or self.world.now >= until:
+                self.on(lambda node: self._go_on())
+            else:
+                self.world.at(self.world.now + 0.005, look)
+
+        self.world.at(self.world.now + 0.001, look)
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -194,6 +258,7 @@ class Machine:
         node = self.node
         assert node is not None
         self._carry_out(node.take_step(now=self.world.now))
+        self.world.eye.group_seen(self)
         due = node.next_deadline()
         if self.node is node and (self._wake_at < 0 or due < self._wake_at):
             self._wake_at = due
@@ -315,6 +380,7 @@ class Machine:
             case effects.DropCopy(shard, added):
                 store.drop(shard, added)
             case effects.InstallBegin(shard, added):
+                self.installs += 1
                 store.install_begin(shard, added)
             case effects.InstallRows(shard, added, rows, remembered):
                 store.install_rows(shard, added, rows, remembered)

@@ -70,6 +70,8 @@ class Network:
 
     def _dial(self, machine: Machine, storage: str, channel: Channel, pause_s: float) -> None:
         world, life = self._world, machine.life
+        if storage not in machine.wanted:
+            return
 
         def dial() -> None:
             if machine.life != life or machine.node is None or machine.links.get((storage, channel)) != DOWN:

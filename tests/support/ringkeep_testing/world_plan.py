@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
+
+from ringkeep_node.machines.leader import LeaderSettings
+from ringkeep_node.machines.node import NodeSettings
 
 VOTERS_OF = (0, 1, 2, 3, 3, 5, 5, 5)
 """How many of so many members vote."""
@@ -42,6 +45,16 @@ class Plan:
     datagram_repeat: float = 0.0
     proposal_repeat: float = 0.0
     proposal_delay_s: float = 1.0
+    zones: int = 0
+    grace_s: float = 300.0
+    nodes_max: int = 7
+    join_rate: float = 0.0
+    want_rate: float = 0.0
+    restart_rate: float = 0.0
+    rolling_rate: float = 0.0
+    transfer_rate: float = 0.0
+    is_elastic: bool = False
+    """Whether members come and go, so that the map must become what is wanted."""
 
     @property
     def voters(self) -> int:
@@ -82,3 +95,27 @@ class Plan:
             proposal_repeat=rng.choice((0.0, 0.1, 0.5)),
             proposal_delay_s=rng.choice((0.3, 3.0)),
         )
+
+    @staticmethod
+    def elastic(seed: int) -> Plan:
+        """Return the options of a seed in which members come and go, beside all the faults of ``drawn``."""
+        rng = Random(seed * 31 + 7)
+        return replace(
+            Plan.drawn(seed),
+            is_elastic=True,
+            safety_s=rng.choice((6.0, 10.0)),
+            healing_s=60.0,
+            zones=rng.choice((0, 0, 2, 3)),
+            grace_s=rng.choice((300.0, 300.0, 1.0, 0.0)),
+            nodes=rng.choice((1, 2, 3, 3, 4, 5)),
+            join_rate=rng.choice((0.1, 0.3, 0.6)),
+            want_rate=rng.choice((0.2, 0.5, 1.5)),
+            restart_rate=rng.choice((0.0, 0.1, 0.4)),
+            rolling_rate=rng.choice((0.0, 0.0, 0.1)),
+            transfer_rate=rng.choice((0.0, 0.2, 1.0)),
+        )
+
+
+def elastic_world_settings() -> NodeSettings:
+    """Return settings under which a node that died gets primaries back within seconds: a run is too short to wait."""
+    return NodeSettings(leader=LeaderSettings(guard_s=1.0, guard_max_s=4.0, window_s=20.0))
