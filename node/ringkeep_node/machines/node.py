@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from ringkeep_core.mapchanges import Boot, MapChange, ShardChanges
 from ringkeep_core.maprules import Applied
 from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
 from ringkeep_node.machines.control import Control, recovered_raft
+from ringkeep_node.machines.farewells import FAREWELL_S, Farewells
 from ringkeep_node.machines.gateway import Answered, Gateway, GatewaySettings
 from ringkeep_node.machines.held_map import HeldMap, recovered_map
 from ringkeep_node.machines.leader import Leader, LeaderSettings
@@ -43,6 +44,7 @@ from ringkeep_node.machines.raft.messages import RaftMessage
 from ringkeep_node.machines.raft.settings import RaftSettings
 from ringkeep_node.machines.records import Record
 from ringkeep_node.machines.recovery import RecoveredLog
+from ringkeep_node.machines.registration import Registration
 from ringkeep_node.machines.relay import Relays
 from ringkeep_node.machines.serving import Serving
 from ringkeep_node.machines.shard.effects import (
@@ -75,7 +77,6 @@ from ringkeep_node.machines.swim.members import (
 )
 from ringkeep_node.machines.swim.timing import SwimSettings
 
-BOOT_TIMEOUT_S = 10.0
 BOOT_NUMBERS_BITS = 32
 GREETED_MAX = 64
 HOUSEKEEPING_S = 0.2
@@ -201,14 +202,23 @@ class Node:
             held_map=lambda: self.held.map,
             send=self._send,
         )
-        self.fatal = ""
+        self.registration = Registration(
+            name=identity.name,
+            storage=identity.storage,
+            boot=identity.boot,
+            cluster_id=cluster_id,
+            control=self.control,
+            boot_for=self._boot_for,
+        )
         self._step = NodeStep(1)
         self._unsynced_shards: deque[tuple[int, ShardStep]] = deque()
         self._through_wanted = 0
-        self._boot_number: int | None = None
         self._housekeeping_due = self._housekeeping_late = now
         self._through_told = -1
         self._greeted: dict[str, str] = {}
+        self._farewells = Farewells()
+        self._closes_at: float | None = None
+        self._is_closed = False
         self._last_records = self._synced = 0
         self._stalled = False
 
@@ -222,8 +232,12 @@ class Node:
     @property
     def registered(self) -> bool:
         """Whether the held map names this boot: before that the node serves nobody."""
-        held = self.held.map
-        return held is not None and held.is_registered(self.identity.storage, self.identity.boot)
+        return self.registration.registered
+
+    @property
+    def has_left(self) -> bool:
+        """Whether this node left the cluster for good while it ran: it is idle, says so and disturbs nobody."""
+        return self.registration.has_left
 
     @property
     def is_stalled(self) -> bool:
@@ -232,7 +246,9 @@ class Node:
 
     def next_deadline(self) -> float:
         """When ``tick`` has something to do."""
-        due = min(self.control.next_deadline(), self.swim.next_deadline(), self._housekeeping_late)
+        due = min(self.control.next_deadline(), self._housekeeping_late)
+        if not self.has_left:
+            due = min(due, self.swim.next_deadline())
         for other in (self.shards.next_deadline(), self.gateway.next_deadline(), self.leader.next_deadline()):
             if other is not None and other < due:
                 due = other
@@ -276,6 +292,8 @@ class Node:
 
     def receive(self, sender: str, boot: str, bundle: Bundle, *, now: float) -> None:
         """Take everything a greeted peer of this cluster said in one frame."""
+        if self._farewells.has_left(sender):
+            self._bid_farewell(sender, now)
         for message in bundle.node:
             self._node_message(sender, message, now)
         for raft_message in bundle.raft:
@@ -321,6 +339,8 @@ class Node:
         """A link was lost or could not be made; ``evidence`` is what that says about the peer, if anything."""
         if channel is Channel.CONTROL:
             self._links_up.pop(storage, None)
+            if self._farewells.lost(storage):
+                self._step.peers = self._addresses()
         if evidence is not None:
             self._gossip(self.swim.hint(storage, evidence, now=now), now)
         if channel is Channel.DATA:
@@ -373,7 +393,7 @@ class Node:
         """Fire every timer that is due. Feed what has arrived first."""
         if now >= self.control.next_deadline():
             self.control.tick(now=now)
-        if now >= self.swim.next_deadline():
+        if not self.has_left and now >= self.swim.next_deadline():
             self._gossip(self.swim.tick(now=now), now)
         due = self.shards.next_deadline()
         if due is not None and now >= due:
@@ -397,7 +417,7 @@ class Node:
             step.datagrams, oversight.datagrams = oversight.datagrams, []
         if oversight.member_changes:
             step.member_changes, oversight.member_changes = oversight.member_changes, []
-        step.fatal = self.fatal
+        step.fatal = self.registration.fatal
         return step
 
     def _turn(self, now: float) -> bool:
@@ -420,7 +440,7 @@ class Node:
         sends, control.sends = control.sends, []
         for to, message in sends:
             self._send(to, message)
-        step.outcomes += self._without_boot(control.outcomes)
+        step.outcomes += self.registration.settle(control.outcomes)
         control.outcomes = []
         indexes, control.indexes = control.indexes, []
         for token, index in indexes:
@@ -455,6 +475,8 @@ class Node:
         step.reads += done.reads
         for token, result in done.answers:
             self.serving.answered(token, result, now=now)
+        if self.has_left:
+            return False  # It has no copies, and nobody takes questions or changes from it.
         if done.proposals:
             self.control.propose(ShardChanges(tuple(done.proposals), "replication"), now=now)
         for moves, reason in done.hand_overs:
@@ -533,6 +555,11 @@ class Node:
         control.map_moved = False
         self.oversight.map_held(held.map, now=now)
         self.gateway.map_held(held.map, now=now)
+        self.registration.map_held(held.map)
+        if self.has_left and self._closes_at is None:
+            self._closes_at = now + FAREWELL_S
+            self.serving.refusal = self.registration.has_left_text
+        self._farewells.map_held(held.map, self._greeted, now=now)
         self._step.peers = self._addresses()
         return True
 
@@ -541,12 +568,12 @@ class Node:
             self._step.map_changes.append((change, applied.map, applied))
 
     def _addresses(self) -> dict[str, str]:
-        """Where to dial whom: everybody in the map, and who dialled us and is not in it yet."""
+        """Where to dial whom: everybody in the map, and who dialled us and is not in it, yet or any more."""
         held = self.held.map
-        addresses = dict(self._greeted)
+        if self._is_closed:
+            return {}
+        addresses = self._farewells.without_left(self._greeted)
         if held is not None:
-            for storage in held.left:
-                addresses.pop(storage, None)
             addresses.update((member.storage, member.peer) for member in held.members.values())
         addresses.pop(self.identity.storage, None)
         return addresses
@@ -554,18 +581,13 @@ class Node:
     # --- gossip and housekeeping -----------------------------------------------------------------------------------
 
     def _gossip(self, done: SwimStep, now: float) -> None:
-        self.oversight.take(done, now=now)
+        if not self.has_left:
+            self.oversight.take(done, now=now)
 
-    def _without_boot(self, outcomes: Sequence[tuple[int, ProposeOutcome]]) -> list[tuple[int, ProposeOutcome]]:
-        others = []
-        for number, outcome in outcomes:
-            if number != self._boot_number:
-                others.append((number, outcome))
-                continue
-            self._boot_number = None
-            if outcome.code and outcome.code != "no_primary":
-                self.fatal = f"this node was refused by the cluster: {outcome.detail}"
-        return others
+    def _bid_farewell(self, storage: str, now: float) -> None:
+        """Keep a link to somebody who has left and talks to us: it must be told."""
+        if self._farewells.heard(storage, self._greeted.get(storage, ""), self.held.map, now=now):
+            self._step.peers = self._addresses()
 
     def _campaign_if_new(self, now: float) -> None:
         """Stand for the first election of a new cluster as soon as a majority can be reached: there is no leader to hear."""
@@ -584,15 +606,21 @@ class Node:
         self._housekeeping_late = self._housekeeping_due + (HOUSEKEEPING_LATE_S if self.registered else 0.0)
         self.serving.relays.expire(now=now)
         self.oversight.stale = self.oversight.stale or self.control.leads
-        self.oversight.tell_load(self.shards, now=now)
-        if self.held.map is not None and not self.registered and self._boot_number is None:
-            self._boot_number = self.control.propose_tracked(self._boot(), deadline=now + BOOT_TIMEOUT_S, now=now)
-        if not self.control.has_raft:
+        if not self.has_left:
+            self.oversight.tell_load(self.shards, now=now)
+        self.registration.housekeep(now=now)
+        closes = not self._is_closed and self._closes_at is not None and self._closes_at <= now
+        self._is_closed = self._is_closed or closes
+        if self._farewells.expire(now=now) or closes:
+            self._step.peers = self._addresses()
+        if not self.control.has_raft and not self.has_left:
             self._pull(now)
+            self.control.look_around(now=now)
 
-    def _boot(self) -> Boot:
+    def _boot_for(self, replaces: str) -> Boot:
         own = self.identity
-        return Boot(own.name, own.storage, own.boot, own.counter, own.url, own.peer, own.zone, former=own.former)
+        change = Boot(own.name, own.storage, own.boot, own.counter, own.url, own.peer, own.zone, former=own.former)
+        return structs.replace(change, replaces=replaces)
 
     def _pull(self, now: float) -> None:
         """Ask whoever names a newer map, or the leader, for what this node lacks."""

@@ -39,6 +39,8 @@ class Serving:
         self.answers: list[Answered] = []
         self.is_full = False
         """While log or store hold as much as they may: no new change is admitted here."""
+        self.refusal = ""
+        """Why this node takes no requests of clients any more, "" while it does."""
         self.served: dict[int, tuple[str, int]] = {}
         self.local_reads: dict[int, tuple[int, ReadRequest, int]] = {}
         self._me, self._gateway, self._shards = me, gateway, shards
@@ -47,6 +49,9 @@ class Serving:
 
     def submit(self, token: int, shard: int, request: WriteRequest | ReadRequest, *, size: int, now: float) -> None:
         """Take a client's request; ``answers`` will name ``token`` exactly once, at the latest at its deadline."""
+        if self.refusal:
+            self.answers.append(Answered(token, NotApplied("no_primary", self.refusal)))
+            return
         if type(request) is ReadRequest and request.local and self._has_copy(shard):
             own = self._serve("", -token)
             self.local_reads[own] = (shard, request, size)

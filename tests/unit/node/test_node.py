@@ -409,7 +409,7 @@ def test_a_tick_that_comes_early_is_harmless(early_s: float) -> None:
         host.step()
         host.now += 0.001
 
-    assert host.node.control.leads and host.node.fatal == ""
+    assert host.node.control.leads and host.node.registration.fatal == ""
 
 
 def test_an_administrative_proposal_has_one_outcome() -> None:
