@@ -55,6 +55,7 @@ class Progress(msgspec.Struct, frozen=True):
     total: int
     bytes_left: int = 0
     waiting: tuple[str, ...] = ()
+    primaries_left: int = 0
 
 
 Told = Callable[[Progress], None]
@@ -169,7 +170,7 @@ async def until_moved(
     client: AsyncClient,
     *,
     revision: int,
-    present: Collection[str] = (),
+    present: Callable[[], Collection[str]] = tuple,
     empty: Collection[str] = (),
     told: Told = unheard,
     check: Callable[[], None] = lambda: None,
@@ -178,7 +179,7 @@ async def until_moved(
     """Wait until the plan of the wanted state ``revision`` (or of a newer one) is carried out; return it.
 
     Args:
-        present: wait also until these are alive: before that the leader plans nothing for them.
+        present: says for whom to wait also until they are alive: before that the leader plans nothing for them.
         empty: wait also until these hold nothing.
         told: called with the progress each time the plan was looked at.
         check: called as often; may raise to end the wait.
@@ -191,12 +192,13 @@ async def until_moved(
     total, last, since = 0, None, loop.time()
     while True:
         plan = await client.plan()
-        missing = sorted(set(present) - await _alive(client)) if present else []
+        expected = present()
+        missing = sorted(set(expected) - await _alive(client)) if expected else []
         left = plan.held_by(*empty) if empty else plan.copies_left
         is_current = plan.wanted_revision >= revision and not missing
         if is_current:
             total = max(total, left)
-            told(Progress(total - left, total, plan.bytes, _waits(plan)))
+            told(Progress(total - left, total, plan.bytes, _waits(plan), plan.primaries))
         now = (plan.version, plan.copies_left, missing)
         if now != last:
             last, since = now, loop.time()

@@ -166,6 +166,57 @@ def test_a_drain_that_is_taken_back_in_the_middle_brings_everything_home(cluster
     run(whole())
 
 
+def test_a_plan_whose_leader_is_killed_goes_on_under_the_next_one_and_ends_with_the_same_spread(
+    cluster: RealCluster,
+) -> None:
+    async def play(client: AsyncClient, writer: RecordingWriter) -> None:
+        leader = await cluster.leader()
+
+        def say(text: str) -> None:
+            if text.startswith("moving"):
+                cluster.kill(leader)
+
+        await cluster.launcher.scale(5, say=say)
+        successor = await cluster.leader(without=leader)
+        await cluster.up()
+        await cluster.launcher.scale(5)
+        copies, _ = spread(await client.plan())
+
+        assert successor != leader
+        assert (cluster.names, copies) == (("n1", "n2", "n3", "n4", "n5"), 1)
+
+    async def whole() -> None:
+        await cluster.up(3, shards=SHARDS)
+        await cluster.settled()
+        await under_writes(cluster, play)
+
+    run(whole())
+
+
+def test_a_rolling_restart_moves_no_copy_and_fails_no_write(cluster: RealCluster) -> None:
+    async def play(client: AsyncClient, writer: RecordingWriter) -> None:
+        before = holders(await client.map())
+        for name in cluster.names:
+            await cluster.restart(name)
+        after = await cluster.settled(copies=3)
+
+        assert holders(after) == before
+
+    async def whole() -> None:
+        await cluster.up(4, shards=SHARDS)
+        await cluster.settled(copies=3)
+        await under_writes(cluster, play)
+
+        assert await cluster.error_lines() == []
+
+    run(whole())
+
+
+def holders(shard_map: ShardMap) -> list[list[str]]:
+    """Return who has a copy of each shard."""
+    return [sorted(copy.name for copy in (*shard.in_sync, *shard.learners)) for shard in shard_map.shards]
+
+
 async def _holds_less(client: AsyncClient, name: str, copies: int) -> bool | None:
     return True if (await client.plan()).held_by(name) < copies else None
 

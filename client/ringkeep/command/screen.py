@@ -168,7 +168,12 @@ def moving(
             meter.update(progress.done, progress.total, note=_note(progress))
 
     with ExitStack() as opened:
-        yield say, told
+        try:
+            yield say, told
+        except KeyboardInterrupt:
+            opened.close()
+            shown.print(f"{label}: interrupted; what is under way goes on, and the same command waits for it again")
+            raise
 
 
 @contextmanager
@@ -184,4 +189,6 @@ def steps(label: str, screen: Console | None = None) -> Iterator[Callable[[str],
 
 def _note(progress: membership.Progress) -> str:
     parts = [f"{size(progress.bytes_left)} to send"] if progress.bytes_left else []
+    if progress.done >= progress.total and progress.primaries_left:
+        parts.append(f"{progress.primaries_left:,} primaries to move")
     return "; ".join((*parts, *progress.waiting[:1]))

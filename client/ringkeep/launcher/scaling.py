@@ -134,11 +134,14 @@ class Scaling:
             client,
             revision=revision,
             # A node that runs and is not alive yet is one for which the leader plans nothing.
-            present=[name for name in choice.names if record.node(name).is_running],
+            present=lambda: [name for name in choice.names if record.node(name).is_running],
             empty=choice.going,
             told=told,
             check=lambda: self._check_running(new),
         )
+        for name in choice.names:
+            if not record.node(name).is_running:
+                say(f"{name} is down: its copies stay its own until it is back, or has been away for too long")
 
     async def _gone(
         self, client: AsyncClient, record: ClusterRecord, name: str, *, is_known: bool, say: Say

@@ -166,7 +166,7 @@ def test_nothing_is_done_before_the_new_nodes_are_alive() -> None:
     async def play(cluster: FakeCluster, client: AsyncClient) -> None:
         await cluster.stop("n3")
         with pytest.raises(Stuck, match="n3 did not become alive"):
-            await until_moved(client, revision=1, present=["n1", "n3"], stuck_s=0.05)
+            await until_moved(client, revision=1, present=lambda: ["n1", "n3"], stuck_s=0.05)
 
     _with(play)
 
