@@ -215,3 +215,15 @@ def test_the_budget_of_a_new_leader_comes_back_bit_by_bit() -> None:
 
     assert budgets == [0, 0, 1, 2, 7, 12, 12]
     assert pace.budget(0, 9000.0) == 0
+
+
+def test_any_change_of_a_shard_puts_the_next_look_off_for_what_nodes_said_is_older_then() -> None:
+    pace, first = HotSpots(), PlanWorld.of(3, 16).map.shards
+    pace.loads = {0: ShardLoad(1.0)}
+    looks = [pace.next_look(ON, first, 1000.0), pace.next_look(ON, first, 1050.0)]
+    changed = (replace(first[0], revision=first[0].revision + 1), *first[1:])
+    looks += [pace.next_look(ON, changed, 1059.0), pace.next_look(ON, changed, 1100.0)]
+
+    assert looks == [1060.0, 1060.0, 1119.0, 1119.0]
+    assert pace.next_look(Settings(), changed, 1110.0) is None
+    assert pace.next_look(ON, changed, 1110.0) == 1170.0
