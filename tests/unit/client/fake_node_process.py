@@ -7,6 +7,7 @@ shared one: ``refusal`` holds the reason for which a plan is refused, ``voter-<n
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -30,10 +31,13 @@ def _share(shared: object) -> None:
 
 def _register() -> None:
     """Join the cluster that there is, as a node with an empty directory does."""
-    shared = json.loads(SHARED.read_text())
-    if all(member["name"] != NAME for member in shared["members"]):
-        shared["members"].append({"name": NAME, "storage_id": _storage_id(), "peer": os.environ["RINGKEEP_PEER"]})
-        _share(shared)
+    own = {"name": NAME, "storage_id": _storage_id(), "peer": os.environ["RINGKEEP_PEER"]}
+    with SHARED.with_name("registering").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Several nodes start at once.
+        shared = json.loads(SHARED.read_text())
+        if all(member["name"] != NAME for member in shared["members"]):
+            shared["members"].append(own)
+            _share(shared)
 
 
 def _plan(shared: Any) -> dict[str, Any]:
