@@ -227,3 +227,21 @@ def test_any_change_of_a_shard_puts_the_next_look_off_for_what_nodes_said_is_old
     assert looks == [1060.0, 1060.0, 1119.0, 1119.0]
     assert pace.next_look(Settings(), changed, 1110.0) is None
     assert pace.next_look(ON, changed, 1110.0) == 1170.0
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.01, 0.1, 0.3, 1.0])
+def test_a_leader_that_dies_in_the_middle_of_swaps_leaves_nothing_half_done(after_s: float) -> None:
+    draw, world = Random(4), PlanWorld.of(6, 36, ON)
+    world.run(MANY)
+    before = (sorted(world.held().values()), sorted(world.led().values()))
+    loads = {number: ShardLoad(draw.paretovariate(1.0), draw.paretovariate(1.0)) for number in range(36)}
+    world.leader.learn_loads(loads, now=world.now)
+    world.run(LOOK_S)
+    world.run(after_s)
+    made = world.leader.hot_spot_swaps
+    world.new_leader("n2")
+    world.settle()
+
+    assert made > 0
+    assert world.is_whole()
+    assert (sorted(world.held().values()), sorted(world.led().values())) == before
