@@ -8,7 +8,8 @@ through it, ends it by process id, and prints one JSON line. Every acknowledged 
     scale        3 -> 5 -> 3 nodes with documents loaded: errors, lost writes, copies moved against the lower bound, spread
     handoffs     primaries moved by weights among nodes that hold everything: the gap each written shard sees
     rolling      every node restarted in turn: errors, primary moves of each shard, snapshot bytes, latency
-    leader-kill  a drain whose leader is killed: how long any shard was without a primary, and that the drain ends
+    leader-kill  a drain whose leader is killed and started again: how long any shard was without a primary, and that
+                 the drain ends
 """
 
 from __future__ import annotations
@@ -407,6 +408,9 @@ async def _one_leader_kill(local: LocalCluster, client: AsyncClient, run: int, d
     await client.drain(victim)
     await asyncio.sleep(0.1 + 0.1 * (run % 10))
     await asyncio.to_thread(local.kill, leader)
+    # Its copies are within the grace: no complete copy is given up before they are back.
+    await asyncio.sleep(3.0)
+    await local.restart(leader)
 
     def is_empty(shard_map: ShardMap) -> bool:
         return not any(copy.name == victim for shard in shard_map.shards for copy in (*shard.in_sync, *shard.learners))
