@@ -174,6 +174,18 @@ def load_swaps_of(
 # --- impossible wishes -------------------------------------------------------------------------------------------
 
 
+def opinion_of(shard_map: ShardMap, wanted: Wanted, version: int) -> str:
+    """Return whether the author of a wanted state expected the target that follows from ``shard_map`` as of ``version``.
+
+    ``none``: it said nothing. ``old``: it looked at another version: nothing to compare. Else ``same`` or ``differs``.
+    """
+    if not wanted.target_digest:
+        return "none"
+    if wanted.target_version != version:
+        return "old"
+    return "same" if wanted.target_digest == expected_digest(shard_map, wanted) else "differs"
+
+
 def refusal_of(
     shard_map: ShardMap,
     wanted: Wanted,

@@ -28,7 +28,7 @@ from ringkeep_core.placement import AddLearner, AwaitInSync, MovePrimary, NodeSt
 from ringkeep_core.plans import (
     NodeFacts,
     Plan,
-    expected_digest,
+    opinion_of,
     plan_of,
     refusal_of,
     with_drain,
@@ -48,11 +48,11 @@ T = TypeVar("T")
 
 
 class WantedMemberBody(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is wanted of one member."""
+    """What is wanted of one member. What is left out stays as it is; a new member has weight 1, no zone, and stays."""
 
-    weight: float = 1.0
-    zone: str = ""
-    draining: bool = False
+    weight: float | None = None
+    zone: str | None = None
+    draining: bool | None = None
 
 
 class SettingsBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,9 +150,10 @@ def _shown(exchange: Exchange, held: ShardMap, wanted: Wanted) -> dict[str, obje
         "wanted_revision": wanted.revision,
         "version": held.version,
         "digest": made.target.digest,
-        "opinion": _opinion(held, wanted),
+        "opinion": _opinion(exchange, held, wanted),
         **plan_shape(held, made),
         "running": driver.running_plan() if wanted is held.wanted else None,
+        "leader": driver.leader(),
     }
 
 
@@ -162,13 +163,10 @@ def _facts_for(known: Mapping[str, NodeFacts], held: ShardMap, wanted: Wanted) -
     return {**coming, **known}
 
 
-def _opinion(held: ShardMap, wanted: Wanted) -> str:
-    """Return whether the author of the wanted state expected the same target: ``none``, ``same``, ``differs``, ``old``."""
-    if not wanted.target_digest:
-        return "none"
-    if wanted.target_version != held.version:
-        return "old"
-    return "same" if wanted.target_digest == expected_digest(held, wanted) else "differs"
+def _opinion(exchange: Exchange, held: ShardMap, wanted: Wanted) -> str:
+    """Return whether the author expected the same target; of the present wanted state as it was when it was accepted."""
+    revision, judged = exchange.edge.driver.opinion()
+    return judged if wanted is held.wanted and revision == wanted.revision else opinion_of(held, wanted, held.version)
 
 
 class _Counts(dict[str, tuple[int, int]]):
@@ -274,10 +272,30 @@ async def set_wanted(exchange: Exchange) -> Reply:
     exchange.edge.check_admin(exchange.request.headers.get("Authorization"))
     is_dry = _is_dry(exchange)
     body = await body_of(exchange, _wanted_decoder, "a wanted state")
-    held = exchange.edge.service.held_map()
+    held = await _map_with(exchange, body.revision)
     if held.wanted.revision > body.revision:
         raise Conflict(f"the wanted state is at revision {held.wanted.revision}, not {body.revision}")
-    return await _want(exchange, held, wanted_of(body, held.wanted.settings), is_dry=is_dry)
+    return await _want(exchange, held, wanted_of(body, held.wanted), is_dry=is_dry)
+
+
+async def _map_with(exchange: Exchange, revision: int) -> ShardMap:
+    """Return the held map once it has that revision of the wanted state: what is left out is filled in from it.
+
+    The caller may have read it from another node, which was told a moment earlier. Raises ``NoPrimary`` at the deadline.
+    """
+    driver, clock = exchange.edge.driver, exchange.edge.service.clock
+    timeout_s = exchange.timeout_s()
+    until = clock() + timeout_s
+    held = exchange.edge.service.held_map()
+    while held.wanted.revision < revision:
+        left_s = until - clock()
+        if left_s <= 0:
+            raise NoPrimary(
+                f"this node knows the wanted state up to revision {held.wanted.revision}, not {revision}; nothing changed"
+            )
+        await driver.wait_newer_than(held.version, timeout_s=left_s)
+        held = exchange.edge.service.held_map()
+    return held
 
 
 async def drain(exchange: Exchange) -> Reply:
@@ -317,20 +335,25 @@ def _is_dry(exchange: Exchange) -> bool:
     return "dry_run" in asked and switch(asked["dry_run"], "dry_run")
 
 
-def wanted_of(body: WantedBody, present: Settings) -> Wanted:
+def wanted_of(body: WantedBody, present: Wanted) -> Wanted:
     """Return the wanted state that a body asks for, one revision further. Raises ``BadRequest``."""
+    members = {}
     for name, member in body.members.items():
         _check_name(name)
-        _check_weight(name, member.weight)
+        members[name] = _member_of(member, present.members.get(name, WantedMember()))
+        _check_weight(name, members[name].weight)
     return Wanted(
         revision=body.revision + 1,
-        members={
-            name: WantedMember(member.weight, member.zone, member.draining) for name, member in body.members.items()
-        },
-        settings=_settings(present, body.settings),
+        members=members,
+        settings=_settings(present.settings, body.settings),
         target_digest=body.target_digest,
         target_version=body.target_version,
     )
+
+
+def _member_of(body: WantedMemberBody, present: WantedMember) -> WantedMember:
+    given = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}
+    return replace(present, **given)
 
 
 def _settings(present: Settings, body: SettingsBody) -> Settings:

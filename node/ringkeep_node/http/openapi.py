@@ -142,14 +142,14 @@ def _user_paths() -> Schema:
 
 def _cluster_paths() -> Schema:
     anything: Schema = {"type": "object"}
-    wanted = _ref("schemas", "Wanted")
 
     def reading(name: str, text: str, **more: Any) -> Schema:
         return {"get": _operation(name, text, {"200": _json(text, anything)}, [503], **more)}
 
     admin: Schema = {"security": [{"admin": []}]}
-    dry_run = _query("dry_run", {"type": "boolean", "default": False}, "Show the plan and change nothing")
     return {
+        **_member_paths(),
+        **_founding_paths(),
         "/v1/cluster": reading("cluster", "The cluster in short"),
         "/v1/cluster/members": reading("members", "Every member with the evidence for its state"),
         "/v1/cluster/map": reading(
@@ -172,6 +172,30 @@ def _cluster_paths() -> Schema:
                 **admin,
             ),
         },
+        "/v1/cluster/transfer-leader": {
+            "post": _operation(
+                "transferLeader",
+                "Have the Raft leader hand over to another voter",
+                {"200": _json("Who leads then", anything)},
+                [401, 404, 409, 415, 503],
+                parameters=[_ref("parameters", "timeout")],
+                body=_json_body({"type": "object", "properties": {"to": {"type": "string"}}}),
+                **admin,
+            ),
+        },
+        "/v1/cluster/events": reading(
+            "events",
+            "What happened, oldest first",
+            parameters=[_query("after", {"type": "integer", "minimum": 0}, "Only events after this number")],
+        ),
+    }
+
+
+def _member_paths() -> Schema:
+    anything: Schema = {"type": "object"}
+    admin: Schema = {"security": [{"admin": []}]}
+    dry_run = _query("dry_run", {"type": "boolean", "default": False}, "Show the plan and change nothing")
+    return {
         "/v1/cluster/members/{name}/drain": {
             "parameters": [_path("name", 63, "The member"), dry_run],
             "post": _operation(
@@ -199,22 +223,14 @@ def _cluster_paths() -> Schema:
                 **admin,
             ),
         },
-        "/v1/cluster/transfer-leader": {
-            "post": _operation(
-                "transferLeader",
-                "Have the Raft leader hand over to another voter",
-                {"200": _json("Who leads then", anything)},
-                [401, 404, 409, 415, 503],
-                parameters=[_ref("parameters", "timeout")],
-                body=_json_body({"type": "object", "properties": {"to": {"type": "string"}}}),
-                **admin,
-            ),
-        },
-        "/v1/cluster/events": reading(
-            "events",
-            "What happened, oldest first",
-            parameters=[_query("after", {"type": "integer", "minimum": 0}, "Only events after this number")],
-        ),
+    }
+
+
+def _founding_paths() -> Schema:
+    wanted = _ref("schemas", "Wanted")
+    admin: Schema = {"security": [{"admin": []}]}
+    dry_run = _query("dry_run", {"type": "boolean", "default": False}, "Show the plan and change nothing")
+    return {
         "/v1/cluster/bootstrap": {
             "post": _operation(
                 "bootstrap",
@@ -229,7 +245,8 @@ def _cluster_paths() -> Schema:
             "get": _operation("wanted", "The wanted state", {"200": _json("It", wanted)}, [503]),
             "put": _operation(
                 "setWanted",
-                "Replace the wanted state, if revision is still the one that was read",
+                "Replace the wanted state, if revision is still the one that was read. Members that are not named are not "
+                "wanted any more; of the named ones, and of the settings, what is left out stays as it is",
                 {"200": _json("The new wanted state, one revision further", wanted)},
                 [401, 409, 415, 503],
                 parameters=[_ref("parameters", "timeout"), dry_run],

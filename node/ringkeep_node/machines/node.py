@@ -191,9 +191,23 @@ class Node:
             recovered=recovered.copies,
             now=now,
         )
-        self.gateway = Gateway(
-            me=identity.storage, boot=identity.boot, settings=settings.gateway, first_attempt=first_number
-        )
+        self._take_requests(settings.gateway, first_number)
+        self._step = NodeStep(1)
+        self._unsynced_shards: deque[tuple[int, ShardStep]] = deque()
+        self._through_wanted = 0
+        self._housekeeping_due = self._housekeeping_late = now
+        self._through_told = -1
+        self._greeted: dict[str, str] = {}
+        self._farewells = Farewells()
+        self._closes_at: float | None = None
+        self._is_closed = False
+        self._last_records = self._synced = 0
+        self._stalled = False
+
+    def _take_requests(self, settings: GatewaySettings, first_number: int) -> None:
+        """Make the parts that requests and the own registration need."""
+        identity = self.identity
+        self.gateway = Gateway(me=identity.storage, boot=identity.boot, settings=settings, first_attempt=first_number)
         self.serving = Serving(
             me=identity.storage,
             gateway=self.gateway,
@@ -206,21 +220,10 @@ class Node:
             name=identity.name,
             storage=identity.storage,
             boot=identity.boot,
-            cluster_id=cluster_id,
+            cluster_id=self.cluster_id,
             control=self.control,
             boot_for=self._boot_for,
         )
-        self._step = NodeStep(1)
-        self._unsynced_shards: deque[tuple[int, ShardStep]] = deque()
-        self._through_wanted = 0
-        self._housekeeping_due = self._housekeeping_late = now
-        self._through_told = -1
-        self._greeted: dict[str, str] = {}
-        self._farewells = Farewells()
-        self._closes_at: float | None = None
-        self._is_closed = False
-        self._last_records = self._synced = 0
-        self._stalled = False
 
     # --- what can be read at any time ----------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from ringkeep_node.machines.control import Control
 from ringkeep_node.machines.electorate import Ballot, Reconfigure
 from ringkeep_node.machines.leader import Leader, StepDown, TransferLeadership
 from ringkeep_node.machines.planning import HandOver
-from ringkeep_node.machines.room import ROOM_KEY, Room, encode_room, has_moved
+from ringkeep_node.machines.room import ROOM_KEY, Room, encode_room, has_moved, room_of, shard_bytes_of
 from ringkeep_node.machines.shard.replication import Replication
 from ringkeep_node.machines.shard_loads import (
     LOAD_KEY,
@@ -39,6 +39,7 @@ STALLED_KEY = "stalled"
 DEATHS_KEY = "deaths"
 VOTERS_KEY = "voters"
 LEAVING_KEY = "leaving"
+SIZES_EVERY_S = 2.0
 
 
 def split_address(text: str) -> Address:
@@ -93,7 +94,7 @@ class Oversight:
         self._voters_told: tuple[str, ...] = ()
         self._meter = LoadMeter()
         self._loads_from: tuple[object, ...] = ()
-        self._loads_due = -math.inf
+        self._loads_due = self._sizes_due = -math.inf
 
     # --- what others say -----------------------------------------------------------------------------------------
 
@@ -216,6 +217,7 @@ class Oversight:
             self._swim.set_state(VOTERS_KEY, ",".join(voters).encode(), now=now)
         if self._leads:
             self._learn_loads(held, now)
+            self._learn_sizes(held, now)
         self._leader.facts(
             shard_map=held,
             leads=self._leads,
@@ -232,6 +234,20 @@ class Oversight:
         if now >= self._loads_due and known != self._loads_from:
             self._loads_from, self._loads_due = known, now + MEASURE_S
             self._leader.learn_loads(loads_of(held, self.told_loads()) if known else {}, now=now)
+
+    def _learn_sizes(self, held: ShardMap, now: float) -> None:
+        """Work out now and then what shards weigh: copies that move together are bounded by their bytes."""
+        if now < self._sizes_due:
+            return
+        self._sizes_due = now + SIZES_EVERY_S
+        sizes = shard_bytes_of(held, self.rooms())
+        self._leader.learn_sizes(dict(enumerate(sizes)) if sizes is not None else {})
+
+    def rooms(self) -> dict[str, Room]:
+        """Return what each registered member says of its room; who says nothing is missing."""
+        held = self._control.held.map
+        told = {} if held is None else {it: room_of(self._swim.values(it)) for it in held.members}
+        return {storage: room for storage, room in told.items() if room is not None}
 
     def _ballot(self) -> Ballot:
         raft = self._control.raft

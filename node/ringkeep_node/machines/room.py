@@ -6,9 +6,12 @@ Source: replication.md, "The leader alone plans"; placement.md, "A plan can alwa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from msgspec import Struct
+
+from ringkeep_core.shardmap import ShardMap
 
 ROOM_KEY = "room"
 
@@ -31,6 +34,15 @@ def room_of(values: Mapping[str, bytes]) -> Room | None:
     if copies.isdigit() and free.isdigit() and len(copies) < 19 and len(free) < 19:
         return Room(int(copies), int(free))
     return None
+
+
+def shard_bytes_of(held: ShardMap, rooms: Mapping[str, Room]) -> list[int] | None:
+    """Return about how many bytes each shard has: an even share of what its primary says it stores; None if unknown."""
+    if not rooms:
+        return None
+    copies = Counter(copy.storage for shard in held.shards for copy in (*shard.in_sync, *shard.learners))
+    share = {storage: room.copy_bytes // max(1, copies[storage]) for storage, room in rooms.items()}
+    return [share.get(shard.primary.storage, 0) for shard in held.shards]
 
 
 def has_moved(told: Room | None, room: Room) -> bool:

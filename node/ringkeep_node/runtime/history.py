@@ -47,6 +47,10 @@ class History:
         fields: dict[str, str | int | float] = {"address": address, "repeated": repeated}
         self._add(at, "refused", f"{address} was refused: {reason}{often}", fields)
 
+    def left(self, sentence: str, at: float) -> None:
+        """This node has left the cluster for good."""
+        self._add(at, "left", sentence, {})
+
     def _add(self, at: float, kind: str, text: str, fields: dict[str, str | int | float]) -> None:
         self._number += 1
         self._events.append(Event(self._number, at, kind, text, fields))

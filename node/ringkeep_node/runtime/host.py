@@ -46,6 +46,7 @@ from ringkeep_node.runtime.reporting import (
     member_reports,
     node_facts,
     node_numbers,
+    running_plan,
     shard_bytes,
     unready_reason,
     voters_of,
@@ -315,13 +316,14 @@ class Host:
         await self._driver.wait_newer_than(version, timeout_s=timeout_s - (time.monotonic() - started))
 
     def members(self) -> tuple[MemberReport, ...]:
-        """Return every member; a node in no cluster reports itself alone, as joining."""
-        if self._driver is None or self.shard_map is None:
+        """Return every member; a node in no cluster reports itself alone, as joining, and one that has left as left."""
+        has_left = self._driver is not None and self._driver.node.has_left
+        if self._driver is None or self.shard_map is None or has_left:
             own = self.identity
             return (
                 MemberReport(
                     name=own.name,
-                    state="joining",
+                    state="left" if has_left else "joining",
                     storage_id=own.storage,
                     boot_id=own.boot,
                     url=own.url,
@@ -350,9 +352,15 @@ class Host:
         """Return the storage ids of the Raft voters."""
         return voters_of(self._driver.node) if self._driver is not None else ()
 
+    def opinion(self) -> tuple[int, str]:
+        """Return the newest revision of the wanted state that this node saw being accepted, and how its target compared."""
+        return self.news.opinion
+
     def running_plan(self) -> RunningPlan | None:
-        """Return how far the present plan is, if this node leads."""
-        return None
+        """Return how far the present plan is, if this node leads and there is one."""
+        if self._driver is None:
+            return None
+        return running_plan(self._driver.node, asyncio.get_running_loop().time(), time.time())
 
     async def transfer_leader(self, to: str, *, timeout_s: float) -> LeaderReport:
         """Have leadership handed to ``to`` and return who leads then."""

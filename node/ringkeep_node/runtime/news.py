@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import structlog
 
+from ringkeep_core.mapchanges import SetWanted
+from ringkeep_core.plans import opinion_of
 from ringkeep_core.shardmap import GENERATION_STEP
 from ringkeep_node.machines.node import Node, NodeStep
 from ringkeep_node.runtime.history import History
@@ -52,6 +54,10 @@ class News:
         self.history = History()
         self.refusals = Refusals()
         self._cluster = ""
+        self._has_left = False
+        self._version = 0
+        self.opinion: tuple[int, str] = (0, "none")
+        """What became of the target that the author of a wanted state expected: the revision, and how it compared."""
         self._leader: tuple[str | None, int] = (None, 0)
 
     def joined(self, cluster_id: str) -> None:
@@ -60,15 +66,31 @@ class News:
 
     def stepped(self, node: Node, step: NodeStep, at: float) -> None:
         """Take in what a step changed."""
+        self._judge_opinions(step)
+        held = node.held.map
+        self._version = held.version if held is not None else 0
         for event in self.history.stepped(step, at):
             if event.kind == "member":
                 logger.info("member_changed", cluster=self._cluster, **event.fields)
             else:
                 self._map_changed(event)
+        if node.has_left and not self._has_left:
+            self._has_left = True
+            sentence = node.registration.has_left_text
+            self.history.left(sentence, at)
+            logger.warning("node_left", cluster=self._cluster, reason=sentence)
         leader = (node.raft.leader, node.raft.term)
         if leader != self._leader:
             self._leader = leader
             self._leader_changed(node)
+
+    def _judge_opinions(self, step: NodeStep) -> None:
+        """Compare while the map is still the one that the author may have seen: every move changes the digest."""
+        version = self._version
+        for change, after, applied in step.map_changes:
+            if isinstance(change, SetWanted) and applied.outcomes == (None,):
+                self.opinion = (change.wanted.revision, opinion_of(after, change.wanted, version))
+            version = after.version
 
     def refused(self, address: str, reason: str, at: float) -> None:
         """Somebody was refused."""

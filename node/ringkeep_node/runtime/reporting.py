@@ -14,13 +14,13 @@ from ringkeep_core.shardmap import MemberState as MapState
 from ringkeep_core.shardmap import Shard, ShardMap
 from ringkeep_node.machines.node import Node
 from ringkeep_node.machines.oversight import LEADS_KEY, VOTERS_KEY
-from ringkeep_node.machines.room import room_of
+from ringkeep_node.machines.room import room_of, shard_bytes_of
 from ringkeep_node.machines.shard.context import PAUSE_BOUNDS_S, Tally
 from ringkeep_node.machines.shard_loads import busiest_share
 from ringkeep_node.machines.swim.members import MemberState, MemberView
 from ringkeep_node.metrics import Durations, NodeNumbers
 from ringkeep_node.runtime.history import History
-from ringkeep_node.runtime.reports import Accusation, LeaderReport, MemberReport
+from ringkeep_node.runtime.reports import Accusation, LeaderReport, MemberReport, RunningPlan
 
 if TYPE_CHECKING:
     from ringkeep_node.runtime.driver import Driver
@@ -115,18 +115,25 @@ def node_facts(node: Node, now: float) -> dict[str, NodeFacts]:
 
 
 def shard_bytes(node: Node) -> list[int] | None:
-    """Return about how many bytes each shard has: an even share of what its primary says it stores; None if unknown."""
+    """Return about how many bytes each shard has, from what members tell of their room; None if unknown."""
     held = node.held.map
     assert held is not None
-    copies, _ = _counts(held)
-    share = {}
-    for storage in held.members:
-        room = room_of(node.swim.values(storage))
-        if room is not None:
-            share[storage] = room.copy_bytes // max(1, copies[storage])
-    if not share:
+    return shard_bytes_of(held, node.oversight.rooms())
+
+
+def running_plan(node: Node, now: float, wall: float) -> RunningPlan | None:
+    """Return how far the plan is that this node carries out as leader; None if it does not lead or nothing is to do."""
+    plan = node.leader.explain(now=now).plan if node.control.leads else None
+    if plan is None:
         return None
-    return [share.get(shard.primary.storage, 0) for shard in held.shards]
+    return RunningPlan(
+        reason=plan.reason,
+        since=wall - plan.seconds,
+        copies=plan.copies_wanted,
+        copies_done=plan.copies_moved,
+        primaries=plan.primaries_to_move,
+        waiting=plan.waits,
+    )
 
 
 def voters_of(node: Node) -> tuple[str, ...]:
@@ -142,6 +149,8 @@ def voters_of(node: Node) -> tuple[str, ...]:
 def unready_reason(node: Node) -> str | None:
     """Return why clients should not be sent here yet, or None: joined, caught up, routes."""
     held, own = node.held.map, node.identity.storage
+    if node.has_left:
+        return node.registration.has_left_text
     if held is None:
         return "this node does not hold the shard map yet"
     if not node.registered:

@@ -139,6 +139,9 @@ class Driving(Protocol):
     def voters(self) -> tuple[str, ...]:
         """Return the storage ids of the Raft voters, as far as this node knows them."""
 
+    def opinion(self) -> tuple[int, str]:
+        """Return the newest revision of the wanted state that this node saw being accepted, and how its target compared."""
+
     def running_plan(self) -> RunningPlan | None:
         """Return how far the present plan is, if this node leads and there is one."""
 

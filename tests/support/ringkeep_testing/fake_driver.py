@@ -190,6 +190,10 @@ class FakeDriver:
         """Return the first three members."""
         return tuple(self.shard_map.members)[:3] if self.shard_map is not None else ()
 
+    def opinion(self) -> tuple[int, str]:
+        """Nobody was watching when the wanted state was accepted."""
+        return 0, "none"
+
     def running_plan(self) -> RunningPlan | None:
         """Return what the test sets."""
         return self.running

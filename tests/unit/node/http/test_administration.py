@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from ringkeep_core.mapchanges import Leave, SetWanted
 from ringkeep_core.placement import NodeState
@@ -165,6 +167,42 @@ def test_settings_that_are_left_out_stay_as_they_are() -> None:
         answer = await edge.ask("PUT", "/v1/cluster/wanted", encoded({"revision": 2, "members": members}))
 
         assert (answer.json["settings"]["bytes_per_s"], answer.json["settings"]["grace_s"]) == (5_000_000, 7.5)
+
+    serve(test)
+
+
+def test_what_is_left_out_of_a_member_stays_as_it_is_and_who_is_not_named_is_not_wanted() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        members: dict[str, Any] = {"n1": {}, "n2": {"weight": 2.0, "zone": "z", "draining": True}, "n3": {}}
+        await edge.ask("PUT", "/v1/cluster/wanted", encoded({"revision": 1, "members": members}))
+        kept = {"n1": {}, "n2": {"weight": 3.0}, "n4": {}}
+        answer = await edge.ask("PUT", "/v1/cluster/wanted?dry_run=true", encoded({"revision": 2, "members": kept}))
+        done = await edge.ask("PUT", "/v1/cluster/wanted", encoded({"revision": 2, "members": kept}))
+
+        assert answer.status == done.status == 200
+        assert done.json["members"]["n2"] == {"weight": 3.0, "zone": "z", "draining": True}
+        assert done.json["members"]["n4"] == {"weight": 1.0, "zone": "", "draining": False}
+        assert list(done.json["members"]) == ["n1", "n2", "n4"]
+
+    serve(test)
+
+
+def test_a_node_that_was_not_told_yet_of_the_revision_that_was_read_waits_for_it() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        held = edge.driver.shard_map
+        assert held is not None
+        newer = replace(held.wanted, revision=2, settings=replace(held.wanted.settings, grace_s=9.0))
+        body = encoded({"revision": 2, "members": {name: {} for name in ("n1", "n2", "n3")}})
+        asked = asyncio.ensure_future(edge.ask("PUT", "/v1/cluster/wanted", body))
+        await asyncio.sleep(0.02)
+        edge.driver.replace_map(replace(held, version=held.version + 1, wanted=newer))
+        answer = await asked
+        late = await edge.ask(
+            "PUT", "/v1/cluster/wanted", encoded({"revision": 9, "members": {"n1": {}}}), **{"Ringkeep-Timeout": "0.01"}
+        )
+
+        assert (answer.json["revision"], answer.json["settings"]["grace_s"]) == (3, 9.0)
+        assert (late.status, late.code, len(edge.driver.proposed)) == (503, "no_primary", 1)
 
     serve(test)
 
