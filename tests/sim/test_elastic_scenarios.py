@@ -28,7 +28,7 @@ from ringkeep_testing.elastic_world import (
 )
 from ringkeep_testing.node_world import World
 from ringkeep_testing.world_machine import Machine
-from ringkeep_testing.world_people import listing, with_setting
+from ringkeep_testing.world_people import listing, with_setting, with_zone
 
 FIVE = replace(CALM, nodes=5)
 
@@ -323,6 +323,18 @@ def test_voters_are_spread_over_zones() -> None:
     assert sorted(Counter(world.machines[name].zone for name in voters(world)).values()) == [1, 2, 2]
 
 
+def test_a_zone_that_is_named_later_gets_a_voter_too() -> None:
+    world = elastic_world(22, replace(CALM, nodes=4, shards=8))
+    before = voters(world)
+    for name in ("n1", "n2", "n3", "n4"):
+        zone = "b" if name == "n4" else "a"
+        want(world, lambda wanted, name=name, zone=zone: with_zone(wanted, name, zone))  # type: ignore[misc]
+    finish(world)
+
+    assert before == ["n1", "n2", "n3"]
+    assert len(voters(world)) == 3 and "n4" in voters(world)
+
+
 def test_a_voter_whose_disk_is_lost_is_replaced_by_its_new_storage() -> None:
     world = elastic_world(14)
     victim, old = world.machines["n2"], world.machines["n2"].storage
@@ -390,3 +402,53 @@ def test_leadership_is_transferred_again_and_again_in_the_middle_of_a_drain() ->
     finish(world)
 
     assert "n1" not in voters(world) and failures(world) == {}
+
+
+def test_a_leader_that_starts_again_does_not_call_to_vote_who_has_left() -> None:
+    """Voters are no compare-and-set: a leader must hold the map of its own term before it chooses them."""
+    world = elastic_world(19, replace(CALM, nodes=2, shards=8))
+    gone = world.machines["n1"].storage
+    leave(world, ("n1",))
+    last = max(world.eye.movement.configurations)
+    for _ in range(3):
+        world.machines["n2"].kill()
+        world.machines["n2"].start()
+        world.run_until(world.now + 2.0)
+    finish(world)
+
+    assert all(gone not in it.members() for at, it in world.eye.movement.configurations.items() if at >= last)
+
+
+def test_another_number_of_copies_is_followed_up_and_down() -> None:
+    world = elastic_world(20, replace(FIVE, replication_factor=2, nodes=4))
+    world.clients.start(world.now + 4.0)
+    held = []
+    for factor in (3, 4, 1, 2):
+        want(world, lambda wanted, factor=factor: with_setting(wanted, replication_factor=factor))  # type: ignore[misc]
+        world.settle(20.0)
+        held.append({len(shard.in_sync) for shard in world.eye.newest.shards})
+    finish(world)
+
+    assert held == [{3}, {4}, {1}, {2}] and failures(world) == {}
+
+
+def test_s3_a_planned_copy_whose_growth_is_late_and_that_hangs_meanwhile_has_everything_once_it_counts() -> None:
+    """counterexamples.md S3(a), (b): the entry of the growth is on its way while the learner hangs and clients write on."""
+    world = elastic_world(21, replace(CALM, proposal_repeat=1.0, proposal_delay_s=3.0, latency_s=0.01))
+    world.clients.start(world.now + 12.0)
+    joined(world, ("n4",))
+    want(world, listing("n4"))
+    four = world.machines["n4"]
+    for _ in range(6):
+        world.run_until(world.now + 0.15)
+        four.paused_until = max(four.paused_until, world.now + 0.7)
+        world.run_until(world.now + 0.7)
+    leader_of(world).kill()
+    world.run_until(world.now + 3.0)
+    for machine in world.machines.values():
+        if machine.node is None:
+            machine.start()
+    finish(world)
+
+    assert copies(world.eye.newest)["n4"] == 24
+    assert world.clients.counts["stored"] > 50

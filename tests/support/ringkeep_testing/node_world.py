@@ -36,6 +36,8 @@ from ringkeep_testing.world_plan import Plan
 
 START_S = 100.0
 QUIET_S = 2.0
+LATE_S = 1.0
+"""A proposal that came late or twice may still be on its way to a disk."""
 
 
 class Violation(AssertionError):
@@ -168,6 +170,7 @@ class World:
         self.write_everywhere()
         self.read_everything()
         self.run_until(self.now + QUIET_S)
+        self.run_until(self.now + LATE_S, self.eye.is_quiet)
         self.clients.judge()
         self.eye.check_copies_equal()
         self.eye.check_queues(empty=True)

@@ -9,7 +9,7 @@ after quiet     copies byte-equal; nothing left in any queue
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ringkeep_core.mapchanges import MapChange
@@ -223,8 +223,16 @@ class GodsEye:
             if len(set(digests.values())) != 1:
                 raise self._world.violation(f"the copies of shard {number} differ after quiet: {digests}")
 
+    def is_quiet(self) -> bool:
+        """Return whether nothing is left in any queue."""
+        return not any(True for _ in self._kept(empty=True))
+
     def check_queues(self, *, empty: bool) -> None:
         """Every queue is bounded; after quiet nothing is left in it."""
+        for name, left in self._kept(empty=empty):
+            raise self._world.violation(f"{name} keeps {left}")
+
+    def _kept(self, *, empty: bool) -> Iterator[tuple[str, dict[str, int]]]:
         for machine in self._world.machines.values():
             node = machine.node
             if node is None:
@@ -248,4 +256,4 @@ class GodsEye:
             left = {name: size for name, size in sizes.items() if (size if empty else size > 5000)}
             left.pop("open bytes" if not empty else "", None)
             if left:
-                raise self._world.violation(f"{machine.name} keeps {left}")
+                yield machine.name, left

@@ -55,6 +55,7 @@ class Machine:
         self.fatal = ""
         self.zone = f"z{number % world.plan.zones}" if world.plan.zones else ""
         self.installs = 0
+        self.is_deleted = False
         self._ending: Generator[tuple[Callable[[], bool], float], None, None] | None = None
         self.new_disk()
 
@@ -89,6 +90,8 @@ class Machine:
     def start(self) -> None:
         """Start a process: read what the disk holds, raise the boot counter there, run."""
         assert self.node is None
+        if self.is_deleted:
+            return
         world = self.world
         self.life += 1
         recovered = self.log.open(self.store.synced())

@@ -144,6 +144,7 @@ class People:
         if retired:
             machine = retired[0]
             self._retired.remove(machine)
+            machine.is_deleted = False
             machine.new_disk()
         else:
             self._added += 1
@@ -202,6 +203,7 @@ class People:
             if machine.storage != storage:
                 return
             machine.kill()
+            machine.is_deleted = True
             self.stopped.discard(name)
             del world.machines[name], world.by_address[machine.address]
             world.eye.movement.deleted.add(storage)
