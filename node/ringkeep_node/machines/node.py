@@ -178,6 +178,7 @@ class Node:
             held=pulled if pulled.through > held.through else held,
             leader_hint=lambda: leader_hint(self.swim),
             complete_boot=self.leader.complete_boot,
+            admit=self.leader.admit,
             is_linked=self._is_linked,
             first_number=first_number,
         )
