@@ -172,7 +172,10 @@ def moving(
             yield say, told
         except KeyboardInterrupt:
             opened.close()
-            shown.print(f"{label}: interrupted; what is under way goes on, and the same command waits for it again")
+            shown.print(
+                f"{label}: interrupted; what is under way goes on, and the same command waits for it again",
+                soft_wrap=True,
+            )
             raise
 
 
