@@ -349,6 +349,8 @@ class Process:
         try:
             yield edge
         finally:
+            if edge.stopping and host.has_company:
+                await asyncio.sleep(node.stop_notice_s)  # Until balancers have seen it, nothing here changes.
             # Not ready (``edge.stopping``) and still serving: while others take over, requests go on to them from here.
             await host.leave()
             await api.stop()  # Before peers and gossip: running requests still need them.

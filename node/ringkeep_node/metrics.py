@@ -124,6 +124,8 @@ class NodeNumbers(Struct, frozen=True, kw_only=True):
     hand_overs: Mapping[str, int] = {}
     """By result: moved, or kept because another change came first or too much was pending."""
     hand_over_pauses: Durations = field(default_factory=lambda: Durations(()))
+    copies_moved: int = 0
+    plan_copies_left: int = 0
     hot_spot_swaps: int = 0
     busiest_load_share: float = 0.0
 
@@ -185,6 +187,12 @@ SCALARS = (
         "busiest_load_share",
         "Part of the cluster's writes and strict reads that go to its busiest node; 0 unless swaps are wanted",
         "busiest_load_share",
+    ),
+    Scalar("copies_moved_total", "Copies on this node that became in sync", "copies_moved", True),
+    Scalar(
+        "plan_copies_left",
+        "Copies that the plan of this leader still has to bring in sync; 0 elsewhere",
+        "plan_copies_left",
     ),
     Scalar("copy_bytes", "Size of the materialised store's files", "copy_bytes"),
     Scalar(

@@ -26,6 +26,7 @@ MASK = "***"
 SEEDS_MAX = 64
 ZONE_MAX = 63
 WEIGHT_MAX = 100.0
+STOP_NOTICE_MAX_S = 300.0
 LEVELS = ("debug", "info", "warning", "error")
 T = TypeVar("T")
 
@@ -85,6 +86,8 @@ class NodeSettings:
     """RINGKEEP_LOG_LEVEL: debug, info, warning or error."""
     log_lines_max: int = 10_000
     """RINGKEEP_LOG_LINES_MAX: 100..1,000,000 lines that may wait for whoever reads the output; more are dropped."""
+    stop_notice_s: float = 0.0
+    """RINGKEEP_STOP_NOTICE_S: 0..300; so long /readyz says 503 before a node that is asked to end hands over."""
 
     def __post_init__(self) -> None:
         """Check every field; raise ``BadSetting`` with one sentence."""
@@ -94,6 +97,8 @@ class NodeSettings:
             raise BadSetting(f"RINGKEEP_ZONE has at most {ZONE_MAX} visible characters, not {self.zone[:80]!r}")
         if not 0 <= self.weight <= WEIGHT_MAX:
             raise BadSetting(f"RINGKEEP_WEIGHT is 0..{WEIGHT_MAX:.0f}, not {self.weight}")
+        if not 0 <= self.stop_notice_s <= STOP_NOTICE_MAX_S:
+            raise BadSetting(f"RINGKEEP_STOP_NOTICE_S is 0..{STOP_NOTICE_MAX_S:.0f} seconds, not {self.stop_notice_s}")
         if len(self.seeds) > SEEDS_MAX:
             raise BadSetting(f"RINGKEEP_SEEDS names at most {SEEDS_MAX} nodes, not {len(self.seeds)}")
         if self.log_level not in LEVELS:
@@ -135,6 +140,13 @@ class NodeSettings:
         return shown
 
 
+PLAIN_FIELDS: tuple[tuple[str, type[Any]], ...] = (
+    ("zone", str),
+    ("weight", float),
+    ("log_level", str),
+    ("log_lines_max", int),
+    ("stop_notice_s", float),
+)
 NODE_VARIABLES = tuple(PREFIX + field.name.upper() for field in dataclasses.fields(NodeSettings))
 
 
@@ -148,7 +160,7 @@ def node_settings(environment: Mapping[str, str]) -> NodeSettings:
     if text := environment.get(PREFIX + "SEEDS"):
         parts = [part.strip() for part in text.split(",")]
         given["seeds"] = tuple(address(part, PREFIX + "SEEDS").text for part in parts if part)
-    for field, kind in (("zone", str), ("weight", float), ("log_level", str), ("log_lines_max", int)):
+    for field, kind in PLAIN_FIELDS:
         if text := environment.get(PREFIX + field.upper()):
             given[field] = _value(text, kind, PREFIX + field.upper())
     if (token := environment.get(PREFIX + "ADMIN_TOKEN")) is not None:

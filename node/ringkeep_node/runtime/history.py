@@ -9,10 +9,21 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Final
 
-from ringkeep_core.mapchanges import Boot, Leave, MapChange, SetWanted, ShardChanges
+from ringkeep_core.mapchanges import (
+    Boot,
+    EventKind,
+    Leave,
+    MapChange,
+    SetWanted,
+    ShardChanges,
+    diff,
+    reason_of,
+)
 from ringkeep_core.maprules import Applied
+from ringkeep_core.shardmap import ShardMap
 from ringkeep_node.machines.node import NodeStep
 from ringkeep_node.machines.swim.members import Evidence, MemberChanged, MemberState
+from ringkeep_node.runtime.moves import counts_of, detail_of, wishes_of
 from ringkeep_node.runtime.reports import Event
 
 EVENTS_MAX: Final = 1000
@@ -25,18 +36,21 @@ class History:
         self._events: deque[Event] = deque(maxlen=EVENTS_MAX)
         self._number = 0
         self.verdicts: Counter[str] = Counter()
+        self.copies_moved: Counter[str] = Counter()
+        """Copies that became in sync while this node watched, by storage id."""
 
     def after(self, number: int) -> tuple[Event, ...]:
         """Return events with a greater number, oldest first."""
         return tuple(event for event in self._events if event.number > number)
 
-    def stepped(self, step: NodeStep, at: float) -> tuple[Event, ...]:
-        """Take in what a step changed; return the new events."""
+    def stepped(self, step: NodeStep, at: float, *, held: ShardMap | None = None) -> tuple[Event, ...]:
+        """Take in what a step changed since the map ``held``; return the new events."""
         if not (step.map_changes or step.member_changes):
             return ()
         before = self._number
-        for change, _, applied in step.map_changes:
-            self._map_change(change, applied, at)
+        for change, after, applied in step.map_changes:
+            self._map_change(change, held, applied, at)
+            held = after
         for changed in step.member_changes:
             self._member_change(changed, at)
         return self.after(before)
@@ -55,26 +69,38 @@ class History:
         self._number += 1
         self._events.append(Event(self._number, at, kind, text, fields))
 
-    def _map_change(self, change: MapChange, applied: Applied, at: float) -> None:
-        version = applied.map.version
+    def _map_change(self, change: MapChange, before: ShardMap | None, applied: Applied, at: float) -> None:
         done = sum(1 for outcome in applied.outcomes if outcome is None)
-        fields: dict[str, str | int | float] = {"version": version}
+        if not done:
+            return
+        fields: dict[str, str | int | float] = {"version": applied.map.version, "reason": reason_of(change)}
+        if before is not None:
+            fields |= self._moves(before, applied.map)
         if isinstance(change, Boot):
-            if applied.outcomes[0] is None:
-                self._add(
-                    at, "boot", f"{change.name} started (boot {change.counter})", fields | {"member": change.name}
-                )
+            text = f"{change.name} {_how_started(change, before)} (boot {change.counter})"
+            self._add(at, "boot", text, fields | {"member": change.name})
         elif isinstance(change, ShardChanges):
-            if done:
-                kinds = Counter(type(one).__name__.lower() for one in change.changes)
-                what = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-                text = f"{done} of {len(change.changes)} shard changes ({what}): {change.reason}"
-                self._add(at, "shards", text, fields | {"shards": done})
+            kinds = Counter(type(one).__name__.lower() for one in change.changes)
+            what = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+            text = f"{done} of {len(change.changes)} shard changes ({what}): {change.reason}"
+            self._add(at, "shards", text, fields | {"shards": done})
         elif isinstance(change, SetWanted):
-            if done:
-                self._add(at, "wanted", f"wanted state {change.wanted.revision}: {change.reason}", fields)
-        elif isinstance(change, Leave) and done:
-            self._add(at, "leave", f"storage {change.storage} left: {change.reason}", fields)
+            wishes = wishes_of(before.wanted, change.wanted) if before is not None else ""
+            text = f"wanted state {change.wanted.revision}: {change.reason}" + (f" ({wishes})" if wishes else "")
+            self._add(at, "wanted", text, fields)
+        elif isinstance(change, Leave):
+            member = before.members.get(change.storage) if before is not None else None
+            who = f"{member.name} (storage {change.storage})" if member is not None else f"storage {change.storage}"
+            named: dict[str, str | int | float] = {"member": member.name} if member is not None else {}
+            self._add(at, "leave", f"{who} left: {change.reason}", fields | named)
+
+    def _moves(self, before: ShardMap, after: ShardMap) -> dict[str, str | int | float]:
+        events = diff(before, after)
+        for event in events:
+            if event.kind is EventKind.COPY_IN_SYNC:
+                self.copies_moved[event.storage] += 1
+        detail = detail_of(events, before)
+        return {**counts_of(events), **({"detail": detail} if detail else {})}
 
     def _member_change(self, changed: MemberChanged, at: float) -> None:
         if changed.before is changed.after or _is_only_registered(changed):
@@ -86,6 +112,12 @@ class History:
         before = changed.before.name.lower() if changed.before is not None else ""
         fields: dict[str, str | int | float] = {"member": changed.name, "state": state, "before": before, "why": why}
         self._add(at, "member", f"{changed.name} is {state}" + (f" ({why})" if why else ""), fields)
+
+
+def _how_started(change: Boot, before: ShardMap | None) -> str:
+    if before is None or change.storage in before.members:
+        return "started"
+    return "came back with an empty disk" if change.name in before.by_name else "joined"
 
 
 def _is_only_registered(changed: MemberChanged) -> bool:

@@ -144,6 +144,11 @@ class Host:
             own = lambda: self._hello(HELLO_CHANNEL)  # noqa: E731 - the greeting changes with the cluster id
             self._spawn(wait_for_cluster(self.links.session, own, parts.seeds, self._adopt))
 
+    @property
+    def has_company(self) -> bool:
+        """Whether other members live, to which clients can be sent instead."""
+        return self._driver is not None and not self._driver.node.is_alone
+
     async def leave(self) -> None:
         """Hand over what others can take and tell everybody that this node ends: the second step of a planned stop.
 

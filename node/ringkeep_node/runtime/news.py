@@ -14,7 +14,7 @@ import structlog
 
 from ringkeep_core.mapchanges import SetWanted
 from ringkeep_core.plans import opinion_of
-from ringkeep_core.shardmap import GENERATION_STEP
+from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
 from ringkeep_node.machines.node import Node, NodeStep
 from ringkeep_node.runtime.history import History
 from ringkeep_node.runtime.reports import Event
@@ -55,7 +55,7 @@ class News:
         self.refusals = Refusals()
         self._cluster = ""
         self._has_left = False
-        self._version = 0
+        self._map: ShardMap | None = None
         self.opinion: tuple[int, str] = (0, "none")
         """What became of the target that the author of a wanted state expected: the revision, and how it compared."""
         self._leader: tuple[str | None, int] = (None, 0)
@@ -67,9 +67,8 @@ class News:
     def stepped(self, node: Node, step: NodeStep, at: float) -> None:
         """Take in what a step changed."""
         self._judge_opinions(step)
-        held = node.held.map
-        self._version = held.version if held is not None else 0
-        for event in self.history.stepped(step, at):
+        before, self._map = self._map, node.held.map
+        for event in self.history.stepped(step, at, held=before):
             if event.kind == "member":
                 logger.info("member_changed", cluster=self._cluster, **event.fields)
             else:
@@ -86,7 +85,7 @@ class News:
 
     def _judge_opinions(self, step: NodeStep) -> None:
         """Compare while the map is still the one that the author may have seen: every move changes the digest."""
-        version = self._version
+        version = self._map.version if self._map is not None else 0
         for change, after, applied in step.map_changes:
             if isinstance(change, SetWanted) and applied.outcomes == (None,):
                 self.opinion = (change.wanted.revision, opinion_of(after, change.wanted, version))
@@ -100,8 +99,8 @@ class News:
             logger.warning("peer_refused", cluster=self._cluster, peer=address, reason=reason, repeated=repeated)
 
     def _map_changed(self, event: Event) -> None:
-        fields = dict(event.fields)
-        version = int(fields.pop("version"))
+        version = int(event.fields["version"])
+        fields = {name: value for name, value in event.fields.items() if name in ("shards", "member", "detail")}
         logger.info(
             "map_changed",
             cluster=self._cluster,

@@ -178,6 +178,8 @@ def node_numbers(driver: Driver, history: History) -> NodeNumbers:
         reads_answered={"strict": tally.strict_reads, "local": tally.local_reads},
         hand_overs={"moved": tally.hand_overs, "kept": tally.hand_overs_given_up},
         hand_over_pauses=_pauses(tally),
+        copies_moved=history.copies_moved[node.identity.storage],
+        plan_copies_left=_copies_left(node, driver.health.turned_at),
         hot_spot_swaps=node.leader.hot_spot_swaps,
         busiest_load_share=busiest_share(node.oversight.told_loads()),
         disk_stalled=node.is_stalled,
@@ -193,6 +195,11 @@ def node_numbers(driver: Driver, history: History) -> NodeNumbers:
         map_version=held.version if held is not None else 0,
         shards=_shards(held, node) if held is not None else {},
     )
+
+
+def _copies_left(node: Node, now: float) -> int:
+    plan = node.leader.explain(now=now).plan if node.control.leads else None
+    return max(0, plan.copies_wanted - plan.copies_moved) if plan is not None else 0
 
 
 def _pauses(tally: Tally) -> Durations:
@@ -223,4 +230,6 @@ def _role(shard: Shard, own: str) -> str | None:
 def _shard_state(shard: Shard, wanted: int) -> str:
     if len(shard.in_sync) < shard.need:
         return "unavailable"
-    return "ok" if len(shard.in_sync) >= wanted else "under_replicated"
+    if len(shard.in_sync) < wanted:
+        return "under_replicated"
+    return "moving" if shard.learners else "ok"

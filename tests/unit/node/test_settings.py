@@ -50,6 +50,7 @@ def test_everything_can_be_set() -> None:
             "RINGKEEP_ADMIN_TOKEN": "s3cret",
             "RINGKEEP_LOG_LEVEL": "debug",
             "RINGKEEP_LOG_LINES_MAX": "100",
+            "RINGKEEP_STOP_NOTICE_S": "5",
         }
     )
 
@@ -65,6 +66,7 @@ def test_everything_can_be_set() -> None:
         "admin_token": "***",
         "log_level": "debug",
         "log_lines_max": "100",
+        "stop_notice_s": "5.0",
     }
     assert settings.url == "http://demo-0.demo.ns.svc:8080"
     assert "s3cret" not in str(settings.shown())
@@ -97,6 +99,7 @@ def test_everything_can_be_set() -> None:
         ({"RINGKEEP_LOG_LEVEL": "loud"}, "RINGKEEP_LOG_LEVEL is one of"),
         ({"RINGKEEP_LOG_LINES_MAX": "10.5"}, "RINGKEEP_LOG_LINES_MAX is a whole number"),
         ({"RINGKEEP_LOG_LINES_MAX": "1"}, "RINGKEEP_LOG_LINES_MAX is 100..1,000,000"),
+        ({"RINGKEEP_STOP_NOTICE_S": "301"}, "RINGKEEP_STOP_NOTICE_S is 0..300 seconds"),
         ({"RINGKEEP_RAFT_HEARTBEAT_S": "soon"}, "RINGKEEP_RAFT_HEARTBEAT_S is a number, not 'soon'"),
         ({"RINGKEEP_RAFT_HEARTBEAT_S": "9"}, "the settings RINGKEEP_RAFT_\\* contradict each other"),
         ({"RINGKEEP_RAFT_PREVOTE": "perhaps"}, "RINGKEEP_RAFT_PREVOTE is true or false"),
