@@ -136,6 +136,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self.log.on_synced = self._on_synced
         self.log.on_timed = self._stages.batch
         self.store.on_applied = self._on_applied
+        self.store.on_room = self._schedule
         self._spawn(self._checkpoint_forever())
         self._wake()
 
@@ -305,6 +306,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         if self._closed:
             return
         now = self._now()
+        self.node.shards.store_waits(self.store.queued_bytes, now=now)
         self._carry_out(self.node.take_step(now=now))
         self.node.full(self.log.is_full or self.store.is_full)
         self.health.turned_at = now

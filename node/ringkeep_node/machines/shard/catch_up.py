@@ -2,21 +2,25 @@
 
     primary: gone from the log --stream free--> begun --acknowledged--> rows, piece by piece --last acknowledged--> over
              any piece --not acknowledged in time--> sent again --still not--> given up
+             as many streams as there may be --> waits for one to end
     learner: begun --piece--> piece ... --last--> finishing --swapped in and synced--> the log restarts at the base
 
 A snapshot is fuzzy: its base is the applied sn noted before the first row is read, rows are read while entries go on
 being applied, and replaying every entry after the base over them gives the exact state. It is built beside the old copy
-and takes its place in one transaction; a copy that still counts is never overwritten. One piece is in flight per stream.
-A piece is acknowledged when the learner has taken it, so that the next one can come; a learner whose disk has fallen
-behind takes none, and gets it again. The last one is acknowledged when everything is durable: only then is the stream over.
+and takes its place in one transaction; a copy that still counts is never overwritten. A few pieces are
+in flight per stream; they are taken in order, so an acknowledgement is for all before it too. A piece is acknowledged when
+the learner has taken it and its store does not lag; a learner whose disk has fallen far behind takes none, and gets it
+again. The last one is acknowledged when everything is durable: only then is the stream over. How fast pieces leave is
+decided in ``pacing``; a stream that waits long for its turn sends an empty piece now and then, so that nobody gives it up.
 
 Source: replication.md, rules 3 and 4, Handoff; counterexamples.md S6(c), S7.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ringkeep_core.mapchanges import Unfit
 from ringkeep_node.machines.documents import CopyState, Remembered, Row
@@ -34,42 +38,59 @@ from ringkeep_node.machines.shard.effects import (
     ReadRows,
 )
 from ringkeep_node.machines.shard.messages import Ack, Fetched, SnapshotAck, SnapshotBegin, SnapshotRows
+from ringkeep_node.machines.shard.pacing import Pace
 from ringkeep_node.machines.shard.peer import Peer
 from ringkeep_node.machines.shard.proposals import Proposals
+
+ROW_BYTES: Final = 24
+"""What numbers and lengths of a row take in a message."""
 
 if TYPE_CHECKING:
     from ringkeep_node.machines.shard.primary import Lead
 
 
 class _Outgoing:
-    """A snapshot on its way out. ``reading``: rows are being read; ``message`` was sent last, ``piece`` is its number."""
+    """A snapshot on its way out.
+
+    ``unacknowledged`` are (number, message, bytes) in order, ``piece`` the last number. ``accepted``: the learner has taken
+    its beginning. ``ordered``: bytes of the piece that is being read, 0 if none is. ``is_read``: the last piece has left.
+    """
 
     __slots__ = (
+        "accepted",
         "again_s",
         "base",
         "cursor",
-        "is_wanted",
+        "is_read",
         "lead",
-        "message",
         "moved_at",
         "of_remembered",
+        "ordered",
         "peer",
         "piece",
-        "reading",
         "sent_at",
         "stream",
+        "unacknowledged",
     )
 
     def __init__(self, lead: Lead, peer: Peer, stream: int, now: float) -> None:
         self.lead, self.peer, self.stream, self.moved_at = lead, peer, stream, now
         self.base = lead.copy.handed
         self.cursor: tuple[str, str] | None = None
-        self.of_remembered = False
-        self.piece = 0
-        self.reading = self.is_wanted = False
-        self.message: SnapshotBegin | SnapshotRows | None = None
+        self.of_remembered = self.accepted = self.is_read = False
+        self.piece = self.ordered = 0
+        self.unacknowledged: deque[tuple[int, SnapshotBegin | SnapshotRows, int]] = deque()
         self.sent_at = now
         self.again_s = 0.0
+
+    def wants_rows(self, pieces_ahead: int) -> bool:
+        """Return whether the next rows should be read: not before the store has applied the base.
+
+        Rows read earlier could lack entries up to the base, which nobody would replay.
+        """
+        if not self.accepted or self.ordered or self.is_read or len(self.unacknowledged) >= pieces_ahead:
+            return False
+        return self.lead.copy.applied >= self.base
 
     def is_current(self) -> bool:
         """Return whether the epoch that sends this still lasts, and the map still lists the learner."""
@@ -78,20 +99,34 @@ class _Outgoing:
 
 
 class _Incoming:
-    """A snapshot coming in. ``finishing``: it is being swapped in, which nothing stops any more."""
+    """A snapshot coming in. ``finishing``: it is being swapped in, which nothing stops any more.
 
-    __slots__ = ("begin", "copy", "finishing", "moved_at", "piece", "sender")
+    ``owes``: its last piece is not acknowledged yet, because the store lags.
+    """
+
+    __slots__ = ("begin", "copy", "finishing", "moved_at", "owes", "piece", "sender")
 
     def __init__(self, copy: LocalCopy, sender: str, begin: SnapshotBegin, now: float) -> None:
         self.copy, self.sender, self.begin, self.moved_at = copy, sender, begin, now
         self.piece = 0
-        self.finishing = False
+        self.finishing = self.owes = False
 
 
 class CatchUp:
     """Reads of the log for others, and snapshots out and in."""
 
-    __slots__ = ("_ctx", "_incoming", "_log_reads", "_outgoing", "_proposals", "_row_reads", "_tail_reads")
+    __slots__ = (
+        "_ctx",
+        "_incoming",
+        "_is_behind",
+        "_log_reads",
+        "_outgoing",
+        "_pace",
+        "_proposals",
+        "_row_reads",
+        "_tail_reads",
+        "_waiting",
+    )
 
     def __init__(self, ctx: Context, proposals: Proposals) -> None:
         self._ctx = ctx
@@ -101,6 +136,9 @@ class CatchUp:
         self._row_reads: dict[int, _Outgoing] = {}
         self._outgoing: dict[int, _Outgoing] = {}
         self._incoming: dict[int, _Incoming] = {}
+        self._waiting: dict[tuple[int, str], tuple[Lead, Peer]] = {}
+        self._pace = Pace(ctx.settings)
+        self._is_behind = False
 
     # --- the log on disk ----------------------------------------------------------------------------------------
 
@@ -158,8 +196,12 @@ class CatchUp:
             return
         peer.is_beyond_log = True
         lead.desk.growth.drop(lead, peer)
-        if len(self._outgoing) >= ctx.settings.streams_max or peer.adding:
+        if peer.adding or peer.stream:
             return
+        if len(self._outgoing) >= ctx.settings.streams_max:
+            self._waiting[lead.copy.shard, peer.storage] = (lead, peer)
+            return
+        self._waiting.pop((lead.copy.shard, peer.storage), None)
         copy, stream = lead.copy, ctx.next_token()
         out = _Outgoing(lead, peer, stream, ctx.now)
         self._outgoing[stream] = out
@@ -169,77 +211,128 @@ class CatchUp:
         begin = SnapshotBegin(
             copy.shard, peer.added, lead.epoch, stream, log.epoch_at(base), base, copy.state.copy(), epochs
         )
-        self._send(out, begin)
+        self._send(out, begin, 0)
 
-    def _send(self, out: _Outgoing, message: SnapshotBegin | SnapshotRows) -> None:
-        out.message, out.sent_at = message, self._ctx.now
-        out.again_s = self._ctx.settings.resend_after_s
+    def _send(self, out: _Outgoing, message: SnapshotBegin | SnapshotRows, size: int) -> None:
+        if not out.unacknowledged:
+            out.sent_at, out.again_s = self._ctx.now, self._ctx.settings.resend_after_s
+        out.unacknowledged.append((out.piece, message, size))
+        self._ctx.tally.snapshot_bytes_sent += size
         self._ctx.send(out.peer.storage, message)
 
     def _send_again(self, out: _Outgoing) -> None:
         """Repeat what is not acknowledged: it was lost, or the learner took nothing because its disk has fallen behind."""
         ctx = self._ctx
-        if out.message is None or out.reading or out.is_wanted or ctx.now < out.sent_at + out.again_s:
+        if not out.unacknowledged or ctx.now < out.sent_at + out.again_s:
             return
         out.sent_at = ctx.now
         # The link may be what is slow: then a repeat makes it slower.
         out.again_s = min(2 * out.again_s, ctx.settings.stream_silence_s / 4)
-        ctx.send(out.peer.storage, out.message)
+        for _, message, size in out.unacknowledged:
+            self._pace.charge(size, 0, ctx.now)
+            ctx.tally.snapshot_bytes_sent += size
+            ctx.send(out.peer.storage, message)
 
     def acknowledged(self, sender: str, message: SnapshotAck) -> None:
-        """The learner took a piece: read the next one; or everything is durable there: the stream is over."""
+        """The learner took pieces: more may be read; or everything is durable there: the stream is over."""
         out = self._outgoing.get(message.stream)
         if out is None or out.peer.storage != sender or message.copy != out.peer.added:
             return
         if message.aborted:
             self._end(out)
-        elif isinstance(out.message, SnapshotRows) and out.message.last and message.piece == out.piece:
-            self._end(out)
-            if out.is_current():
-                # The other connection may be slower: without this, the next entry would begin a second snapshot.
-                out.lead.ack(sender, Ack(message.shard, message.copy, message.epoch, out.base, True))
-        elif message.piece == out.piece and not out.reading:
-            out.moved_at = self._ctx.now
-            out.is_wanted = True
-            self.read_rows(out.lead.copy)
+            return
+        unacknowledged = out.unacknowledged
+        if not unacknowledged or not unacknowledged[0][0] <= message.piece <= out.piece:
+            return
+        while unacknowledged and unacknowledged[0][0] <= message.piece:
+            unacknowledged.popleft()
+        out.accepted = True
+        out.moved_at = out.sent_at = self._ctx.now
+        out.again_s = self._ctx.settings.resend_after_s
+        if not out.is_read or unacknowledged:
+            self._read_on()
+            return
+        self._end(out)
+        if out.is_current():
+            # The other connection may be slower: without this, the next entry would begin a second snapshot.
+            out.lead.ack(sender, Ack(message.shard, message.copy, message.epoch, out.base, True))
 
     def read_rows(self, copy: LocalCopy) -> None:
-        """Read the next rows of snapshots of ``copy``: not before the store has applied their base.
+        """The store has applied more of ``copy``: a snapshot may have waited for that."""
+        if any(out.lead.copy is copy for out in self._outgoing.values()):
+            self._read_on()
 
-        Rows read earlier could lack entries up to the base, which nobody would replay.
-        """
-        for out in self._outgoing.values():
-            if out.lead.copy is copy and out.is_wanted and copy.applied >= out.base:
-                out.is_wanted = False
+    def _read_on(self) -> None:
+        """Read what may be read now; the streams take turns."""
+        ctx, outgoing = self._ctx, self._outgoing
+        for out in list(outgoing.values()):
+            if out.wants_rows(ctx.settings.pieces_ahead) and ctx.now >= self._free_at():
+                outgoing[out.stream] = outgoing.pop(out.stream)
                 self._order_rows(out)
 
+    def _free_at(self) -> float:
+        ctx, tally = self._ctx, self._ctx.tally
+        assert ctx.held is not None
+        self._pace.limit = ctx.held.wanted.settings.bytes_per_s
+        self._pace.served(tally.writes + tally.strict_reads + tally.local_reads, ctx.now)
+        return self._pace.free_at(ctx.now)
+
+    def next_deadline(self) -> float | None:
+        """Return when ``turn`` may read more, or None if no stream waits for its turn."""
+        ahead = self._ctx.settings.pieces_ahead
+        if any(out.wants_rows(ahead) for out in self._outgoing.values()):
+            return self._free_at()
+        return None
+
+    def turn(self) -> None:
+        """Read more if its time has come."""
+        if self._outgoing:
+            self._read_on()
+
     def _order_rows(self, out: _Outgoing) -> None:
-        copy = out.lead.copy
-        out.reading = True
-        token = self._ctx.next_token()
+        ctx, copy = self._ctx, out.lead.copy
+        out.ordered = self._pace.piece_bytes(ctx.now)
+        self._pace.charge(out.ordered, 0, ctx.now)
+        token = ctx.next_token()
         self._row_reads[token] = out
-        bytes_max = self._ctx.settings.chunk_bytes_max
-        self._ctx.step.reads.append(ReadRows(token, copy.shard, copy.added, out.cursor, out.of_remembered, bytes_max))
+        ctx.step.reads.append(ReadRows(token, copy.shard, copy.added, out.cursor, out.of_remembered, out.ordered))
 
     def rows_read(self, token: int, read: Sequence[Row] | Sequence[Remembered], *, more: bool) -> None:
         """Send on the rows that were read."""
         out = self._row_reads.pop(token, None)
-        if out is None or self._outgoing.get(out.stream) is not out:
+        if out is None:
             return
-        out.reading = False
-        out.piece += 1
+        tally, is_open = self._ctx.tally, self._outgoing.get(out.stream) is out
+        size = _size_of(read) if is_open else 0
+        self._pace.charge(size - out.ordered, len(read) if is_open else 0, self._ctx.now)
+        out.ordered = 0
+        if not is_open:
+            return
         rows = tuple([one for one in read if isinstance(one, Row)])
         remembered = tuple([one for one in read if isinstance(one, Remembered)])
-        is_last = not more and out.of_remembered
+        out.is_read = not more and out.of_remembered
         if more and read:
             out.cursor = (read[-1].user, read[-1].key)
         else:
             out.cursor, out.of_remembered = None, True
-        copy = out.lead.copy
-        piece = SnapshotRows(
-            copy.shard, out.peer.added, out.lead.epoch, out.stream, out.piece, rows, remembered, is_last
+        tally.snapshot_rows_sent += len(rows)
+        self._send_piece(out, rows, remembered, size)
+        self._read_on()
+
+    def _send_piece(self, out: _Outgoing, rows: tuple[Row, ...], remembered: tuple[Remembered, ...], size: int) -> None:
+        out.piece += 1
+        lead, added = out.lead, out.peer.added
+        self._send(
+            out,
+            SnapshotRows(lead.copy.shard, added, lead.epoch, out.stream, out.piece, rows, remembered, out.is_read),
+            size,
         )
-        self._send(out, piece)
+
+    def _stay_alive(self, out: _Outgoing) -> None:
+        """Send an empty piece on a stream that has waited long for its turn: the learner would give it up."""
+        is_waiting = out.accepted and not out.ordered and not out.is_read and not out.unacknowledged
+        if is_waiting and self._ctx.now >= out.sent_at + self._ctx.settings.stream_silence_s / 4:
+            self._send_piece(out, (), (), 0)
 
     def _end(self, out: _Outgoing) -> None:
         self._outgoing.pop(out.stream, None)
@@ -249,6 +342,16 @@ class CatchUp:
             peer.resent_at = self._ctx.now
             if peer.match >= out.base and out.is_current():
                 lead.desk.unsent[lead] = None  # It has acknowledged the base already: the tail may follow at once.
+        self._begin_next()
+
+    def _begin_next(self) -> None:
+        """Begin the snapshots that waited for a stream to end, as far as they are needed still."""
+        while self._waiting and len(self._outgoing) < self._ctx.settings.streams_max:
+            key = next(iter(self._waiting))
+            lead, peer = self._waiting.pop(key)
+            is_led = lead.desk.leads.get(lead.copy.shard) is lead and lead.peers.get(peer.storage) is peer
+            if is_led and peer.is_beyond_log and not peer.reading and self._ctx.is_up(peer.storage):
+                self._begin_snapshot(lead, peer)
 
     # --- snapshots in -------------------------------------------------------------------------------------------
 
@@ -292,16 +395,31 @@ class CatchUp:
             self._acknowledge(sender, message, incoming.piece)
             return
         incoming.piece, incoming.moved_at = message.piece, self._ctx.now
-        orders = self._ctx.step.orders
-        orders.append(InstallRows(copy.shard, copy.added, message.rows, message.remembered))
+        orders, tally = self._ctx.step.orders, self._ctx.tally
+        tally.snapshot_rows_received += len(message.rows)
+        tally.snapshot_bytes_received += _size_of(message.rows) + _size_of(message.remembered)
+        if message.rows or message.remembered:
+            orders.append(InstallRows(copy.shard, copy.added, message.rows, message.remembered))
         if message.last:
             incoming.finishing = True
             begin = incoming.begin
             orders.append(
                 InstallFinish(copy.shard, copy.added, begin.base_epoch, begin.base_sn, begin.state.copy(), begin.epochs)
             )
+        elif self._is_behind:
+            incoming.owes = True
         else:
             self._acknowledge(sender, message, message.piece)
+
+    def store_waits(self, queued_bytes: int) -> None:
+        """So much waits for the store. Pieces are acknowledged when it does not lag: what clients write uses it too."""
+        self._is_behind = queued_bytes > self._ctx.settings.install_bytes_max
+        if self._is_behind:
+            return
+        for incoming in self._incoming.values():
+            if incoming.owes and not incoming.finishing:
+                incoming.owes = False
+                self._acknowledge(incoming.sender, incoming.begin, incoming.piece)
 
     def installed(self, shard: int, added: int) -> None:
         """The snapshot took the old copy's place and is synced: the log restarts at its base."""
@@ -345,6 +463,7 @@ class CatchUp:
                 self._end(out)
             else:
                 self._send_again(out)
+                self._stay_alive(out)
         for shard, incoming in list(self._incoming.items()):
             if not incoming.finishing and ctx.now >= incoming.moved_at + silence_s:
                 self.abort(shard)
@@ -352,6 +471,20 @@ class CatchUp:
     def is_busy(self) -> bool:
         """Return whether a stream is open."""
         return bool(self._outgoing or self._incoming)
+
+    @property
+    def streams(self) -> tuple[int, int]:
+        """How many snapshots are going out and coming in."""
+        return len(self._outgoing), len(self._incoming)
+
+
+def _size_of(rows: Sequence[Row] | Sequence[Remembered]) -> int:
+    """Return the bytes that rows take in a message, nearly."""
+    size = 0
+    for row in rows:
+        size += ROW_BYTES + len(row.user) + len(row.key)
+        size += len(row.value) if type(row) is Row else 0
+    return size
 
 
 def restart(

@@ -30,11 +30,26 @@ class Tally:
 
     ``hand_overs`` ended with the shard elsewhere, ``hand_overs_given_up`` with the shard here. ``pauses`` counts, by upper
     bound in ``PAUSE_BOUNDS_S``, how long writes to such a shard were not admitted here; the last count is for longer ones.
+    Snapshot bytes are those of documents with their names, repeats included; rows are documents.
     """
 
-    __slots__ = ("hand_overs", "hand_overs_given_up", "local_reads", "pauses", "pauses_s", "strict_reads", "writes")
+    __slots__ = (
+        "hand_overs",
+        "hand_overs_given_up",
+        "local_reads",
+        "pauses",
+        "pauses_s",
+        "snapshot_bytes_received",
+        "snapshot_bytes_sent",
+        "snapshot_rows_received",
+        "snapshot_rows_sent",
+        "strict_reads",
+        "writes",
+    )
 
     def __init__(self) -> None:
+        self.snapshot_bytes_sent = self.snapshot_bytes_received = 0
+        self.snapshot_rows_sent = self.snapshot_rows_received = 0
         self.writes = self.strict_reads = self.local_reads = 0
         self.hand_overs = self.hand_overs_given_up = 0
         self.pauses = [0] * (len(PAUSE_BOUNDS_S) + 1)

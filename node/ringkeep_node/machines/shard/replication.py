@@ -412,6 +412,16 @@ class Replication:
         self._ctx.now = now
         self._catch_up.installed(shard, copy)
 
+    def store_waits(self, queued_bytes: int, *, now: float) -> None:
+        """So many bytes of changes wait for the store: snapshots that come in give way."""
+        self._ctx.now = now
+        self._catch_up.store_waits(queued_bytes)
+
+    @property
+    def streams(self) -> tuple[int, int]:
+        """How many snapshots are going out and coming in."""
+        return self._catch_up.streams
+
     def stalled(self, is_stalled: bool, *, now: float) -> None:
         """The own disk hangs, or works again: told to the peers in pongs."""
         self._ctx.now = now
@@ -425,6 +435,7 @@ class Replication:
         self._confirmation.tick()
         self._proposals.tick()
         self._hand_overs.tick()
+        self._catch_up.turn()
         self._expire()
         if self._commits_at is not None and now >= self._commits_at:
             self._commits_at = None
@@ -476,7 +487,7 @@ class Replication:
         """Return when ``tick`` has something to do, or None."""
         desk = self._desk
         due = [self._confirmation.next_deadline(), self._proposals.next_deadline(), self._check_at, self._commits_at]
-        due.append(self._hand_overs.next_deadline())
+        due += [self._hand_overs.next_deadline(), self._catch_up.next_deadline()]
         if desk.deadlines:
             due.append(desk.deadlines[0][0])
         return min((at for at in due if at is not None), default=None)

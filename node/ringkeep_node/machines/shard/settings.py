@@ -40,13 +40,26 @@ class ReplicationSettings:
     """Messages kept that came before the map they belong to, of all shards; the oldest are forgotten."""
     chunk_bytes_max: int = 512 << 10
     """One message of catching up: entries or rows."""
+    polite_bytes_per_s: int = 16 << 20
+    """Snapshot bytes that a node sends at most while it serves clients; 0: no manners (the wanted limit holds always)."""
+    polite_row_bytes: int = 512
+    """What each row counts for beside its bytes while clients are served: handling it costs, however small it is."""
+    polite_chunk_bytes_max: int = 64 << 10
+    """One piece of a snapshot while clients are served."""
+    polite_s: float = 1.0
+    """How long after an answered request a node counts as serving clients."""
+    pieces_ahead: int = 4
+    """Unacknowledged pieces of one snapshot on the way."""
+    install_bytes_max: int = 8 << 20
+    """More waits for the store of a learner: pieces are acknowledged when less does."""
     window_bytes_max: int = 4 << 20
     """Unacknowledged bytes on the way to one copy."""
-    streams_max: int = 2
+    streams_max: int = 4
     """Snapshots going out of this node at once, and coming in."""
     stream_silence_s: float = 5.0
     """A snapshot whose next piece is not acknowledged for so long, however often it was sent again, is given up."""
 
     def __post_init__(self) -> None:
         assert self.pending_bytes_max >= 4 << 20, "a shard must be able to hold one log entry"
-        assert self.streams_max >= 1 and self.chunk_bytes_max > 0
+        assert self.streams_max >= 1 and self.chunk_bytes_max > 0 and self.polite_chunk_bytes_max > 0
+        assert self.pieces_ahead >= 1 and self.install_bytes_max > 0 and self.polite_bytes_per_s >= 0

@@ -33,6 +33,7 @@ Entry = tuple[int, int, bytes]
 RowKey = tuple[int, str, str]
 
 _GARBAGE_ROWS = 1000
+_GARBAGE_BYTES = 2 << 20
 _FORGET_EVERY_MS = 10 * 60 * 1000
 _UPSERT_ROWS = {count: upsert("rows", count) for count in ROWS_A_STATEMENT}
 _UPSERT_REMEMBERED = {count: upsert("remembered", count) for count in ROWS_A_STATEMENT}
@@ -306,18 +307,28 @@ class Changes:
         return bool(self._garbage)
 
     def clear_some_garbage(self) -> None:
-        """Delete one portion of discarded rows."""
+        """Delete one portion of discarded rows: what waits for the write thread waits no longer than that takes."""
         slot = self._garbage[0]
-        for table in ("rows", "remembered"):
-            self._connection.execute(
-                f"DELETE FROM {table} WHERE (slot, user, key) IN "
-                f"(SELECT slot, user, key FROM {table} WHERE slot = ? LIMIT ?)",
-                (slot, _GARBAGE_ROWS),
-            )
-            if self._connection.changes():
+        for table, size in (("rows", "length(value)"), ("remembered", "0")):
+            last = self._end_of_portion(slot, table, size)
+            if last is not None:
+                self._connection.execute(f"DELETE FROM {table} WHERE slot = ? AND (user, key) <= (?, ?)", (slot, *last))
                 return
         self._connection.execute("DELETE FROM slots WHERE slot = ?", (slot,))
         self._garbage.pop(0)
+
+    def _end_of_portion(self, slot: int, table: str, size: str) -> tuple[str, str] | None:
+        found: list[Any] = self._connection.execute(
+            f"SELECT user, key, {size} FROM {table} WHERE slot = ? ORDER BY user, key LIMIT ?", (slot, _GARBAGE_ROWS)
+        ).fetchall()
+        total = 0
+        last: tuple[str, str] | None = None
+        for user, key, size_bytes in found:
+            if last is not None and total + size_bytes > _GARBAGE_BYTES:
+                break
+            total += size_bytes
+            last = user, key
+        return last
 
 
 def _name(item: tuple[str, GatewayResults]) -> str:

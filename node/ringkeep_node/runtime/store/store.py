@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -76,9 +75,14 @@ class _Command(NamedTuple):
     synced: bool = False
     closes: bool = False
     exchanges: bool = False
+    installs: bool = False
 
 
 def _ignore(_applied: list[tuple[int, int, int]]) -> None:
+    return None
+
+
+def _no_news() -> None:
     return None
 
 
@@ -94,6 +98,8 @@ class Store:
 
     def __init__(self, folder: Path, settings: StoreSettings, writer: apsw.Connection, changes: Changes) -> None:
         self.on_applied: Callable[[list[tuple[int, int, int]]], None] = _ignore
+        self.on_room: Callable[[], object] = _no_news
+        """Called when rows of a snapshot are in the store: there is room for more."""
         self._folder = folder
         self._settings = settings
         self._writer = writer
@@ -106,6 +112,7 @@ class Store:
         self._synced: dict[CopyKey, int] = {}
         self._rows = RowCache(_ROWS_BYTES_MAX)
         self._inbox: SimpleQueue[_Command] = SimpleQueue()
+        self._hurry = threading.Event()
         self._queued = 0
         self._done = 0
         self._post: Callable[..., object] = _call
@@ -270,6 +277,8 @@ class Store:
     def _queue(self, command: _Command) -> None:
         self._queued += command.size
         self._inbox.put(command)
+        if command.synced:
+            self._hurry.set()
 
     def apply(self, shard: int, copy: int, entries: Sequence[Entry]) -> None:
         """Apply consecutive committed entries (epoch, sn, payload); those that were applied already are skipped."""
@@ -299,7 +308,9 @@ class Store:
     def install_rows(self, shard: int, copy: int, rows: Sequence[Row], remembered: Sequence[Remembered]) -> None:
         """Write one range of the snapshot."""
         size = sum(_ENTRY_BYTES + len(row.value) for row in rows) + _ENTRY_BYTES * len(remembered)
-        self._put(size, lambda changes: changes.install_rows((shard, copy), rows, remembered))
+        self._queue(
+            _Command(size, lambda changes: changes.install_rows((shard, copy), rows, remembered), installs=True)
+        )
 
     def install_finish(
         self,
@@ -400,7 +411,9 @@ class Store:
                 commands.append(self._inbox.get())
                 size = commands[0].size
                 if size < self._settings.gather_bytes and self.queued_bytes < self._settings.gather_bytes:
-                    time.sleep(self._settings.gather_s)
+                    # Somebody waits for what is to be synced; everything else may gather.
+                    self._hurry.wait(self._settings.gather_s)
+            self._hurry.clear()  # Before the queue is looked into: what is set later is about something later.
             while size < self._settings.transaction_bytes_max:
                 command = self._inbox.get_nowait()
                 commands.append(command)
@@ -424,6 +437,8 @@ class Store:
         exchanged = any(command.exchanges for command in commands)
         if moved or exchanged:
             self._post(self._deliver, moved, changed, exchanged)
+        if any(command.installs for command in commands):
+            self._post(self.on_room)
         for command in commands:
             if command.done is not None:
                 self._post(command.done)

@@ -33,9 +33,12 @@ EPOCHS = (EpochStart(1, 1), EpochStart(3, 20))
 # --- out ----------------------------------------------------------------------------------------------------------
 
 
-def _sender(*, entries: int = 3) -> Bench:
+UNPACED = ReplicationSettings(cached_bytes_max=1, polite_bytes_per_s=0, pieces_ahead=1)
+
+
+def _sender(*, entries: int = 3, settings: ReplicationSettings = UNPACED) -> Bench:
     """Return a primary of "a b" whose committed entries are in the store and no longer in memory."""
-    bench = serving(shard("a b", learners="c"), settings=ReplicationSettings(cached_bytes_max=1))
+    bench = serving(shard("a b", learners="c"), settings=settings)
     for number in range(entries):
         bench.write("v", key=f"k{number}", idempotency=named(f"n{number}"))
         bench.ack("b")

@@ -1,0 +1,83 @@
+"""When the next piece of a snapshot may be read: a limit that people set, and manners while clients are being served.
+
+    piece ordered --charged with its greatest size--> read --corrected to its real size--> free again at: at + debt / rate
+
+One pace serves all streams that leave a node. The limit is ``wanted.settings.bytes_per_s``. The manners hold for a while
+after each request that this node answered: then a piece is small, every row is charged with what handling it costs, and
+the rate is lower, because what copying takes of the loop and of the disk is what foreground requests wait for.
+
+A debt is kept in bytes, not in seconds, so that a new rate counts at once for what is owed already.
+
+Source: replication.md, Handoff; counterexamples.md N3, L7.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ringkeep_node.machines.shard.settings import ReplicationSettings
+
+LIMITED_PIECE_S: Final = 0.1
+"""Under a limit a piece is at most what may be sent in so long: small enough to be smooth."""
+BURST_S: Final = 0.05
+PIECE_BYTES_MIN: Final = 4 << 10
+
+
+class Debt:
+    """Bytes that are owed since a moment; paid off at a rate in bytes per second, 0 for at once.
+
+    What was not used counts for ``BURST_S``: timers are late, and a rate that lost that would never be reached.
+    """
+
+    __slots__ = ("_at", "_bytes")
+
+    def __init__(self) -> None:
+        self._at = self._bytes = 0.0
+
+    def free_at(self, rate: float) -> float:
+        """Return since when, or from when on, nothing is owed."""
+        return self._at + self._bytes / rate if rate else self._at
+
+    def charge(self, size: float, rate: float, now: float) -> None:
+        """Owe more, or less if ``size`` is below 0."""
+        most = -rate * BURST_S
+        left = max(most, self._bytes - (now - self._at) * rate) if rate else 0.0
+        self._at, self._bytes = now, max(most, left + size)
+
+
+class Pace:
+    """See the module. ``limit`` is the wanted one in bytes per second, 0 for none."""
+
+    __slots__ = ("_busy_until", "_limited", "_polite", "_requests", "_settings", "limit")
+
+    def __init__(self, settings: ReplicationSettings) -> None:
+        self._settings = settings
+        self.limit = 0
+        self._limited, self._polite = Debt(), Debt()
+        self._requests = 0
+        self._busy_until = 0.0
+
+    def served(self, requests: int, now: float) -> None:
+        """So many requests were answered since the start: more than before means that clients wait for this node."""
+        if requests != self._requests:
+            self._requests = requests
+            self._busy_until = now + self._settings.polite_s
+
+    def free_at(self, now: float) -> float:
+        """Return when the next piece may be read; not later than ``now``: it may be."""
+        at = self._limited.free_at(self.limit)
+        return max(at, self._polite.free_at(self._polite_rate(now)))
+
+    def piece_bytes(self, now: float) -> int:
+        """Return how large the next piece may be."""
+        settings = self._settings
+        size = settings.polite_chunk_bytes_max if self._polite_rate(now) else settings.chunk_bytes_max
+        return max(PIECE_BYTES_MIN, min(size, int(self.limit * LIMITED_PIECE_S))) if self.limit else size
+
+    def charge(self, size: int, rows: int, now: float) -> None:
+        """Bytes and rows are sent, or, below 0, are not sent after all."""
+        self._limited.charge(size, self.limit, now)
+        self._polite.charge(size + rows * self._settings.polite_row_bytes, self._polite_rate(now), now)
+
+    def _polite_rate(self, now: float) -> int:
+        return self._settings.polite_bytes_per_s if now < self._busy_until else 0

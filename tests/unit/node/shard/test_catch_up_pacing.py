@@ -1,0 +1,139 @@
+"""How fast snapshots leave a node, and what holds them back."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from ringkeep_node.machines.documents import Row
+from ringkeep_node.machines.shard.effects import ReadLog, ReadRows
+from ringkeep_node.machines.shard.messages import Ack, SnapshotAck, SnapshotBegin, SnapshotRows
+from ringkeep_node.machines.shard.pacing import Pace
+from ringkeep_node.machines.shard.settings import ReplicationSettings
+from ringkeep_testing.maps import FIRST, shard
+from ringkeep_testing.shard_bench import Bench, serving
+
+RUDE = ReplicationSettings(cached_bytes_max=1, polite_bytes_per_s=0)
+ROW = Row("u", "k", 1, 1, "t", bytes(10_000))
+
+
+def _streaming(settings: ReplicationSettings = RUDE, *, bytes_per_s: int = 0) -> tuple[Bench, SnapshotBegin]:
+    """Return a primary whose snapshot for the learner "c" has begun there."""
+    bench = serving(shard("a b", learners="c"), settings=settings)
+    if bytes_per_s:
+        _limit(bench, bytes_per_s)
+    bench.write("v")
+    bench.ack("b")
+    bench.machine._ctx.cache.evict()
+    bench.hear("c", Ack(0, FIRST, 1, 0, True))
+    (read,) = [read for read in bench.reads if isinstance(read, ReadLog)]
+    bench.reads.remove(read)
+    bench.machine.log_read(read.token, None, now=bench.now)
+    bench.pump()
+    (begin,) = bench.said("c", SnapshotBegin)
+    _took(bench, begin, 0)
+    return bench, begin
+
+
+def _limit(bench: Bench, bytes_per_s: int) -> None:
+    wanted = bench.map.wanted
+    limited = replace(wanted, settings=replace(wanted.settings, bytes_per_s=bytes_per_s))
+    bench.hold(replace(bench.map, version=bench.map.version + 1, wanted=limited))
+
+
+def _took(bench: Bench, begin: SnapshotBegin, piece: int) -> None:
+    bench.hear("c", SnapshotAck(0, FIRST, 1, begin.stream, piece))
+
+
+def _read(bench: Bench) -> list[int]:
+    """Answer every read of rows that is open with one row; return how large the pieces might have been."""
+    sizes = []
+    while bench.reads:
+        read = bench.reads.pop()
+        assert isinstance(read, ReadRows)
+        sizes.append(read.bytes_max)
+        bench.machine.rows_read(read.token, [ROW], True, now=bench.now)
+        bench.pump()
+    return sizes
+
+
+def _sent_in(bench: Bench, begin: SnapshotBegin, seconds: float) -> int:
+    """Let a learner take everything at once for a while; return the bytes that it was sent."""
+    before = bench.machine.tally.snapshot_bytes_sent
+    for _ in range(round(seconds / 0.01)):
+        _read(bench)
+        for message in bench.said("c", SnapshotRows):
+            _took(bench, begin, message.piece)
+        bench.wait(0.01)
+    return bench.machine.tally.snapshot_bytes_sent - before
+
+
+def test_a_few_pieces_are_on_the_way_and_an_acknowledgement_counts_for_all_before_it() -> None:
+    bench, begin = _streaming()
+    first = len(_read(bench))
+    _took(bench, begin, 3)
+    then = len(_read(bench))
+    _took(bench, begin, 2)
+
+    assert (first, then, bench.reads) == (4, 3, [])
+
+
+def test_a_node_sends_at_most_the_wanted_bytes_per_second() -> None:
+    bench, begin = _streaming(bytes_per_s=100_000)
+    sent = _sent_in(bench, begin, 4.0)
+
+    assert 350_000 <= sent <= 425_000
+
+
+def test_another_limit_counts_at_once() -> None:
+    bench, begin = _streaming(bytes_per_s=100)
+    slow = _sent_in(bench, begin, 1.0)
+    _limit(bench, 1_000_000)
+    fast = _sent_in(bench, begin, 1.0)
+
+    assert slow <= 10_100 and fast >= 900_000
+
+
+def test_a_stream_that_waits_long_for_its_turn_stays_alive_by_empty_pieces() -> None:
+    bench, begin = _streaming(bytes_per_s=100)
+    _read(bench)
+    _took(bench, begin, 1)
+    bench.said("c", SnapshotRows)
+    empty = []
+    for _ in range(80):
+        bench.wait(0.1)
+        for message in bench.said("c", SnapshotRows):
+            empty.append(message.rows)
+            _took(bench, begin, message.piece)
+
+    assert len(empty) >= 4 and set(empty) == {()}
+    assert bench.machine.streams == (1, 0)
+
+
+def test_while_clients_are_served_pieces_are_small_and_slower_and_afterwards_not() -> None:
+    settings = ReplicationSettings(polite_bytes_per_s=1_000_000)
+    pace = Pace(settings)
+    pace.served(1, 10.0)
+    small = pace.piece_bytes(10.0)
+    pace.charge(200_000, 0, 10.0)
+    waits = pace.free_at(10.0) > 10.1
+    pace.served(1, 12.0)
+
+    assert (small, waits) == (settings.polite_chunk_bytes_max, True)
+    assert (pace.piece_bytes(12.0), pace.free_at(12.0) <= 12.0) == (settings.chunk_bytes_max, True)
+
+
+def test_a_learner_whose_store_lags_acknowledges_when_it_does_not_any_more() -> None:
+    bench = Bench(shard("b c", learners="a", epoch=3))
+    bench.up("b", "c")
+    bench.hear("b", SnapshotBegin(0, FIRST, 3, 7, 3, 30, bench.copy().state.copy(), ()))
+    bench.machine.store_waits(64 << 20, now=bench.now)
+    for number in (1, 2):
+        bench.hear("b", SnapshotRows(0, FIRST, 3, 7, number, (ROW,), (), False))
+    before = bench.said("b", SnapshotAck)
+    bench.machine.store_waits(0, now=bench.now)
+    bench.pump()
+
+    assert (before, bench.said("b", SnapshotAck)) == (
+        [SnapshotAck(0, FIRST, 3, 7, 0)],
+        [SnapshotAck(0, FIRST, 3, 7, 2)],
+    )
