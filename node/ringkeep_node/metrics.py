@@ -124,6 +124,9 @@ class NodeNumbers(Struct, frozen=True, kw_only=True):
     hand_overs: Mapping[str, int] = {}
     """By result: moved, or kept because another change came first or too much was pending."""
     hand_over_pauses: Durations = field(default_factory=lambda: Durations(()))
+    snapshot_bytes: Mapping[str, int] = {}
+    snapshot_rows: Mapping[str, int] = {}
+    snapshot_streams: Mapping[str, int] = {}
     copies_moved: int = 0
     plan_copies_left: int = 0
     hot_spot_swaps: int = 0
@@ -217,6 +220,11 @@ LABELLED = (
     Labelled("gossip_bytes_total", "Bytes of gossip datagrams", "gossip_bytes", "direction", DIRECTIONS, True),
     Labelled("peer_frames_total", "Frames between nodes", "peer_frames", "direction", DIRECTIONS, True),
     Labelled("peer_bytes_total", "Bytes of frames between nodes", "peer_bytes", "direction", DIRECTIONS, True),
+    Labelled(
+        "snapshot_bytes_total", "Bytes of documents in snapshots", "snapshot_bytes", "direction", DIRECTIONS, True
+    ),
+    Labelled("snapshot_rows_total", "Documents in snapshots", "snapshot_rows", "direction", DIRECTIONS, True),
+    Labelled("snapshot_streams", "Snapshots under way", "snapshot_streams", "direction", DIRECTIONS),
     Labelled("import_lines_total", "Lines of imports that have ended", "import_lines", "result", RESULTS, True),
     Labelled("hand_overs_total", "Shards whose hand-over began here", "hand_overs", "result", HAND_OVER_RESULTS, True),
 )
