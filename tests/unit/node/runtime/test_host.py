@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from ringkeep_core.errors import Conflict
-from ringkeep_node.machines.shard.effects import Found, Stored
+from ringkeep_core.mapchanges import Leave, MapChange, SetWanted
+from ringkeep_core.plans import with_drain
+from ringkeep_node.machines.shard.effects import Found, NotApplied, Stored
+from ringkeep_node.runtime.host import Host
 from ringkeep_testing.live_hosts import SHARDS, found, hosts, run, until
 
 
@@ -111,3 +115,42 @@ def test_a_node_that_is_alone_ends_without_waiting_for_anybody(tmp_path: Path) -
             assert {shard.primary.storage for shard in node.host.shard_map.shards} == {node.storage}
 
     run(play())
+
+
+def test_a_node_that_has_left_stays_up_idle_and_says_so_and_the_others_go_on(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 4) as nodes:
+            cluster_id = await found(nodes)
+            *others, gone = nodes
+            asked = others[0].host
+            await until(lambda: asked.shard_map is not None and asked.leader() is not None)
+            assert asked.shard_map is not None
+            drained = SetWanted(with_drain(asked.shard_map.wanted, gone.name), "test")
+            await until_applied(asked, drained)
+            await until(lambda: not holds_copies(asked, gone.storage))
+            await until_applied(asked, Leave(gone.storage, "test"))
+
+            await until(lambda: gone.host.members()[0].state == "left")
+            sentence = f"n4 has left cluster {cluster_id} for good; empty its directory to use it again"
+            refused = await gone.put(0, "after")
+            answers = [await others[0].put(shard, "after") for shard in range(SHARDS)]
+
+            assert (gone.host.is_ready(), gone.host.is_live(), gone.failures) == (sentence, None, [])
+            assert [event.text for event in gone.host.events(0)][-1] == sentence
+            assert refused == NotApplied("no_primary", sentence)
+            assert {type(answer) for answer in answers} == {Stored}
+            assert [member.name for member in asked.members()] == ["n1", "n2", "n3"]
+
+    run(play())
+
+
+def holds_copies(host: Host, storage: str) -> bool:
+    assert host.shard_map is not None
+    return any(shard.copy_of(storage) is not None for shard in host.shard_map.shards)
+
+
+async def until_applied(host: Host, change: MapChange) -> None:
+    """Propose until nothing is in the way any more."""
+    while (outcome := await host.propose(change, timeout_s=5.0)).code:
+        assert outcome.code in ("no_primary", "holds_copies", "is_voter"), outcome
+        await asyncio.sleep(0.1)
