@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import signal
 
+import pytest
+
 from ringkeep.launcher.processes import send_signal, wait_gone
 from ringkeep_testing.real_cluster import LIMIT_S, RealCluster, run, users_led_by
 
@@ -121,5 +123,33 @@ def test_a_whole_cluster_that_is_told_to_end_ends_and_comes_back_with_everything
 
         assert [one.version for one in found] == [one.version for one in written]
         assert await cluster.error_lines() == []
+
+    run(play())
+
+
+def test_a_node_gives_balancers_notice_before_it_hands_anything_over(
+    cluster: RealCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        monkeypatch.setenv("RINGKEEP_STOP_NOTICE_S", "1.5")
+        await cluster.up(3, shards=16)
+        await cluster.settled()
+        ending = cluster.names[2]
+        asking = asyncio.create_task(readiness_until_refused(cluster.node(ending).url))
+        async with cluster.gateway(ending) as client:
+            users = users_led_by(await client.map(), ending, 2)
+            process = cluster.node(ending).process
+            told_at = asyncio.get_running_loop().time()
+            assert send_signal(process, signal.SIGTERM)
+            await asyncio.sleep(0.5)
+            for user in users:
+                await client.put(user, "in time", b"1")
+            led = users_led_by(await client.map(), ending, 2)
+        assert await asyncio.to_thread(wait_gone, process, limit_s=LIMIT_S)
+        lasted_s = asyncio.get_running_loop().time() - told_at
+        statuses = await asking
+
+        assert lasted_s >= 1.5 and led == users
+        assert set(statuses[statuses.index(503) :]) == {503}
 
     run(play())
