@@ -148,6 +148,7 @@ class Control:
         self._raft_tokens: dict[int, tuple[str | None, int]] = {}
         self._raft_token = 0
         self._pulled_at = -PULL_RETRY_S
+        self._looked_at = -LOOK_AROUND_S
         self._pushed = held.map
         self._compacted = raft.applied
         snapshot = raft.snapshot
@@ -200,6 +201,9 @@ class Control:
         elif isinstance(message, MapEntries | MapWhole):
             if not self.votes or isinstance(message, MapWhole):
                 self.records += self.held.pulled(message, step)
+            else:
+                # Entries do not follow on a voter's log; if it has lost touch with Raft, it takes the whole map.
+                self.heard_of_newer(sender, message.through, now=now)
         elif isinstance(message, Propose):
             self._proposed_by(sender, message, now)
         elif isinstance(message, ProposeOutcome):
@@ -234,11 +238,11 @@ class Control:
 
     def look_around(self, *, now: float, pause_s: float = LOOK_AROUND_S) -> None:
         """Ask any member for a newer map, at most every ``pause_s``: who has left is told of nothing by itself."""
-        if self.votes or now < self._pulled_at + max(PULL_RETRY_S, pause_s):
+        if self.has_raft or now < self._looked_at + max(PULL_RETRY_S, pause_s):
             return
         member = self._any_member()
         if member is not None:
-            self._pulled_at = now
+            self._looked_at = now
             self.sends.append((member, MapPull(self.held.through)))
 
     # --- proposals -----------------------------------------------------------------------------------------------

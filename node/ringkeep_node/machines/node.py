@@ -563,6 +563,7 @@ class Node:
         if self.has_left and self._closes_at is None:
             self._closes_at = now + FAREWELL_S
             self.serving.refusal = self.registration.has_left_text
+            self.raft.set_electable(False)  # It may not have heard that it does not vote any more.
         self._farewells.map_held(held.map, self._greeted, now=now)
         self._step.peers = self._addresses()
         return True

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from ringkeep_core.mapchanges import Boot, Leave, decode_change, encode_change
 from ringkeep_core.maprules import apply, bootstrap
 from ringkeep_core.shardmap import Member, Settings, ShardMap, WantedMember, encode_map
-from ringkeep_node.machines.control import LOOK_AROUND_S
+from ringkeep_node.machines.control import LOOK_AROUND_S, encode_snapshot, first_snapshot
 from ringkeep_node.machines.farewells import FAREWELL_S
 from ringkeep_node.machines.gateway import Answered
 from ringkeep_node.machines.messages import (
@@ -23,6 +23,7 @@ from ringkeep_node.machines.messages import (
     ProposeOutcome,
 )
 from ringkeep_node.machines.node import Node, NodeIdentity, NodeSettings, NodeStep
+from ringkeep_node.machines.records import NO_SHARD, Kind, Record
 from ringkeep_node.machines.shard.effects import NotApplied, ReadRequest
 from ringkeep_testing.sim_log import SimLog
 from ringkeep_testing.sim_store import SimStore
@@ -47,6 +48,11 @@ def map_of_two(*, mine: Member) -> ShardMap:
 
 def left_map(held: ShardMap) -> ShardMap:
     return apply(held, held.version + 1, Leave(ME, "people")).map
+
+
+def founding_record(held: ShardMap, voters: tuple[str, ...]) -> Record:
+    snapshot = first_snapshot(held, voters)
+    return Record(Kind.RAFT_RESET, NO_SHARD, 0, 1, snapshot.index, encode_snapshot(snapshot))
 
 
 @dataclass
@@ -140,6 +146,25 @@ def test_whoever_missed_the_news_of_its_leave_asks_around_until_somebody_tells_i
 
     assert (OTHER, MapPull(held.index)) in asked
     assert host.node.has_left
+
+
+def test_a_voter_that_missed_its_removal_and_its_leave_learns_them_too_and_stands_for_nothing() -> None:
+    host, held = Host(), map_of_two(mine=member(ME, "n1"))
+    host.log.append([founding_record(held, (ME, OTHER))])
+    host.log.sync()
+    host.start()
+    host.link()
+    asked = said(host.run(1.5 * LOOK_AROUND_S), MapPull)
+    after = left_map(held)
+
+    entry = (after.index, encode_change(Leave(ME, "people")))
+    again = said(host.hears(MapEntries(held.index, (entry,), after.index)), MapPull)
+    host.hears(MapWhole(encode_map(after), after.index))
+    later = host.run(2 * FAREWELL_S)
+
+    assert asked[0] == (OTHER, MapPull(held.index)) and again == [(OTHER, MapPull(0))]
+    assert host.node.has_left
+    assert [step.bundles for step in later if step.bundles] == []
 
 
 def test_a_start_in_a_directory_that_has_left_ends_with_one_sentence() -> None:
