@@ -10,6 +10,7 @@ import pytest
 
 from ringkeep_core.mapchanges import Boot, SetWanted
 from ringkeep_core.plans import with_drain, with_members, with_weight
+from ringkeep_node.machines.shard.effects import Stored
 from ringkeep_testing.elastic_world import (
     CALM,
     additions,
@@ -27,6 +28,7 @@ from ringkeep_testing.elastic_world import (
     want,
 )
 from ringkeep_testing.node_world import World
+from ringkeep_testing.world_clients import Call
 from ringkeep_testing.world_machine import Machine
 from ringkeep_testing.world_people import listing, with_setting, with_zone
 
@@ -452,3 +454,65 @@ def test_s3_a_planned_copy_whose_growth_is_late_and_that_hangs_meanwhile_has_eve
 
     assert copies(world.eye.newest)["n4"] == 24
     assert world.clients.counts["stored"] > 50
+
+
+def test_l3_a_leader_whose_loop_is_slow_hands_over_and_the_plan_goes_on_under_the_next() -> None:
+    """counterexamples.md L3: the slow one must not be the only one who may act."""
+    world = elastic_world(23, FIVE)
+    slow = leader_of(world)
+    slow.lags_until = world.now + 12.0
+    world.people.propose(SetWanted(with_drain(world.eye.newest.wanted, "n5"), "drain"), world.machines["n4"])
+    world.run_until(world.now + 8.0)
+    leads = [name for name, it in world.machines.items() if it.node is not None and it.node.control.leads]
+    is_drained, still_slow = drained(world, "n5")(), world.now < slow.lags_until
+    slow.lags_until = 0.0
+    finish(world)
+
+    assert (is_drained, still_slow) == (True, True)
+    assert slow.name not in leads and len(leads) == 1
+
+
+class Gaps:
+    """A writer for each of some shards; ``worst_s`` is the longest time between two writes that were acknowledged."""
+
+    def __init__(self, world: World, shards: list[int], until: float) -> None:
+        self._world, self._until = world, until
+        self.worst_s = 0.0
+        for shard in shards:
+            user = world.user_of(shard)
+            world.clients.histories.setdefault((user, "gap"), [])
+            self._write(shard, user, world.now)
+
+    def _write(self, shard: int, user: str, acknowledged_at: float) -> None:
+        world = self._world
+        if world.now > self._until:
+            return
+        call = Call(world.clients, world, (user, "gap"), 0.8, kind="write")
+
+        def done() -> None:
+            last = acknowledged_at
+            if isinstance(call.result, Stored):
+                self.worst_s, last = max(self.worst_s, world.now - acknowledged_at), world.now
+            world.at(world.now + 0.05, lambda: self._write(shard, user, last))
+
+        call.send(world.rng.choice([it for it in world.clients.gateways() if it.name != "n1"]), done)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_leader_killed_during_a_drain_of_100_shards_leaves_none_without_a_primary_for_long(seed: int) -> None:
+    world = elastic_world(40 + seed, replace(FIVE, shards=100))
+    if leader_of(world).name != "n1":
+        world.machines["n1"].on(lambda node: node.control.ask_transfer(world.machines["n1"].storage, now=world.now))
+        world.run_until(world.now + 3.0)
+    want(world, lambda wanted: with_drain(wanted, "n2"))
+    victim = leader_of(world)
+    led = [n for n, shard in enumerate(world.eye.newest.shards) if shard.primary.storage == victim.storage]
+    gaps = Gaps(world, led, world.now + 5.0)
+    world.run_until(world.now + 0.1 + 0.1 * seed)
+    victim.kill()
+    world.run_until(world.now + 6.0)
+    victim.start()
+    finish(world)
+
+    assert drained(world, "n2")() and len(led) >= 15
+    assert gaps.worst_s <= 1.5, gaps.worst_s

@@ -86,7 +86,7 @@ class Movement:
         by_shard: dict[int, list[object]] = {}
         for part in change.changes:
             by_shard.setdefault(part.shard, []).append(part)
-            if isinstance(part, AddLearner) and after.shards[part.shard].copy_of(part.storage) is not None:
+            if isinstance(part, AddLearner) and _gained(before, after, part):
                 want = wanted.get(before.members[part.storage].name, NOT_WANTED)
                 if want.draining or want.weight <= 0:
                     yield f"shard {part.shard}: {part.storage} is to hold nothing and got a copy"
@@ -134,15 +134,23 @@ class Movement:
         return self.configurations[max(self.configurations)] if self.configurations else Configuration()
 
     def may_lose_voter(self, storage: str) -> bool:
-        """Return whether every group that this storage may be counted in keeps a majority of disks without it."""
-        present = self._world.disks()
+        """Return whether every group that this storage may be counted in keeps a majority of disks without it.
+
+        While the voters may be about to change, one disk more must be left: nobody can know of a loss at once.
+        """
+        present, spare = self._world.disks(), 0 if self._world.people.is_quiet else 1
         for of, configuration in self._present.items():
             voters = configuration.voters
             if of in present and of in voters and storage in voters:
                 left = [voter for voter in voters if voter in present and voter != storage]
-                if len(left) <= len(voters) // 2:
+                if len(left) - spare <= len(voters) // 2:
                     return False
         return True
+
+    def has_lost_voters(self) -> bool:
+        """Return whether the disk of a voter is gone, and nobody votes in its place yet."""
+        present = self._world.disks()
+        return any(voter not in present for voter in self.newest_configuration().voters)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
@@ -157,6 +165,11 @@ class Movement:
             return [*faults, f"{len(leaders)} leaders"]
         assert leaders[0].node is not None
         return [*faults, *voter_faults(newest, leaders[0].node.raft.configuration)]
+
+
+def _gained(before: ShardMap, after: ShardMap, part: AddLearner) -> bool:
+    had, has = (it.shards[part.shard].copy_of(part.storage) is not None for it in (before, after))
+    return has and not had
 
 
 def complete(shard: Shard) -> int:

@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from ringkeep_core.mapchanges import Leave, MapChange, SetWanted
+from ringkeep_core.mapchanges import (
+    AddLearner,
+    Leave,
+    MapChange,
+    Move,
+    RemoveCopy,
+    SetWanted,
+    ShardChange,
+    ShardChanges,
+    Touch,
+)
 from ringkeep_core.placement import NodeState
 from ringkeep_core.plans import NodeFacts, refusal_of, with_drain, with_members, with_weight
 from ringkeep_core.shardmap import ShardMap, Wanted, WantedMember
@@ -33,6 +43,7 @@ LEAVE_AGAIN_S = 0.4
 PATIENCE = 8
 """How often a node is found to be wanted again before nobody asks any more that it leaves."""
 ROLL_S = 0.05
+QUIET_S = 4.0
 READY_S = 20.0
 
 Change = Callable[[Wanted], Wanted]
@@ -53,6 +64,7 @@ class People:
         self._retired: list[Machine] = []
         self._rolling = 0
         self._until = inf
+        self._asked_at = -inf
         self._added = len(world.machines)
 
     @property
@@ -61,6 +73,11 @@ class People:
         machines = self._world.machines.values()
         begun = self.leaving or self.deleting or self.stopped or self._rolling
         return not (begun or any(it.is_ending for it in machines))
+
+    @property
+    def is_quiet(self) -> bool:
+        """Return whether nothing that people asked for lately may still be on its way."""
+        return self._world.now > self._asked_at + QUIET_S
 
     def draw(self, until: float) -> None:
         """Draw what people do until a time."""
@@ -74,6 +91,7 @@ class People:
             (plan.restart_rate, self._restart_one),
             (plan.rolling_rate, self.roll),
             (plan.transfer_rate, self._transfer),
+            (plan.meddle_rate, self._meddle),
         ]
 
         def decide() -> None:
@@ -112,7 +130,8 @@ class People:
         world = self._world
         machine = through or world.rng.choice(list(world.machines.values()))
         shard_map = self.held_by(machine)
-        if shard_map is not None:
+        if shard_map is not None and not world.eye.movement.has_lost_voters():
+            self._asked_at = world.now
             old = shard_map.wanted
             wanted = replace(change(old), revision=old.revision + 1, target_digest="", target_version=0)
             if not self.is_refused(shard_map, wanted) or world.rng.random() < 0.2:
@@ -233,6 +252,30 @@ class People:
         what, act = rng.choice(changes)
         self.count(what)
         act()
+
+    def _meddle(self) -> None:
+        """Propose what no planner would: the rules are judged when an entry is applied, whoever proposed it and why."""
+        world, rng = self._world, self._world.rng
+        machine = rng.choice(list(world.machines.values()))
+        shard_map = self.held_by(machine)
+        if shard_map is None:
+            return
+        changes: list[ShardChange] = []
+        for _ in range(rng.choice((1, 4))):
+            number = rng.randrange(len(shard_map.shards))
+            shard = shard_map.shards[number]
+            copy = rng.choice((*shard.in_sync, *shard.learners))
+            kind = rng.random()
+            if kind < 0.5:
+                changes.append(RemoveCopy(number, shard.revision, copy.storage, copy.added))
+            elif kind < 0.7:
+                changes.append(AddLearner(number, shard.revision, rng.choice(list(shard_map.members))))
+            elif kind < 0.9:
+                changes.append(Move(number, shard.revision, copy.storage))
+            else:
+                changes.append(Touch(number, shard.revision))
+        self.count("meddle")
+        self.propose(ShardChanges(tuple(changes), "somebody meddles"), machine)
 
     # --- restarts ------------------------------------------------------------------------------------------------
 

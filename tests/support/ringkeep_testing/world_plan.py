@@ -53,6 +53,7 @@ class Plan:
     restart_rate: float = 0.0
     rolling_rate: float = 0.0
     transfer_rate: float = 0.0
+    meddle_rate: float = 0.0
     is_elastic: bool = False
     """Whether members come and go, so that the map must become what is wanted."""
 
@@ -113,6 +114,7 @@ class Plan:
             restart_rate=rng.choice((0.0, 0.1, 0.4)),
             rolling_rate=rng.choice((0.0, 0.0, 0.1)),
             transfer_rate=rng.choice((0.0, 0.2, 1.0)),
+            meddle_rate=rng.choice((0.0, 0.0, 2.0)),
         )
 
 
