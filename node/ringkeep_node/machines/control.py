@@ -118,7 +118,6 @@ class Control:
         held: HeldMap,
         leader_hint: Callable[[], str | None],
         complete_boot: Callable[[Boot], Boot],
-        admit: Callable[[MapChange], MapChange | None] = lambda change: change,
         is_linked: Callable[[str], bool] = lambda _storage: True,
         first_number: int = 1,
     ) -> None:
@@ -134,7 +133,6 @@ class Control:
         self._me = me
         self._leader_hint = leader_hint
         self._complete_boot = complete_boot
-        self._admit = admit
         self._is_linked = is_linked
         self._unsynced: deque[_Unsynced] = deque()
         self._tracked: dict[int, _Tracked] = {}
@@ -315,10 +313,6 @@ class Control:
             return
         if isinstance(change, Boot):
             change = self._complete_boot(change)
-        admitted = self._admit(change)
-        if admitted is None:
-            return
-        change = admitted
         result = self.raft.propose(encode_change(change), now=now)
         if number and isinstance(result, Proposed):
             while len(self._awaited) >= WAITING_PROPOSALS_MAX:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ringkeep_core.mapchanges import Boot, Grow, MapChange, ShardChanges
+from ringkeep_core.mapchanges import Boot, MapChange, ShardChanges
 from ringkeep_core.placement.swaps import ShardLoad
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_node.machines.electorate import Ballot, Handover, Reconfigure, electors_of, next_step
@@ -243,20 +243,6 @@ class Leader:
             and not self._is_out(storage)
         )
         return replace(boot, live=live)
-
-    def admit(self, change: MapChange) -> MapChange | None:
-        """Return what of a proposal goes into the log; None for nothing.
-
-        A primary that sees no gossip would let a member back into in_sync that has said it stops: the next write would wait
-        for it. The rest of the entry goes on, for it succeeds or fails shard by shard.
-        """
-        if not isinstance(change, ShardChanges):
-            return change
-        stopping = {storage for storage, fact in self._facts.items() if fact.left or fact.leaving}
-        kept = tuple([it for it in change.changes if not (isinstance(it, Grow) and it.storage in stopping)])
-        if len(kept) == len(change.changes):
-            return change
-        return replace(change, changes=kept) if kept else None
 
     def _is_out(self, storage: str) -> bool:
         fact = self._facts.get(storage)

@@ -178,7 +178,6 @@ class Node:
             held=pulled if pulled.through > held.through else held,
             leader_hint=lambda: leader_hint(self.swim),
             complete_boot=self.leader.complete_boot,
-            admit=self.leader.admit,
             is_linked=self._is_linked,
             first_number=first_number,
         )
@@ -588,6 +587,7 @@ class Node:
     def _gossip(self, done: SwimStep, now: float) -> None:
         if not self.has_left:
             self.oversight.take(done, now=now)
+            self.shards.peers_stopping(self.oversight.stopping, now=now)
 
     def _bid_farewell(self, storage: str, now: float) -> None:
         """Keep a link to somebody who has left and talks to us: it must be told."""

@@ -89,6 +89,8 @@ class Oversight:
         self.member_changes: list[MemberChanged] = []
         self.hand_overs: list[HandOver] = []
         self.stale = True
+        self.stopping: frozenset[str] = frozenset()
+        """Who says that it will stop, or has left gossip in order."""
         self._leads = False
         self._room: Room | None = None
         self._voters_told: tuple[str, ...] = ()
@@ -104,11 +106,21 @@ class Oversight:
         if done.changes:
             self.member_changes += done.changes
             self._tell_deaths(now)
+            self._look_who_stops()
         for storage, key, value in done.state_changed:
             if key in (STALLED_KEY, DEATHS_KEY, LEAVING_KEY):
                 self.stale = True
+                if key == LEAVING_KEY:
+                    self._look_who_stops()
             elif key == MAP_KEY and value.isdigit():
                 self._control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)
+
+    def _look_who_stops(self) -> None:
+        self.stopping = frozenset(
+            storage
+            for storage, view in self._swim.members.items()
+            if view.state is MemberState.LEFT or self._swim.values(storage).get(LEAVING_KEY)
+        )
 
     def look_for_map(self, wanted: int, *, now: float) -> None:
         """Ask whoever names a newer map, or the leader for the index ``wanted``: for nodes that hear no Raft leader."""

@@ -122,6 +122,7 @@ class Context:
         "peers_up",
         "settings",
         "step",
+        "stopping",
         "store",
         "tally",
         "through",
@@ -139,6 +140,8 @@ class Context:
         self.copies: dict[int, LocalCopy] = {}
         self.cache = EntryCache(settings.cached_bytes_max)
         self.peers_up: dict[str, str] = {}
+        self.stopping: frozenset[str] = frozenset()
+        """Who has said that it stops: nobody lets it into a set that the next write would wait for."""
         self.step = ShardStep(1)
         self.dirty: dict[LocalCopy, None] = {}
         self.dropped: list[tuple[int, int]] = []

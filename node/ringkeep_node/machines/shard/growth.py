@@ -62,7 +62,7 @@ class Growth:
 
     def consider(self, lead: Lead, peer: Peer) -> None:
         """A learner acknowledged: add it when its lag is small, propose it when it has what was there before."""
-        if not peer.spoke or peer.stream or peer.is_beyond_log:
+        if not peer.spoke or peer.stream or peer.is_beyond_log or peer.storage in self._ctx.stopping:
             return
         last_sn = lead.copy.log.last_sn
         if not peer.adding:
@@ -108,7 +108,8 @@ class Growth:
             self.consider(lead, peer)
         if not peer.adding:
             return
-        silent = not is_up or (peer.behind_since is not None and now >= peer.behind_since + settings.touch_after_s)
+        is_gone = not is_up or peer.storage in self._ctx.stopping
+        silent = is_gone or (peer.behind_since is not None and now >= peer.behind_since + settings.touch_after_s)
         if not peer.proposed:
             if silent:
                 self.drop(lead, peer)

@@ -230,6 +230,22 @@ class Replication:
             if lead.copy.commit:
                 desk.commit_news[lead] = None
 
+    def peers_stopping(self, storages: frozenset[str], *, now: float) -> None:
+        """Take the members that have said they stop: none of them is let into in_sync, nor awaited before it is proposed."""
+        ctx, before = self._ctx, self._ctx.stopping
+        if storages == before:
+            return
+        ctx.now, ctx.stopping = now, storages
+        for lead in self._leads.values():
+            for storage in storages | before:
+                peer = lead.peers.get(storage)
+                if peer is None:
+                    continue
+                if storage in storages:
+                    self._desk.growth.drop(lead, peer)
+                elif not peer.in_sync:
+                    self._desk.active[lead] = None
+
     def peer_down(self, storage: str, *, now: float) -> None:
         """The connection to a peer is gone."""
         self._ctx.now = now

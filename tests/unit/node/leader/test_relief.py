@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringkeep_core.mapchanges import AddLearner, Grow, ShardChanges
+from ringkeep_core.mapchanges import AddLearner
 from ringkeep_node.machines.flapping import FlappingGuard
 from ringkeep_node.machines.verdicts import MemberFacts
 from ringkeep_testing.plan_world import PlanWorld
@@ -131,18 +131,3 @@ def test_a_boot_that_an_old_map_did_not_know_is_no_restart() -> None:
 
     assert first is None
     assert guard.guarded_until("a", now=4.0) == 33.0
-
-
-def test_a_member_that_has_said_it_stops_is_let_into_no_in_sync_set() -> None:
-    world = PlanWorld.of(3, 16)
-    world.run(1.0)
-    world.leaving.add("n2")
-    world.tell()
-    grow_n2 = Grow(1, 1, "n2", "n2-1", 7, 1, "n1-1")
-    grow_n3 = Grow(2, 1, "n3", "n3-1", 7, 1, "n1-1")
-
-    assert world.leader.admit(ShardChanges((grow_n2,), "replication")) is None
-    assert world.leader.admit(ShardChanges((grow_n2, grow_n3), "replication")) == ShardChanges(
-        (grow_n3,), "replication"
-    )
-    assert world.leader.admit(ShardChanges((grow_n3,), "replication")) == ShardChanges((grow_n3,), "replication")

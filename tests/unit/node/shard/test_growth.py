@@ -234,3 +234,30 @@ def test_a_learner_that_speaks_is_sent_what_it_lacks() -> None:
     bench.ack("c", sn=2, resend=True)
 
     assert [(message.prev_sn, len(message.entries)) for message in bench.said("c", Append)] == [(2, 2)]
+
+
+def test_a_learner_that_has_said_it_stops_is_not_let_in_and_one_being_added_is_awaited_no_longer() -> None:
+    bench = _bench(entries=9)
+    bench.ack("c", sn=2)
+    token = bench.write("v")
+    bench.ack("b")
+    adding = _awaited(bench)
+    bench.machine.peers_stopping(frozenset({"c"}), now=bench.now)
+    bench.pump()
+    told = (_awaited(bench), isinstance(bench.result(token), Stored))
+    bench.ack("c")
+    bench.wait(0.5)
+
+    assert (adding, told) == (["b", "c"], (["b"], True))
+    assert (_awaited(bench), bench.proposals) == (["b"], [])
+
+
+def test_a_learner_that_stopped_and_is_back_is_let_in() -> None:
+    bench = _bench()
+    bench.machine.peers_stopping(frozenset({"c"}), now=bench.now)
+    bench.ack("c")
+    before = list(bench.proposals)
+    bench.machine.peers_stopping(frozenset(), now=bench.now)
+    bench.wait(0.3)
+
+    assert (before, bench.proposals) == ([], [GROW])
