@@ -39,31 +39,13 @@ from ringkeep_node.machines.shard.replication import Replication
 from ringkeep_node.machines.shard.settings import ReplicationSettings
 from ringkeep_node.runtime.wal.log import LogGone
 from ringkeep_testing.shard_checks import GodsEye
+from ringkeep_testing.shard_faults import Faults
 from ringkeep_testing.sim_log import SimLog
 from ringkeep_testing.sim_store import SimStore
 
 SETTINGS = ReplicationSettings(small_lag_entries=8, chunk_bytes_max=600, streams_max=1, stream_silence_s=1.0)
 MAPS, PROPOSALS, INDEXES = "maps", "proposals", "indexes"
 """What a node can be severed from: newer maps, whoever takes proposals, and answers to a ReadIndex."""
-
-
-class Faults:
-    """Probabilities of one run, drawn from its seed; ``none`` is a healthy network."""
-
-    def __init__(self, random: Random | None) -> None:
-        self.loss = self.repeat = self.reorder = 0.0
-        self.delay_s = 0.002
-        self.proposal_delay_s = 0.01
-        self.sync_s = 0.004
-        self.store_s = 0.003
-        if random is not None:
-            self.loss = random.choice([0.0, 0.0, 0.02, 0.1])
-            self.repeat = random.choice([0.0, 0.02, 0.1])
-            self.reorder = random.choice([0.0, 0.05, 0.3])
-            self.delay_s = random.choice([0.001, 0.005, 0.03])
-            self.proposal_delay_s = random.choice([0.01, 0.1, 1.0])
-            self.sync_s = random.choice([0.002, 0.01, 0.1])
-            self.store_s = random.choice([0.001, 0.05, 0.5])
 
 
 class MapService:

@@ -22,7 +22,8 @@ from ringkeep_core.mapchanges import Failover, Move, ShardChange, ShardChanges, 
 from ringkeep_core.mapentries import Grow, Leave, SetWanted
 from ringkeep_core.shardmap import Shard, WantedMember
 from ringkeep_node.machines.shard.messages import Append, Ping, ShardMessage
-from ringkeep_testing.shard_world import INDEXES, MAPS, PROPOSALS, Faults, ShardNode, ShardWorld
+from ringkeep_testing.shard_faults import Faults
+from ringkeep_testing.shard_world import INDEXES, MAPS, PROPOSALS, ShardNode, ShardWorld
 from ringkeep_testing.siege_clients import SiegeClients
 
 EPISODES = 5

@@ -200,6 +200,9 @@ def voter_faults(shard_map: ShardMap, configuration: Configuration) -> Iterator[
     """Yield what is wrong with the voters once everybody lives: 1, 2, 3, 3, 5 of those that stay, spread over zones."""
     staying = [it for it in shard_map.members.values() if not is_leaving(shard_map.wanted, it.name)]
     fit = [it for it in staying if shard_map.wanted.members[it.name].weight > 0] or staying
+    if not fit:
+        yield "nobody stays"
+        return
     voters = [it for it in fit if it.storage in configuration.voters]
     if configuration.learners or len(voters) != len(configuration.voters) or len(voters) != voters_wanted(len(fit)):
         yield f"{len(voters)} of {len(fit)} members vote in {configuration}"

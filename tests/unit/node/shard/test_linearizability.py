@@ -59,5 +59,5 @@ def test_a_history_that_takes_too_long_to_judge_is_undecided_and_the_error_shows
     many = [_write(0, inf, f"v{n}") for n in range(14)]
     history = [*many, *(_read(1, inf, f"v{n}") for n in range(14)), _read(50, 51, "nobody wrote this")]
 
-    with pytest.raises(Undecided, match="undecided after 500 states(?s:.*)nobody wrote this"):
+    with pytest.raises(Undecided, match=r"undecided after 500 states(?s:.*)nobody wrote this"):
         is_linearizable(history, states_max=500)
