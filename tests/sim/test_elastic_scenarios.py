@@ -8,7 +8,7 @@ from statistics import mean
 
 import pytest
 
-from ringkeep_core.mapchanges import Boot, SetWanted
+from ringkeep_core.mapchanges import Boot, Failover, SetWanted, ShardChanges
 from ringkeep_core.plans import with_drain, with_members, with_weight
 from ringkeep_node.machines.shard.effects import Stored
 from ringkeep_testing.elastic_world import (
@@ -65,7 +65,7 @@ def test_scaling_from_3_to_5_and_back_under_clients_costs_the_lower_bound_and_no
     assert world.clients.counts["stored"] > 200 and failures(world) == {}
 
 
-def test_a_rolling_restart_of_five_fails_no_request_copies_nothing_and_moves_each_primary_twice_at_most() -> None:
+def test_a_rolling_restart_of_five_fails_no_request_copies_nothing_and_hands_every_primary_over_live() -> None:
     world = elastic_world(2, FIVE)
     ended: list[float] = []
     world.clients.start(world.now + 20.0)
@@ -77,9 +77,20 @@ def test_a_rolling_restart_of_five_fails_no_request_copies_nothing_and_moves_eac
     world.run_until(world.now + 40.0, lambda: bool(ended))
     finish(world)
 
+    parts = [
+        part
+        for _, change, _ in world.eye.movement.changes
+        if isinstance(change, ShardChanges)
+        for part in change.changes
+    ]
+
     assert ended and world.clients.counts["stored"] > 200
     assert failures(world) == {}
-    assert max(world.eye.movement.primaries_moved.values()) <= 2
+    assert not any(isinstance(part, Failover) for part in parts)
+    moved = world.eye.movement.primaries_moved
+    assert sum(moved.values()) <= 2.2 * len(
+        moved
+    )  # A new leader that was restarted itself has not seen who led before.
     assert [machine.installs for machine in world.machines.values()] == [0] * 5
 
 

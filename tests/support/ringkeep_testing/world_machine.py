@@ -260,8 +260,9 @@ class Machine:
         """Carry out what the node ordered, and wake it when it wants."""
         node = self.node
         assert node is not None
-        self._carry_out(node.take_step(now=self.world.now))
+        step = node.take_step(now=self.world.now)
         self.world.eye.group_seen(self)
+        self._carry_out(step)
         due = node.next_deadline()
         if self.node is node and (self._wake_at < 0 or due < self._wake_at):
             self._wake_at = due

@@ -73,7 +73,7 @@ class Movement:
         if isinstance(change, Leave) and change.storage in after.left and change.storage not in before.left:
             if any(shard.copy_of(change.storage) is not None for shard in before.shards):
                 yield f"{change.storage} left with copies"
-            if change.storage in self.newest_configuration().members():
+            if change.storage in self._configuration_at(after.index).members():
                 yield f"{change.storage} left with a vote"
         if isinstance(change, ShardChanges):
             moves = sum(isinstance(part, Move) for part in change.changes)
@@ -132,6 +132,10 @@ class Movement:
     def newest_configuration(self) -> Configuration:
         """Return the newest configuration that is known to be committed."""
         return self.configurations[max(self.configurations)] if self.configurations else Configuration()
+
+    def _configuration_at(self, index: int) -> Configuration:
+        known = [at for at in self.configurations if at <= index]
+        return self.configurations[max(known)] if known else Configuration()
 
     def may_lose_voter(self, storage: str) -> bool:
         """Return whether every group that this storage may be counted in keeps a majority of disks without it.
