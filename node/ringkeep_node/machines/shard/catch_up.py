@@ -202,6 +202,7 @@ class CatchUp:
             self._waiting[lead.copy.shard, peer.storage] = (lead, peer)
             return
         self._waiting.pop((lead.copy.shard, peer.storage), None)
+        self._free_at()  # A first look: what is answered until the first rows are read shows that clients are served.
         copy, stream = lead.copy, ctx.next_token()
         out = _Outgoing(lead, peer, stream, ctx.now)
         self._outgoing[stream] = out

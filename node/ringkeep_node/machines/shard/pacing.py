@@ -48,20 +48,23 @@ class Debt:
 class Pace:
     """See the module. ``limit`` is the wanted one in bytes per second, 0 for none."""
 
-    __slots__ = ("_busy_until", "_limited", "_polite", "_requests", "_settings", "limit")
+    __slots__ = ("_busy_until", "_limited", "_looked_at", "_polite", "_requests", "_settings", "limit")
 
     def __init__(self, settings: ReplicationSettings) -> None:
         self._settings = settings
         self.limit = 0
         self._limited, self._polite = Debt(), Debt()
         self._requests = 0
-        self._busy_until = 0.0
+        self._looked_at = self._busy_until = float("-inf")
 
     def served(self, requests: int, now: float) -> None:
-        """So many requests were answered since the start: more than before means that clients wait for this node."""
-        if requests != self._requests:
-            self._requests = requests
+        """So many requests were answered since the start: more than just before means that clients wait for this node.
+
+        What was answered since a look long ago says nothing: it may have been then.
+        """
+        if requests != self._requests and now <= self._looked_at + self._settings.polite_s:
             self._busy_until = now + self._settings.polite_s
+        self._requests, self._looked_at = requests, now
 
     def free_at(self, now: float) -> float:
         """Return when the next piece may be read; not later than ``now``: it may be."""

@@ -419,7 +419,7 @@ class Lead:
             return
         if not peer.spoke and peer.commit_sent < self.copy.commit:
             self.desk.commit_news[self] = None  # What committed before it spoke was told to the others only.
-        peer.spoke = True
+        is_first, peer.spoke = not peer.spoke, True
         peer.floor = 0
         if sn > peer.match:
             on_the_way = peer.next - 1 - peer.match
@@ -432,7 +432,8 @@ class Lead:
             if peer.is_awaited:
                 self.advance()
         if message.resend and sn + 1 < peer.next and sn >= peer.match:
-            if peer.resent_at + self.ctx.settings.check_every_s / 2 <= self.ctx.now:
+            # Gaps are reported once for each append that does not fit. The first report answers the question where it stands.
+            if is_first or peer.resent_at + self.ctx.settings.check_every_s / 2 <= self.ctx.now:
                 self.probe(peer)
         elif peer.next <= last_sn:
             self.desk.unsent[self] = None

@@ -112,6 +112,7 @@ def test_a_stream_that_waits_long_for_its_turn_stays_alive_by_empty_pieces() -> 
 def test_while_clients_are_served_pieces_are_small_and_slower_and_afterwards_not() -> None:
     settings = ReplicationSettings(polite_bytes_per_s=1_000_000)
     pace = Pace(settings)
+    pace.served(0, 9.5)
     pace.served(1, 10.0)
     small = pace.piece_bytes(10.0)
     pace.charge(200_000, 0, 10.0)
