@@ -11,6 +11,7 @@ import pytest
 from ringkeep_core.mapchanges import Boot, Failover, SetWanted, ShardChanges
 from ringkeep_core.plans import with_drain, with_members, with_weight
 from ringkeep_node.machines.shard.effects import Stored
+from ringkeep_node.runtime.reporting import unready_reason
 from ringkeep_testing.elastic_world import (
     CALM,
     additions,
@@ -65,15 +66,17 @@ def test_scaling_from_3_to_5_and_back_under_clients_costs_the_lower_bound_and_no
     assert world.clients.counts["stored"] > 200 and failures(world) == {}
 
 
-def test_a_rolling_restart_of_five_fails_no_request_copies_nothing_and_hands_every_primary_over_live() -> None:
-    world = elastic_world(2, FIVE)
+@pytest.mark.parametrize("seed", [2, 3, 4, 5])
+def test_a_rolling_restart_of_five_fails_no_request_copies_nothing_and_hands_every_primary_over_live(seed: int) -> None:
+    world = elastic_world(seed, FIVE)
     ended: list[float] = []
     world.clients.start(world.now + 20.0)
     world.run_until(world.now + 1.0)
     for machine in world.machines.values():
         machine.installs = 0
 
-    world.people.roll(lambda: ended.append(world.now))
+    # As an orchestrator does it: the next one when the last one is ready.
+    world.people.roll(lambda: ended.append(world.now), is_ready=lambda node: unready_reason(node) is None)
     world.run_until(world.now + 40.0, lambda: bool(ended))
     finish(world)
 
@@ -87,10 +90,7 @@ def test_a_rolling_restart_of_five_fails_no_request_copies_nothing_and_hands_eve
     assert ended and world.clients.counts["stored"] > 200
     assert failures(world) == {}
     assert not any(isinstance(part, Failover) for part in parts)
-    moved = world.eye.movement.primaries_moved
-    assert sum(moved.values()) <= 2.2 * len(
-        moved
-    )  # A new leader that was restarted itself has not seen who led before.
+    assert max(world.eye.movement.primaries_moved.values()) <= 2
     assert [machine.installs for machine in world.machines.values()] == [0] * 5
 
 

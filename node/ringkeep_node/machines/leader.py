@@ -164,7 +164,7 @@ class Leader:
             self._start_afresh(now)
         self._map, self._leads, self._voters, self._facts = shard_map, leads, tuple(voters), facts
         self._guard.watch(facts.values(), now=now)
-        self._planner.watch(shard_map, [fact.storage for fact in facts.values() if fact.dead or fact.leaving])
+        self._planner.watch(shard_map, [it.storage for it in facts.values() if it.dead or it.leaving], now)
         registered = {storage: member.boot_counter for storage, member in shard_map.members.items()}
         self._verdicts = judge(self._me, registered=registered, voters=self._voters, facts=facts)
         self._due = now
@@ -334,7 +334,8 @@ class Leader:
             return None
         self._hand_over_due = now + self._settings.retry_max_s / 4
         self._wake(self._hand_over_due)
-        to = self._successor(standing, self._hand_overs)
+        heirs = self._heirs(standing)
+        to = heirs[self._hand_overs % len(heirs)] if heirs else None
         self._hand_overs += 1
         if to is not None:
             return TransferLeadership(to, reason)
@@ -362,17 +363,38 @@ class Leader:
             return False
         return True
 
-    def _successor(self, standing: Standing, tries: int) -> str | None:
-        """Return a healthy voter, another one at each try; None if there is none."""
-        healthy = [
-            voter
-            for voter in sorted(self._voters)
-            if voter != self._me
-            and standing.can_lead(voter)
-            and voter not in standing.doubtful
-            and self._facts[voter].lag_s <= self._settings.lag_s
+    def successor(self) -> str | None:
+        """Return the voter that should lead Raft if this node stops, or None if nobody is fit."""
+        if self._map is None:
+            return None
+        dead = {storage for storage, verdict in self._verdicts.items() if verdict.dead}
+        facts = self._facts
+        fit = [
+            it for it in self._heirs_among(facts) if it not in dead and not facts[it].suspect and not self._is_out(it)
         ]
-        return healthy[tries % len(healthy)] if healthy else None
+        return fit[0] if fit else None
+
+    def _heirs(self, standing: Standing) -> list[str]:
+        """Return the healthy voters that can take leadership over."""
+        return [
+            storage
+            for storage in self._heirs_among(self._facts)
+            if standing.can_lead(storage) and storage not in standing.doubtful
+        ]
+
+    def _heirs_among(self, facts: Mapping[str, MemberFacts]) -> list[str]:
+        """Return the other voters without lag, the one that has run longest first: it saw who led what before."""
+        assert self._map is not None
+        members = self._map.members
+        fit = [
+            storage
+            for storage in self._voters
+            if storage != self._me
+            and storage in members
+            and storage in facts
+            and facts[storage].lag_s <= self._settings.lag_s
+        ]
+        return sorted(fit, key=lambda storage: (members[storage].since, storage))
 
     def _fail_over(self, shard_map: ShardMap, standing: Standing, now: float) -> list[ShardChanges]:
         """All shards of everybody dead or stalled, in one entry."""

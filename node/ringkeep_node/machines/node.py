@@ -287,7 +287,7 @@ class Node:
         Returns whether there is something to hand over and somebody to take it.
         """
         self.raft.set_electable(False)
-        return self.raft.step_down(now=now)
+        return self.raft.step_down(now=now, to=self.leader.successor())
 
     def leave(self, *, now: float) -> None:
         """Tell everybody that this process ends: nobody need suspect it first, its shards are failed over at once."""

@@ -111,9 +111,9 @@ class Planner:
         self._works, self._settles = {}, {}
         self._began = None
 
-    def watch(self, shard_map: ShardMap, out: Collection[str]) -> None:
+    def watch(self, shard_map: ShardMap, out: Collection[str], now: float) -> None:
         """Note which primaries moved because their node went ``out``. For every node, whether it leads or not."""
-        self._homes.watch(shard_map, out)
+        self._homes.watch(shard_map, out, now)
 
     def under_way(self) -> list[Purpose]:
         """Return what was asked for and has not shown in the map."""

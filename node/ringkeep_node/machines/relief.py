@@ -16,41 +16,63 @@ from ringkeep_core.plans import NOT_WANTED
 from ringkeep_core.shardmap import Copy, ShardMap, WantedMember
 from ringkeep_node.machines.failovers import Standing
 
+HEARD_LATE_S = 5.0
+"""The map may bring a move before gossip says why: so long a primary's last node may turn out to be going out."""
+
 
 class Homes:
     """Where primaries were before their node went out, by shard; at most one for each shard."""
 
     def __init__(self) -> None:
         self._map: ShardMap | None = None
+        self._moved: dict[int, tuple[str, float]] = {}
         self.homes: dict[int, str] = {}
 
-    def watch(self, shard_map: ShardMap, out: Collection[str]) -> None:
+    def watch(self, shard_map: ShardMap, out: Collection[str], now: float) -> None:
         """Note the primaries that moved since the last map.
 
         Args:
             shard_map: the newest map.
             out: members that are leaving or called dead.
+            now: monotonic seconds.
         """
         before, self._map = self._map, shard_map
         if before is None or before is shard_map or len(before.shards) != len(shard_map.shards):
+            self._look_back(out, now)
             return
-        if not out and not self.homes and before.members is shard_map.members:
-            return
+        gone = {*out, *_restarted(before, shard_map)}
         for number, (old, new) in enumerate(zip(before.shards, shard_map.shards, strict=True)):
             if old is new or old.primary == new.primary:
                 continue
-            former = old.primary.storage
-            restarted = former in before.members and former in shard_map.members
-            restarted = restarted and before.members[former].boot != shard_map.members[former].boot
             if new.primary.storage == self.homes.get(number):
                 del self.homes[number]
-            elif former in out or restarted:
+            else:
+                self._moved[number] = old.primary.storage, now
+        self._look_back(gone, now)
+
+    def _look_back(self, gone: Collection[str], now: float) -> None:
+        if not self._moved:
+            return
+        for number, (former, at) in list(self._moved.items()):
+            if former in gone:
                 self.homes.setdefault(number, former)
+            if former in gone or now >= at + HEARD_LATE_S:
+                del self._moved[number]
 
     def forget(self, storages: Collection[str]) -> None:
         """Forget the primaries of these members: they are back where they should be."""
         if self.homes:
             self.homes = {number: home for number, home in self.homes.items() if home not in storages}
+
+
+def _restarted(before: ShardMap, after: ShardMap) -> list[str]:
+    if before.members is after.members:
+        return []
+    return [
+        storage
+        for storage, member in before.members.items()
+        if storage in after.members and after.members[storage].boot != member.boot
+    ]
 
 
 class Relief:

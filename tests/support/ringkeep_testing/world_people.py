@@ -302,13 +302,13 @@ class People:
             self.count("restart")
             self.restart(machine, rng.choice((0.02, 0.3, 2.0)))
 
-    def roll(self, done: Callable[[], None] | None = None) -> None:
-        """Restart everybody, one after the other, each when the one before serves again."""
+    def roll(self, done: Callable[[], None] | None = None, *, is_ready: Callable[[Node], bool] | None = None) -> None:
+        """Restart everybody, one after the other, each when the one before is ready: by default, registered."""
         self.count("rolling restart")
         self._rolling += 1
-        self._roll(list(self._world.machines), done)
+        self._roll(list(self._world.machines), done, is_ready or (lambda node: node.registered))
 
-    def _roll(self, names: list[str], done: Callable[[], None] | None) -> None:
+    def _roll(self, names: list[str], done: Callable[[], None] | None, is_ready: Callable[[Node], bool]) -> None:
         world = self._world
         if not names or world.now > self._until:
             self._rolling -= 1
@@ -317,15 +317,15 @@ class People:
             return
         machine = world.machines.get(names[0])
         if machine is None or machine.node is None or machine.is_ending:
-            self._roll(names[1:], done)
+            self._roll(names[1:], done, is_ready)
             return
         until, life = world.now + READY_S, machine.life
 
         def ready() -> None:
             node = machine.node
-            is_back = node is not None and node.registered and machine.life != life and not machine.is_ending
+            is_back = node is not None and is_ready(node) and machine.life != life and not machine.is_ending
             if is_back or world.now > until or world.machines.get(names[0]) is not machine:
-                self._roll(names[1:], done)
+                self._roll(names[1:], done, is_ready)
             else:
                 world.at(world.now + ROLL_S, ready)
 

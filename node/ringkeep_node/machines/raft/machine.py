@@ -290,12 +290,16 @@ class Raft:
         """Hand leadership to the voter ``to``; proposals are refused meanwhile. False: not leader, or no voter."""
         return self._leadership is not None and self._leadership.transfer(to, now=now)
 
-    def step_down(self, *, now: float) -> bool:
-        """Hand leadership to the best other voter, or give it up after the shortest election time-out.
+    def step_down(self, *, now: float, to: str | None = None) -> bool:
+        """Hand leadership to the voter ``to``, else the best one, or give it up after the shortest election time-out.
 
         Returns False when we do not lead or are the only voter.
         """
-        return self._leadership is not None and self._leadership.resign(now=now)
+        if self._leadership is None:
+            return False
+        if to is not None and self._leadership.transfer(to, now=now, resign=True):
+            return True
+        return self._leadership.resign(now=now)
 
     def campaign(self, *, now: float, transfer: bool = False) -> None:
         """Stand for election at once, without asking first. A new group need not wait for silence."""
