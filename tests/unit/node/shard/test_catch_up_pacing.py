@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from ringkeep_node.machines.documents import Row
 from ringkeep_node.machines.shard.effects import ReadLog, ReadRows
-from ringkeep_node.machines.shard.messages import Ack, SnapshotAck, SnapshotBegin, SnapshotRows
+from ringkeep_node.machines.shard.messages import Ack, Append, SnapshotAck, SnapshotBegin, SnapshotRows
 from ringkeep_node.machines.shard.pacing import Pace
 from ringkeep_node.machines.shard.settings import ReplicationSettings
 from ringkeep_testing.maps import FIRST, shard
@@ -138,3 +138,63 @@ def test_a_learner_whose_store_lags_acknowledges_when_it_does_not_any_more() -> 
         [SnapshotAck(0, FIRST, 3, 7, 0)],
         [SnapshotAck(0, FIRST, 3, 7, 2)],
     )
+
+
+def test_a_learner_whose_store_lagged_does_not_acknowledge_the_last_piece_before_it_is_in_place() -> None:
+    bench = Bench(shard("b c", learners="a", epoch=3))
+    bench.up("b", "c")
+    bench.hear("b", SnapshotBegin(0, FIRST, 3, 7, 3, 30, bench.copy().state.copy(), ()))
+    bench.machine.store_waits(64 << 20, now=bench.now)
+    for number, last in ((1, False), (2, True)):
+        bench.hear("b", SnapshotRows(0, FIRST, 3, 7, number, (ROW,), (), last))
+    bench.machine.store_waits(0, now=bench.now)
+    bench.pump()
+
+    assert bench.said("b", SnapshotAck) == [SnapshotAck(0, FIRST, 3, 7, 0)]
+
+
+def test_a_stream_that_begins_pays_what_other_streams_owe() -> None:
+    bench = serving(shard("a b", learners="c d"), names="a b c d", settings=RUDE)
+    _limit(bench, 10_000)
+    bench.write("v")
+    bench.ack("b")
+    bench.machine._ctx.cache.evict()
+    read = []
+    for name in ("c", "d"):
+        bench.hear(name, Ack(0, FIRST, 1, 0, True))
+        (log,) = [one for one in bench.reads if isinstance(one, ReadLog)]
+        bench.reads.remove(log)
+        bench.machine.log_read(log.token, None, now=bench.now)
+        bench.pump()
+        (begin,) = bench.said(name, SnapshotBegin)
+        bench.hear(name, SnapshotAck(0, FIRST, 1, begin.stream, 0))
+        read.append(len(_read(bench)))
+
+    assert (read, bench.machine.streams) == ([1, 0], (2, 0))
+
+
+def test_what_was_answered_long_before_a_snapshot_began_asks_for_no_manners() -> None:
+    settings = ReplicationSettings()
+    pace = Pace(settings)
+    pace.served(1_000, 10.0)
+    at_first = pace.piece_bytes(10.0)
+    pace.served(2_000, 60.0)
+    later = pace.piece_bytes(60.0)
+    pace.served(2_001, 60.1)
+
+    assert (at_first, later) == (settings.chunk_bytes_max, settings.chunk_bytes_max)
+    assert pace.piece_bytes(60.1) == settings.polite_chunk_bytes_max
+
+
+def test_a_learner_that_first_says_where_it_stands_is_sent_what_it_lacks_at_once() -> None:
+    bench = serving(shard("a b", learners="c"))
+    bench.write("v")
+    bench.ack("b")
+    asked: list[Append] = []
+    while not asked:
+        bench.sent.clear()
+        bench.wait(0.1)
+        asked = bench.said("c", Append)
+    bench.hear("c", Ack(0, FIRST, 1, 0, True))
+
+    assert [len(message.entries) for message in bench.said("c", Append)] == [2]
