@@ -432,7 +432,7 @@ class Lead:
             if peer.is_awaited:
                 self.advance()
         if message.resend and sn + 1 < peer.next and sn >= peer.match:
-            # Gaps are reported once for each append that does not fit. The first report answers the question where it stands.
+            # Each append that does not fit reports a gap; the first report answers the question where the copy stands.
             if is_first or peer.resent_at + self.ctx.settings.check_every_s / 2 <= self.ctx.now:
                 self.probe(peer)
         elif peer.next <= last_sn:
