@@ -90,7 +90,9 @@ def test_a_rolling_restart_of_five_fails_no_request_copies_nothing_and_hands_eve
     assert ended and world.clients.counts["stored"] > 200
     assert failures(world) == {}
     assert not any(isinstance(part, Failover) for part in parts)
-    assert max(world.eye.movement.primaries_moved.values()) <= 2
+    moved = world.eye.movement.primaries_moved.values()
+    # Away and home again; a third time only where a node leads Raft that was itself down when primaries moved.
+    assert max(moved) <= 3 and sum(moved) <= 2.2 * len(moved)
     assert [machine.installs for machine in world.machines.values()] == [0] * 5
 
 

@@ -54,7 +54,7 @@ class Homes:
         if not self._moved:
             return
         for number, (former, at) in list(self._moved.items()):
-            if former in gone:
+            if former in gone and self._map is not None and self._map.shards[number].primary.storage != former:
                 self.homes.setdefault(number, former)
             if former in gone or now >= at + HEARD_LATE_S:
                 del self._moved[number]
