@@ -87,13 +87,16 @@ async def requests(client: AsyncClient, per_second: int, took: list[float], erro
             errors.append(f"{error.code}: {error}")
         took.append(loop.time() - started)
 
-    while True:
-        due += 1.0 / per_second
-        await asyncio.sleep(max(0.0, due - loop.time()))
-        task = asyncio.create_task(one(number))
-        number += 1
-        running.add(task)
-        task.add_done_callback(running.discard)
+    try:
+        while True:
+            due += 1.0 / per_second
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            task = asyncio.create_task(one(number))
+            number += 1
+            running.add(task)
+            task.add_done_callback(running.discard)
+    finally:
+        await asyncio.gather(*running)
 
 
 def cpu_s(pid: int) -> float:
@@ -188,20 +191,26 @@ async def throughput(_client: AsyncClient, local: LocalCluster, arguments: argpa
     return await filled(local, arguments.nodes)
 
 
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until it is over."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def foreground(client: AsyncClient, local: LocalCluster, arguments: argparse.Namespace) -> dict[str, object]:
     """Requests go on before and during it."""
     idle: list[float] = []
     during: list[float] = []
     errors: list[str] = []
-    task = asyncio.create_task(requests(client, arguments.per_second, [], errors))
-    await asyncio.sleep(2.0)
-    task.cancel()
-    task = asyncio.create_task(requests(client, arguments.per_second, idle, errors))
-    await asyncio.sleep(arguments.idle_s)
-    task.cancel()
+    for took, lasts_s in (([], arguments.warm_s), (idle, arguments.idle_s)):
+        task = asyncio.create_task(requests(client, arguments.per_second, took, errors))
+        await asyncio.sleep(lasts_s)
+        await ended(task)
     task = asyncio.create_task(requests(client, arguments.per_second, during, errors))
-    copied = await filled(local, arguments.nodes)
-    task.cancel()
+    try:
+        copied = await filled(local, arguments.nodes)
+    finally:
+        await ended(task)
     return {
         **copied,
         "idle_ms": shares(idle),
@@ -223,6 +232,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=16)
     parser.add_argument("--nodes", type=int, default=1, help="nodes before one is added")
     parser.add_argument("--per-second", type=int, default=100)
+    parser.add_argument("--warm-s", type=float, default=10.0, help="nobody measures: each key is stored once")
     parser.add_argument("--idle-s", type=float, default=6.0)
     parser.add_argument("--log-goes-s", type=float, default=LOG_GOES_S)
     arguments = parser.parse_args()

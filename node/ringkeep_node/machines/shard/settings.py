@@ -40,11 +40,11 @@ class ReplicationSettings:
     """Messages kept that came before the map they belong to, of all shards; the oldest are forgotten."""
     chunk_bytes_max: int = 512 << 10
     """One message of catching up: entries or rows."""
-    polite_bytes_per_s: int = 16 << 20
+    polite_bytes_per_s: int = 8 << 20
     """Snapshot bytes that a node sends at most while it serves clients; 0: no manners (the wanted limit holds always)."""
     polite_row_bytes: int = 512
     """What each row counts for beside its bytes while clients are served: handling it costs, however small it is."""
-    polite_chunk_bytes_max: int = 64 << 10
+    polite_chunk_bytes_max: int = 32 << 10
     """One piece of a snapshot while clients are served."""
     polite_s: float = 1.0
     """How long after an answered request a node counts as serving clients."""
