@@ -41,9 +41,9 @@ class Elector(Struct, frozen=True):
 
 
 class Handover(Struct, frozen=True):
-    """Leadership goes to the voter ``to`` before the leader's own vote goes."""
+    """Leadership goes to one of ``heirs``, voters that stay and live, before the leader's own vote goes."""
 
-    to: str
+    heirs: tuple[str, ...]
 
 
 class Reconfigure(Struct, frozen=True):
@@ -156,8 +156,8 @@ def _without_surplus(
         if not _can_decide(rest, living):
             continue
         if storage == leader:
-            heirs = [voter for voter in target if voter in living]
-            return Handover(heirs[0]) if heirs else None
+            heirs = tuple(voter for voter in target if voter in living)
+            return Handover(heirs) if heirs else None
         return Configuration(rest, configuration.learners)
     return None
 

@@ -123,8 +123,8 @@ class Leader:
         self._out_since: dict[str, float] = {}
         self._lag_due: float | None = None
         self._lag_ends = now
-        self._hand_over_due = now
-        self._hand_overs = 0
+        self._hand_over_due = self._vote_due = now
+        self._hand_overs = self._vote_tries = 0
         self._unavailable: tuple[int, ...] = ()
         self._due: float | None = None
 
@@ -202,8 +202,8 @@ class Leader:
         self._planner.start_afresh()
         self._odd_from = {}
         self._out_since = {}
-        self._hand_over_due = now
-        self._hand_overs = 0
+        self._hand_over_due = self._vote_due = now
+        self._hand_overs = self._vote_tries = 0
 
     # --- outputs -------------------------------------------------------------------------------------------------
 
@@ -227,7 +227,8 @@ class Leader:
             # A new target for many shards takes a while to compute: whoever waits for a failover does not wait for it.
             self._wake(now + self._settings.plan_after_s)
             return (*urgent, *elected)
-        return (*elected, *self._plan(shard_map, standing, now))
+        # A transfer refuses every proposal while it lasts: what the plan wants goes first.
+        return (*self._plan(shard_map, standing, now), *elected)
 
     def complete_boot(self, boot: Boot) -> Boot:
         """Return the boot with ``live`` filled in: who may take over what the booting node led."""
@@ -352,8 +353,18 @@ class Leader:
             return []
         self._wake(now + self._settings.retry_s)  # Raft takes no step while the last one is not committed.
         if isinstance(step, Handover):
-            return [TransferLeadership(step.to, "the leader is to vote no longer")]
+            return self._give_up_the_vote(step, standing, now)
         return [Reconfigure(step)]
+
+    def _give_up_the_vote(self, step: Handover, standing: Standing, now: float) -> list[Reconfigure | TransferLeadership]:
+        """Hand leadership to a healthy heir, another one at each try, and leave time for proposals between two tries."""
+        heirs = [storage for storage in self._heirs(standing) if storage in step.heirs]
+        if not heirs or now < self._vote_due:
+            return []
+        self._vote_due = now + self._settings.retry_max_s
+        to = heirs[self._vote_tries % len(heirs)]
+        self._vote_tries += 1
+        return [TransferLeadership(to, "the leader is to vote no longer")]
 
     def _is_slow(self, now: float) -> bool:
         if self._lag_due is None or now >= self._lag_ends:

@@ -13,6 +13,7 @@ Source: replication.md, "The leader alone plans", "Handoff" and rule 3; placemen
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -216,7 +217,7 @@ class Planner:
         for wish in self._wishes(shard_map, standing, self._unsettled(now).union(busy), under_way):
             by_pair.setdefault((wish.source, wish.to), []).append(wish)
         orders = []
-        for key, wishes in by_pair.items():
+        for key, wishes in sorted(by_pair.items(), key=self._turn):
             if key in under_way or not self._has_room(under_way, wishes[0]):
                 continue
             pair = self._pairs.setdefault(
@@ -231,6 +232,12 @@ class Planner:
             self._pairs = {}
         return orders
 
+    def _turn(self, pair: tuple[tuple[str, str], Sequence[_Wish]]) -> tuple[bool, float]:
+        """Relief first; among equals whoever has waited longest, so that one that does not obey starves nobody."""
+        key, wishes = pair
+        before = self._pairs.get(key)
+        return not wishes[0].relieves, before.ordered_at if before is not None else -math.inf
+
     def _unsettled(self, now: float) -> set[int]:
         """Return the shards that changed just now: an order that is ahead of its primary's map would be lost."""
         self._settles = {number: until for number, until in self._settles.items() if now < until}
@@ -242,7 +249,7 @@ class Planner:
         """A new primary takes one order at a time; the present one gives two away, or all if it is leaving."""
         sources = [source for source, _ in under_way]
         return (
-            len(under_way) < self._settings.hand_overs_max
+            sum(not pair.is_failing for pair in under_way.values()) < self._settings.hand_overs_max
             and all(to != wish.to for _, to in under_way)
             and (wish.relieves or sources.count(wish.source) < 2)
         )

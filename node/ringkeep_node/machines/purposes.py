@@ -9,6 +9,7 @@ Source: replication.md, "Every change is a compare-and-set on the shard's revisi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from ringkeep_core.mapchanges import Move, ShardChange, ShardChanges
@@ -68,11 +69,17 @@ class PairPurpose(Purpose):
         super().__init__(f"hand-over {source} to {to}", retry_s=retry_s, retry_max_s=retry_max_s)
         self.source, self.to = source, to
         self.rests_until = 0.0
+        self.ordered_at = -math.inf
+
+    @property
+    def is_failing(self) -> bool:
+        """Return whether the last order brought nothing: who does not obey must not keep others waiting."""
+        return self._tries > 1
 
     def order(self, moves: Sequence[Move], now: float, rest_s: float) -> None:
         """Note an order that was given just now; the next one for this pair leaves after ``rest_s`` at the earliest."""
         self.start(moves, now)
-        self.rests_until = now + rest_s
+        self.rests_until, self.ordered_at = now + rest_s, now
 
     def is_under_way(self, shard_map: ShardMap, now: float) -> bool:
         """Return whether to wait. All that drained leave in one entry, so the first that moved ends the order.

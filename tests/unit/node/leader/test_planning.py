@@ -2,8 +2,10 @@
 
 import pytest
 
-from ringkeep_core.mapchanges import AddLearner, Leave, RemoveCopy
+from ringkeep_core.mapchanges import AddLearner, Leave, RemoveCopy, SetWanted
+from ringkeep_core.plans import with_drain
 from ringkeep_core.shardmap import Settings, WantedMember
+from ringkeep_node.machines.planning import HandOver
 from ringkeep_testing.plan_world import PlanWorld, drained
 
 
@@ -274,3 +276,25 @@ def test_an_order_that_nobody_needs_any_more_is_forgotten() -> None:
     assert ordered
     assert world.leader.explain(now=world.now).under_way == ()
     assert world.leader.next_deadline() is None
+
+
+class _Deaf(PlanWorld):
+    """A cluster in which one member's orders to hand over come to nothing."""
+
+    deaf = ""
+
+    def hand_over(self, order: HandOver) -> None:
+        if order.source != self.deaf:
+            super().hand_over(order)
+
+
+def test_a_member_that_does_not_hand_over_keeps_no_other_from_it() -> None:
+    world = _Deaf.of(6, 96)
+    world.settle()
+    world.deaf = "n1"
+    world.commit(SetWanted(with_drain(world.map.wanted, "n1"), "drain n1"))
+    world.commit(SetWanted(with_drain(world.map.wanted, "n2"), "drain n2"))
+    world.run(20.0)
+
+    assert world.led()["n1"] > 0
+    assert world.led()["n2"] == 0
