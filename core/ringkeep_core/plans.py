@@ -196,6 +196,7 @@ def refusal_of(
     """Return why ``wanted`` cannot be carried out from ``shard_map``, or None if it can, as far as is known now.
 
     What takes nothing away is never refused for the sake of quorum or copies: more members and weight can only help.
+    A lower need takes away: the eligible copies of a shard that meets it stop counting.
 
     Args:
         shard_map: the map we have.
@@ -284,23 +285,31 @@ class _Wish:
         )
 
     def gives_up_the_last_copies(self) -> PlanRefusal | None:
-        """A shard whose complete copies are all on dead nodes can be copied from nobody until one comes back."""
-        if not self.yielding:
-            return None
+        """A shard whose complete copies are all on dead nodes can be copied from nobody until one comes back.
+
+        Settings alone can do it too: a lower need empties eligible (rule 3), and nobody left in it can be elected again.
+        """
         asked = SetWanted(replace(self.wanted, revision=self.map.wanted.revision + 1), "")
         settled = apply(self.map, self.map.version + 1, asked).map
-        lost: dict[str, int] = {}
+        lost: dict[tuple[str, bool], int] = {}
         for before, after in zip(self.map.shards, settled.shards, strict=True):
             holders = self._complete(after)
             if any(self.lives(name) for name in holders):
                 continue
-            # A lower need empties eligible: it must not be the living copy that stops counting.
-            if any(name in self.yielding for name in holders) or any(map(self.lives, self._complete(before))):
-                lost[holders[0]] = lost.get(holders[0], 0) + 1
+            # Whether or not the eligible ones live: the one that comes back first must be able to lead.
+            forgets = bool(before.eligible) and not after.eligible
+            if forgets or any(name in self.yielding for name in holders):
+                lost[holders[0], forgets] = lost.get((holders[0], forgets), 0) + 1
         if not lost:
             return None
-        name, count = max(lost.items(), key=lambda item: (item[1], item[0]))
-        return PlanRefusal("copies", f"{name} is dead and has the only complete copy of {count} shards: start it again")
+        (name, forgets), count = max(lost.items(), key=lambda item: (item[1], item[0]))
+        if forgets:
+            detail = (
+                f"{name} is dead, and with this only its copy of {count} shards would count as complete: start it again"
+            )
+        else:
+            detail = f"{name} is dead and has the only complete copy of {count} shards: start it again"
+        return PlanRefusal("copies", detail)
 
     def _complete(self, shard: Shard) -> list[str]:
         return [self.map.members[copy.storage].name for copy in (*shard.in_sync, *shard.eligible)]

@@ -234,6 +234,28 @@ def test_a_drain_that_lowers_need_must_not_forget_a_living_eligible_copy() -> No
     assert _code(_refused(start, with_drain(start.wanted, "a"), _alive("a b", dead="a"), "b")) == "copies"
 
 
+@pytest.mark.parametrize("dead", ["a", "a b"])
+@pytest.mark.parametrize("fewer", [Settings(2, 1), Settings(1, 2)])
+def test_settings_that_lower_need_must_not_forget_an_eligible_copy_while_nobody_in_sync_lives(
+    fewer: Settings, dead: str
+) -> None:
+    start = shard_map("a b", [shard("a", eligible="b"), shard("b a")], settings=Settings(2, 2))
+    asked = replace(start.wanted, settings=fewer)
+
+    assert _refused(start, asked, _alive("a b", dead=dead), "b") == PlanRefusal(
+        "copies", "a is dead, and with this only its copy of 1 shards would count as complete: start it again"
+    )
+
+
+def test_need_is_lowered_where_somebody_in_sync_lives_or_no_eligible_copy_is_forgotten() -> None:
+    settings, fewer = Settings(2, 2), Settings(2, 1)
+    short = shard_map("a b", [shard("a", eligible="b")], settings=settings)
+    full = shard_map("a b", [shard("a b")], settings=settings)
+
+    assert _refused(short, replace(short.wanted, settings=fewer), _alive("a b", dead="b"), "a") is None
+    assert _refused(full, replace(full.wanted, settings=fewer), _alive("a b", dead="a b"), "a") is None
+
+
 def test_a_node_without_room_for_the_copies_it_would_get_is_named() -> None:
     start = _first(4)
     facts = {**_alive("n1 n2 n3 n4"), "n3": NodeFacts(NodeState.ALIVE, free_bytes=799)}
