@@ -5,7 +5,8 @@
                               +-- not drained in 30 ms --> admitting <-------+-- the map has another higher revision
 
 While a shard drains, new writes wait in its lead's bounded queue and strict reads go on being answered: a confirmation
-says whether this epoch still stands. What drained leaves as one entry; the rest goes on at once, for nothing of it has
+says whether this epoch still stands. A shard that has not drained is given twice as long by the next order: its disk is slow.
+What drained leaves as one entry; the rest goes on at once, for nothing of it has
 left. From then on no clock ends the hand-over, and no look into Raft that does not find the entry does: the entry may
 still be on its way. Only a held map with a higher revision says what became of the shard. An entry that brings no answer is
 sent again, and after a while an empty change on the same revision competes with it, so that one of the two must win.
@@ -29,6 +30,8 @@ from ringkeep_node.machines.shard.proposals import Proposals
 if TYPE_CHECKING:
     from ringkeep_node.machines.shard.primary import Lead
 
+LATE_MAX = 4
+"""The time to drain doubles so often: 0.5 s, still well below a client's patience."""
 SHARDS_MAX = 16
 """So many shards begin a new epoch at the target together; more would hold up its loop (L6)."""
 
@@ -36,10 +39,11 @@ SHARDS_MAX = 16
 class _HandOver:
     """One entry to one target, from the order to the last answer. ``shards``: those without an answer, by number."""
 
-    __slots__ = ("again_at", "began_at", "moves", "reason", "shards", "to", "touch_at", "wait_s")
+    __slots__ = ("again_at", "began_at", "drained_by", "moves", "reason", "shards", "to", "touch_at", "wait_s")
 
     def __init__(self, to: str, reason: str, now: float) -> None:
         self.to, self.reason, self.began_at = to, reason, now
+        self.drained_by = now
         self.shards: dict[int, tuple[Lead, Move]] = {}
         self.moves: tuple[Move, ...] = ()
         self.again_at = self.touch_at = self.wait_s = 0.0
@@ -48,13 +52,15 @@ class _HandOver:
 class HandOvers:
     """The hand-overs of a node: at most one on its way to each target."""
 
-    __slots__ = ("_ctx", "_leads", "_open", "_proposals")
+    __slots__ = ("_ctx", "_late", "_leads", "_open", "_proposals")
 
     def __init__(self, ctx: Context, proposals: Proposals, leads: dict[int, Lead]) -> None:
         self._ctx = ctx
         self._proposals = proposals
         self._leads = leads
         self._open: dict[str, _HandOver] = {}
+        self._late: dict[int, int] = {}
+        """How often in a row a shard had not drained in time: each time it is given twice as long, for the disk is slow."""
 
     def order(self, moves: Sequence[Move], reason: str) -> None:
         """Stop admitting writes to the shards of ``moves`` that are led here on the revision named, and let them drain.
@@ -74,20 +80,23 @@ class HandOvers:
             if len(going.shards) < SHARDS_MAX:
                 lead.pause()
                 going.shards[move.shard] = (lead, move)
+                wait_s = self._ctx.settings.drain_wait_s * 2 ** min(self._late.get(move.shard, 0), LATE_MAX)
+                going.drained_by = max(going.drained_by, now + wait_s)
         self._open.update(begun)
 
     def look(self) -> None:
         """Let go what has drained; what takes too long goes on here."""
         for going in list(self._open.values()):
-            if not going.moves:
-                is_late = self._ctx.now >= going.began_at + self._ctx.settings.drain_wait_s
-                if is_late or all(_is_drained(lead) for lead, _ in going.shards.values()):
-                    self._leave(going)
+            if going.moves:
+                continue
+            if self._ctx.now >= going.drained_by or all(_is_drained(lead) for lead, _ in going.shards.values()):
+                self._leave(going)
 
     def _leave(self, going: _HandOver) -> None:
         for number, (lead, _) in list(going.shards.items()):
             if not _is_drained(lead):
                 # Nothing about it has left this node, so nothing can commit that ends this epoch on our word.
+                self._late[number] = self._late.get(number, 0) + 1
                 self._go_on(going, number)
         if not going.shards:
             return
@@ -105,6 +114,7 @@ class HandOvers:
 
     def over(self, lead: Lead) -> None:
         """This lead has ended: what it queued was answered, and the map says who leads now."""
+        self._late.pop(lead.copy.shard, None)
         found = self._find(lead)
         if found is not None:
             if found.moves:
@@ -154,7 +164,7 @@ class HandOvers:
             if going.moves:
                 at = min(going.again_at, going.touch_at) if going.touch_at > self._ctx.now else going.again_at
             else:
-                at = going.began_at + self._ctx.settings.drain_wait_s
+                at = going.drained_by
             due = at if due is None else min(due, at)
         return due
 

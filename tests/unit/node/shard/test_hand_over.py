@@ -321,3 +321,22 @@ def _begin(bench: Bench, number: int) -> None:
         bench.hear(name, Tail(number, FIRST, 1, 0, 0))
     for name in ("b", "c"):
         bench.hear(name, Ack(number, FIRST, 1, 1))
+
+
+def test_a_shard_on_a_slow_disk_is_given_twice_as_long_by_each_order_that_it_missed() -> None:
+    bench = serving(shard("a b c"))
+    waits = []
+    for _ in range(7):
+        bench.write("v")
+        began = bench.now
+        bench.hand_over("b")
+        waiting = bench.write("w")
+        while bench.machine._leads[0].admits is False:
+            bench.wait(0.005)
+        waits.append(round(bench.now - began, 2))
+        bench.ack("b", "c")
+        bench.ack("b", "c")
+        assert bench.result(waiting) is not None
+
+    assert waits[0] <= 0.04 and waits[1] > 0.05 and waits[2] > 0.11
+    assert waits[-1] == waits[-2] <= 0.5
