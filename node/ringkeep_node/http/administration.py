@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ringkeep_core.errors import BadRequest, Conflict, NoPrimary, NotFound
+from ringkeep_core.errors import BadRequest, Conflict, NoPrimary, NotFound, OutcomeUnknown
 from ringkeep_core.ids import is_node_name
 from ringkeep_core.mapchanges import Leave, MapChange, SetWanted
 from ringkeep_core.placement import AddLearner, AwaitInSync, MovePrimary, NodeState, RemoveCopy, ShardChange, Step
@@ -426,7 +426,9 @@ async def body_of(exchange: Exchange, decoder: msgspec.json.Decoder[T], what: st
         raise BadRequest(f"the body is not {what}: {error}") from None
 
 
-def _refusal(code: str, detail: str) -> Conflict | NoPrimary:
+def _refusal(code: str, detail: str) -> Conflict | NoPrimary | OutcomeUnknown:
+    if code == OutcomeUnknown.code:
+        return OutcomeUnknown(detail)
     if code in ("no_leader", NoPrimary.code):
         return NoPrimary(detail or "there is no leader now")
     return Conflict(detail or f"the leader refused the change: {code}")

@@ -6,7 +6,8 @@
 
 Every node has a Raft object; one that is in no configuration stays silent in it and pulls the map instead. Proposals
 and ReadIndex requests may start anywhere: they go to the leader, or to whom gossip names as leader. A proposal is a
-compare-and-set, so sending it again is harmless; its outcome is known when the entry has been applied.
+compare-and-set, so sending it again is harmless; its outcome is known when the entry has been applied. At its deadline
+it is certainly not applied only if it never left this node: else the outcome is unknown.
 
 Source: replication.md, "The shard map", "Raft group" and rule 2; counterexamples.md L11.
 """
@@ -58,6 +59,8 @@ PULL_RETRY_S = 0.2
 LOOK_AROUND_S = 5.0
 HOPS_MAX = 2
 WAITING_PROPOSALS_MAX = 1024
+NO_PRIMARY = "no_primary"
+OUTCOME_UNKNOWN = "outcome_unknown"
 
 _snapshot_encoder = msgspec.msgpack.Encoder()
 _snapshot_decoder = msgspec.msgpack.Decoder(Snapshot)
@@ -86,11 +89,20 @@ def recovered_raft(
 
 
 class _Tracked(Struct):
-    """A proposal of this node whose outcome somebody waits for."""
+    """A proposal of this node whose outcome somebody waits for. ``is_out``: appended here or sent, so it may be applied."""
 
     change: MapChange
     deadline: float
     next_try: float
+    is_out: bool = False
+
+
+def _given_up(number: int, tracked: _Tracked) -> ProposeOutcome:
+    """Return the outcome at the deadline. What left this node may stand in a log and be applied later."""
+    if tracked.is_out:
+        detail = "the deadline passed before it was known whether the change was made"
+        return ProposeOutcome(number, 0, OUTCOME_UNKNOWN, detail)
+    return ProposeOutcome(number, 0, NO_PRIMARY, "no leader could be asked before the deadline")
 
 
 class _Asked(Struct):
@@ -254,20 +266,24 @@ class Control:
         self.raft.propose_configuration(configuration, now=now)
 
     def propose_tracked(self, change: MapChange, *, deadline: float, now: float) -> int:
-        """Hand a change to the leader until its outcome is known; returns the number ``outcomes`` will name."""
+        """Hand a change to the leader until its outcome is known; returns the number ``outcomes`` will name.
+
+        At the deadline its code is ``NO_PRIMARY`` if the change never left this node, else ``OUTCOME_UNKNOWN``.
+        """
         self._numbers += 1
-        self._tracked[self._numbers] = _Tracked(change, deadline, now + PROPOSAL_RETRY_S)
-        self._submit(change, self._numbers, now)
+        tracked = self._tracked[self._numbers] = _Tracked(change, deadline, now + PROPOSAL_RETRY_S)
+        tracked.is_out = self._submit(change, self._numbers, now)
         return self._numbers
 
-    def _submit(self, change: MapChange, number: int, now: float) -> None:
+    def _submit(self, change: MapChange, number: int, now: float) -> bool:
+        """Append the change or send it on; returns whether it may be applied because of that."""
         leader = self.raft.leader
         if leader == self._me:
-            self._append(change, self._me, number, now)
-            return
+            return self._append(change, self._me, number, now)
         target = self._way_to_leader()
         if target is not None:
             self.sends.append((target, Propose(number, encode_change(change), 1)))
+        return target is not None
 
     def _way_to_leader(self) -> str | None:
         """Return the leader if a link to it is up, else another member each time: any may pass things on."""
@@ -308,9 +324,10 @@ class Control:
         self._relayed[self._numbers] = (origin, number)
         return self._numbers
 
-    def _append(self, change: MapChange, origin: str, number: int, now: float) -> None:
+    def _append(self, change: MapChange, origin: str, number: int, now: float) -> bool:
+        """Append the change to the leader's log unless it stands there; returns whether it does."""
         if number and self._is_known(origin, number):
-            return
+            return True
         if isinstance(change, Boot):
             change = self._complete_boot(change)
         result = self.raft.propose(encode_change(change), now=now)
@@ -318,6 +335,7 @@ class Control:
             while len(self._awaited) >= WAITING_PROPOSALS_MAX:
                 del self._awaited[next(iter(self._awaited))]
             self._awaited[result.index] = (result.term, origin, number)
+        return isinstance(result, Proposed)
 
     def _is_known(self, origin: str, number: int) -> bool:
         """A proposal sent again is not appended again: judged a second time, it would be refused for its own success."""
@@ -384,10 +402,10 @@ class Control:
             self.raft.tick(now=now)
         for number, tracked in list(self._tracked.items()):
             if now >= tracked.deadline:
-                self._settle(ProposeOutcome(number, 0, "no_primary", "no leader took the proposal before the deadline"))
+                self._settle(_given_up(number, tracked))
             elif now >= tracked.next_try:
                 tracked.next_try = now + PROPOSAL_RETRY_S
-                self._submit(tracked.change, number, now)
+                tracked.is_out = self._submit(tracked.change, number, now) or tracked.is_out
         for number in [number for number, asked in self._asked.items() if now >= asked.deadline]:
             self.indexes.append((self._asked.pop(number).token, None))
 

@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 
 from ringkeep_core.mapchanges import Boot
 from ringkeep_core.shardmap import ShardMap
-from ringkeep_node.machines.control import Control
+from ringkeep_node.machines.control import NO_PRIMARY, OUTCOME_UNKNOWN, Control
 from ringkeep_node.machines.messages import ProposeOutcome
 
 BOOT_TIMEOUT_S = 10.0
-RETRIED = ("no_primary",)
+RETRIED = (NO_PRIMARY, OUTCOME_UNKNOWN)
 STALE_NAME = "stale_name"
 
 

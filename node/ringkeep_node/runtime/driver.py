@@ -212,7 +212,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         return future
 
     async def propose(self, change: MapChange, *, timeout_s: float) -> ProposeOutcome:
-        """Propose a change of the map and wait for its outcome; ``code`` is "no_primary" when nobody took it in time."""
+        """Propose a change of the map and wait for its outcome: see ``Control.propose_tracked``."""
         now = self._now()
         number = self.node.propose(change, deadline=now + timeout_s, now=now)
         future: asyncio.Future[ProposeOutcome] = self._loop.create_future()

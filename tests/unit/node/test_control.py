@@ -67,10 +67,11 @@ def test_a_proposal_that_the_map_refuses_is_told_why() -> None:
     assert site.outcomes[number].code != "" and site.outcomes[number].detail != ""
 
 
-def test_without_a_leader_the_origin_hears_no_primary_at_its_deadline_and_not_before() -> None:
+def test_a_proposal_that_never_left_its_node_is_told_no_primary_at_its_deadline_and_not_before() -> None:
     group = ControlGroup(3)
     site = group.others_than(group.leader())[0]
     group.offline = set(group.sites)
+    site.control._is_linked = lambda _storage: False
 
     number = propose(group, site, deadline_s=1.0)
     group.run(0.9)
@@ -78,6 +79,34 @@ def test_without_a_leader_the_origin_hears_no_primary_at_its_deadline_and_not_be
     group.run(0.2)
 
     assert (before, site.outcomes[number].code) == ({}, "no_primary")
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_proposal_that_was_appended_or_sent_has_an_unknown_outcome_at_its_deadline(leads: bool) -> None:
+    """Its entry may be committed later: "certainly not applied" would be a lie."""
+    group = ControlGroup(5)
+    leader = group.leader()
+    site = leader if leads else group.others_than(leader)[0]
+    group.offline = {it.storage for it in group.others_than(leader)} - {site.storage}
+    number = propose(group, site, deadline_s=0.2)
+    group.run(0.3)
+    told = site.outcomes[number].code
+    group.offline = set()
+    group.run(2.0)
+
+    assert (told, leader.map.shards[0].revision) == ("outcome_unknown", 2)
+
+
+def test_a_proposal_that_was_sent_once_stays_unknown_when_nobody_can_be_asked_again() -> None:
+    group = ControlGroup(3)
+    site = group.others_than(group.leader())[0]
+    group.offline = set(group.sites)
+
+    number = propose(group, site, deadline_s=2.0)
+    site.control._is_linked = lambda _storage: False
+    group.run(2.1)
+
+    assert site.outcomes[number].code == "outcome_unknown"
 
 
 def test_a_proposal_whose_message_was_lost_is_sent_again_and_applied_once() -> None:

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from ringkeep_core.mapchanges import Leave, SetWanted
+from ringkeep_core.mapchanges import Leave, MapChange, SetWanted
 from ringkeep_core.placement import NodeState
 from ringkeep_core.plans import NodeFacts, expected_digest
+from ringkeep_node.machines.messages import ProposeOutcome
 from ringkeep_node.runtime.reports import RunningPlan
 from ringkeep_testing.http_edge import EdgeUnderTest, serve
 
@@ -143,6 +144,20 @@ def test_only_a_drained_and_empty_member_leaves() -> None:
         assert (wanted_still.status, full.status, unknown.status) == (409, 409, 404)
         assert full.json["detail"] == "n2 is in the sets of 16 shards"
         assert isinstance(edge.driver.proposed[-1], Leave)
+
+    serve(test)
+
+
+@pytest.mark.parametrize(("code", "status"), [("no_primary", 503), ("outcome_unknown", 504), ("not_draining", 409)])
+def test_only_what_was_certainly_not_applied_is_answered_503(code: str, status: int) -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        async def propose(change: MapChange, *, timeout_s: float) -> ProposeOutcome:
+            return ProposeOutcome(1, 0, code, "a reason")
+
+        edge.driver.propose = propose  # type: ignore[method-assign]
+        answer = await edge.ask("POST", "/v1/cluster/members/n2/leave")
+
+        assert (answer.status, answer.json["detail"]) == (status, "a reason")
 
     serve(test)
 
