@@ -275,6 +275,8 @@ class _Heirs:
 def _wanted_set(shard_map: ShardMap, version: int, change: SetWanted) -> ShardMap | Refusal:
     """Replace the wanted state. Need falls at once; where copies are missing it rises with the copy that meets it."""
     wanted = change.wanted
+    if wanted == shard_map.wanted:
+        return shard_map  # Sent again after an answer that was lost: not to be refused for its own success.
     if wanted.revision != shard_map.wanted.revision + 1:
         return Refusal("stale_wanted", f"the wanted state is at revision {shard_map.wanted.revision}")
     fault = _fault_of(wanted)

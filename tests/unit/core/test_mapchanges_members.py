@@ -171,8 +171,19 @@ def test_the_wanted_state_is_a_compare_and_set_on_its_revision() -> None:
     assert result.wanted.revision == 2
     assert result.wanted.members["b"] == WantedMember(weight=2.0)
     for revision in (1, 2, 4):
+        stale = replace(wanted_with(start, b=3.0), revision=revision)
+        assert refusal(result, SetWanted(stale, "test")) == "stale_wanted"
+    for revision in (1, 4):
         stale = replace(result.wanted, revision=revision)
         assert refusal(result, SetWanted(stale, "test")) == "stale_wanted"
+
+
+def test_a_wanted_state_that_is_there_already_is_not_refused_for_its_own_success() -> None:
+    start = shard_map("a b", [shard("a b")])
+    asked = SetWanted(wanted_with(start, b=2.0), "test")
+    done = after(start, asked)
+
+    assert after(done, asked) is done
 
 
 @pytest.mark.parametrize(
