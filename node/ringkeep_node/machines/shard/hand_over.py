@@ -5,9 +5,10 @@
                               +-- not drained in 30 ms --> admitting <-------+-- the map has another higher revision
 
 While a shard drains, new writes wait in its lead's bounded queue and strict reads go on being answered: a confirmation
-says whether this epoch still stands. A shard that has not drained is given twice as long by the next order: its disk is slow.
-What drained leaves as one entry; the rest goes on at once, for nothing of it has
-left. From then on no clock ends the hand-over, and no look into Raft that does not find the entry does: the entry may
+says whether this epoch still stands. What drained leaves as one entry; the rest goes on at once, for nothing of it has
+left, and has twice as long the next time: its disk is slow.
+
+From then on no clock ends the hand-over, and no look into Raft that does not find the entry does: the entry may
 still be on its way. Only a held map with a higher revision says what became of the shard. An entry that brings no answer is
 sent again, and after a while an empty change on the same revision competes with it, so that one of the two must win.
 
