@@ -85,6 +85,8 @@ class History:
             text = f"{done} of {len(change.changes)} shard changes ({what}): {change.reason}"
             self._add(at, "shards", text, fields | {"shards": done})
         elif isinstance(change, SetWanted):
+            if before is not None and before.version == applied.map.version:
+                return  # It was there already: told once.
             wishes = wishes_of(before.wanted, change.wanted) if before is not None else ""
             text = f"wanted state {change.wanted.revision}: {change.reason}" + (f" ({wishes})" if wishes else "")
             self._add(at, "wanted", text, fields)

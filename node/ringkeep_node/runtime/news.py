@@ -87,7 +87,7 @@ class News:
         """Compare while the map is still the one that the author may have seen: every move changes the digest."""
         version = self._map.version if self._map is not None else 0
         for change, after, applied in step.map_changes:
-            if isinstance(change, SetWanted) and applied.outcomes == (None,):
+            if isinstance(change, SetWanted) and applied.outcomes == (None,) and after.version != version:
                 self.opinion = (change.wanted.revision, opinion_of(after, change.wanted, version))
             version = after.version
 

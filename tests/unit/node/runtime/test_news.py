@@ -159,6 +159,24 @@ def test_the_target_that_an_author_expects_is_compared_once_when_its_wanted_stat
     assert news.opinion == (2, opinion)
 
 
+def test_a_wanted_state_that_was_appended_twice_is_told_and_compared_once() -> None:
+    before = shard_map("a b c", [shard("a b")])
+    asked = Wanted(2, before.wanted.members, before.wanted.settings)
+    change = SetWanted(
+        replace(asked, target_digest=expected_digest(before, asked), target_version=before.version), "people"
+    )
+    done = apply(before, before.version + 1, change)
+    again = apply(done.map, before.version + 2, change)
+    news, step = News(), NodeStep(1)
+    news.stepped(node_with(before), NodeStep(0), 1.0)
+    step.map_changes = [(change, done.map, done), (change, again.map, again)]
+
+    news.stepped(node_with(again.map), step, 2.0)
+    events = History().stepped(step, 5.0, held=before)
+
+    assert (news.opinion, [event.kind for event in events]) == ((2, "same"), ["wanted"])
+
+
 def node_with(held: ShardMap) -> Any:
     """What the news look at of a node that holds a map."""
     raft = SimpleNamespace(leader=None, term=0)
