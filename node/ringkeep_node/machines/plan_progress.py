@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from ringkeep_core.placement import Candidate, NodeState, ShardCopies, Target
+from ringkeep_core.placement.model import LIVE
 from ringkeep_node.machines.shard_work import Work
 
 WAITS_MAX = 8
@@ -48,6 +49,23 @@ def waits_of(works: Iterable[Work]) -> tuple[str, ...]:
         if reason:
             waits[reason] = waits.get(reason, 0) + 1
     return tuple(f"{count} shards wait: {reason}" for reason, count in sorted(waits.items())[:WAITS_MAX])
+
+
+def drain_wait_of(works: Iterable[Work], candidates: Sequence[Candidate], copies: int) -> tuple[str, ...]:
+    """Return whom a drain waits for that cannot end: of those that stay, fewer live than there should be ``copies``.
+
+    Dead members with weight still count for ``copies``; the draining ones keep their copies until they are back.
+    """
+    staying = [it for it in candidates if it.weight > 0 and not it.draining]
+    missing = [it.node for it in staying if it.state not in LIVE]
+    draining = [it.node for it in candidates if it.draining]
+    living = len(staying) - len(missing)
+    if not (draining and missing) or living >= copies or not any(work.kept for work in works):
+        return ()
+    return (
+        f"{', '.join(draining)} cannot give up its copies: {living} living nodes would remain for {copies} copies; "
+        f"start {' or '.join(missing)}, or drain it too",
+    )
 
 
 def _wait_of(work: Work) -> str:

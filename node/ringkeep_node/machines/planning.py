@@ -26,7 +26,7 @@ from ringkeep_core.plans import NodeFacts, candidates_of, copies_of, placement_s
 from ringkeep_core.shardmap import Shard, ShardMap
 from ringkeep_node.machines.failovers import Standing, is_quiet
 from ringkeep_node.machines.hot_spots import LOOK_S, HotSpots, with_swaps
-from ringkeep_node.machines.plan_progress import BALANCE, PlanProgress, copies_left, reason_of, waits_of
+from ringkeep_node.machines.plan_progress import BALANCE, PlanProgress, copies_left, drain_wait_of, reason_of, waits_of
 from ringkeep_node.machines.purposes import PairPurpose, Purpose
 from ringkeep_node.machines.relief import Homes, Relief
 from ringkeep_node.machines.shard_work import Goal, Work, work_of
@@ -417,7 +417,7 @@ class Planner:
             primaries_to_move=sum(1 for work in works if work.to is not None),
             copies_to_remove=sum(len(work.surplus) + work.kept for work in works),
             streams=tuple((names.get(a, a), names.get(b, b), count) for (a, b), count in streams.items()),
-            waits=waits_of(works),
+            waits=(*drain_wait_of(works, self._candidates, shard_map.copies_wanted()), *waits_of(works)),
             seconds=now - self._began,
         )
 

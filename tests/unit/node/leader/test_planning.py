@@ -214,6 +214,24 @@ def test_a_member_whose_disk_hangs_for_longer_than_the_grace_is_replaced_like_a_
     assert not any(it.copy_of("n3") for it in world.map.shards)
 
 
+def test_a_drain_that_waits_for_a_dead_member_names_it() -> None:
+    """Three copies are wanted of the three that stay, and one of them is dead: the drained copy is the third."""
+    world = PlanWorld.of(4, 32, Settings(streams_per_node=3))
+    world.kill("n4")
+    members = world.map.wanted.members
+    world.want({name: drained(want) if name == "n3" else want for name, want in members.items()})
+    world.run(90.0)
+    waiting = world.leader.explain(now=world.now).plan
+    world.restart("n4")
+    world.settle()
+
+    assert waiting is not None
+    assert waiting.waits[0] == (
+        "n3 cannot give up its copies: 2 living nodes would remain for 3 copies; start n4, or drain it too"
+    )
+    assert world.held()["n3"] == 0
+
+
 def test_a_drain_beside_a_restart_hands_over_what_must_go_and_balances_nothing() -> None:
     world = PlanWorld.of(5, 60)
     world.leaving.add("n2")
