@@ -380,8 +380,8 @@ async def measure_leader_kill(arguments: argparse.Namespace) -> dict[str, object
     return {
         "measure": "leader_killed_in_a_drain",
         "runs": len(runs),
-        "longest_without_primary_s": spread_of([1000 * wait for wait in waits]),
-        "drain_s": spread_of([1000 * took for took in drains]),
+        "longest_without_primary_ms": spread_of([1000 * wait for wait in waits]),
+        "drain_ms": spread_of([1000 * took for took in drains]),
     }
 
 
