@@ -124,13 +124,25 @@ class MapMember(msgspec.Struct, frozen=True):
 
 
 class ShardMap(msgspec.Struct, frozen=True):
-    """The shard map: the one truth of who holds what, at one ``version``."""
+    """The shard map: the one truth of who holds what, at one ``version``.
+
+    ``left`` are the storage ids that have left for good: that one is there proves it, that a name is missing does not.
+    """
 
     cluster_id: str
     version: int
     members: tuple[MapMember, ...] = ()
     shards: tuple[Shard, ...] = ()
     wanted: Any = None
+    left: tuple[str, ...] = ()
+
+    def storage_of(self, name: str) -> str:
+        """Return the storage id of a member, empty if there is none of this name."""
+        return next((member.storage_id for member in self.members if member.name == name), "")
+
+    def has_left(self, name: str, storage: str) -> bool:
+        """Whether the node of this name with this storage id has left for good, and nothing came in its place."""
+        return storage in self.left and all(member.name != name for member in self.members)
 
 
 class Member(msgspec.Struct, frozen=True):

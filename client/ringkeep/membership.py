@@ -32,6 +32,9 @@ a node that died lately leads nothing for a while. The copies are where they sho
 STUCK_S = 120.0
 """A plan in which nothing changes for so long is given up by whoever waits for it; the cluster goes on with it."""
 
+UNKNOWN_S = 15.0
+"""A node that was restarted has heard of everybody after so long: what it does not know then, it need not be asked for."""
+
 _REFUSED = re.compile(r"^(last_node|quorum|copies|disk): (.*)", re.DOTALL)
 
 _NUMBERED = re.compile(r"^(.*?)(\d+)$")
@@ -223,18 +226,47 @@ async def until_listed(
         raise Stuck(f"{', '.join(sorted(names))} did not register with the cluster within {limit_s:.0f} s")
 
 
-async def leave(client: AsyncClient, name: str, *, limit_s: float = STUCK_S) -> bytes | None:
+async def until_draining(client: AsyncClient, name: str, *, limit_s: float) -> None:
+    """Wait until the wanted state says that a member drains; raise ``Conflict`` if it does not for ``limit_s``."""
+
+    async def ask() -> bool:
+        one = (await client.wanted())["members"].get(name)
+        return one is not None and bool(one["draining"])
+
+    if not await _until(ask, check=lambda: None, limit_s=limit_s):
+        raise Conflict(f"{name} is not draining, so it stays")
+
+
+async def leave(
+    client: AsyncClient, name: str, *, storage: str = "", limit_s: float = STUCK_S, unknown_s: float | None = None
+) -> bytes | None:
     """Let a drained member go, as soon as it does not vote any more; return the answer, None if it had left before.
 
-    Raises ``Conflict`` if somebody took the drain back, or with what it still waits for after ``limit_s``.
+    A node with an old map knows neither who is there nor who was there before: that it does not know the name proves
+    nothing, nor does its answer for another storage id. Asked again for ``unknown_s``.
+
+    Args:
+        storage: the storage id that is to leave; as the map names it if left out.
+    Raises:
+        Conflict: somebody took the drain back; or what it still waits for after ``limit_s``.
+        NotFound: the name is not known, and the map does not say that it has left.
+        Stuck: the answers are about another storage id.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + limit_s
+    deadline, unknown_until = loop.time() + limit_s, loop.time() + (UNKNOWN_S if unknown_s is None else unknown_s)
+    storage = storage or (await client.map()).storage_of(name)
     while True:
         try:
-            return msgspec.json.encode(await client.leave(name))
+            answer = await client.leave(name)
+            if storage in ("", answer["storage_id"]):
+                return msgspec.json.encode(answer)
+            if loop.time() >= unknown_until:
+                raise Stuck(f"another node called {name} ({answer['storage_id']}) has left, and not {storage}")
         except NotFound:
-            return None
+            if (await client.map()).has_left(name, storage):
+                return None
+            if loop.time() >= unknown_until:
+                raise
         except (Conflict, OutcomeUnknown) as error:
             wanted = (await client.wanted())["members"].get(name)
             if wanted is not None and not wanted["draining"]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -64,11 +64,17 @@ class NodeRecord(msgspec.Struct, frozen=True):
 
 
 class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``cluster.json`` holds. ``removing`` names the nodes that are on their way out of the cluster."""
+    """What ``cluster.json`` holds.
+
+    ``removing`` names the nodes that are on their way out of the cluster, ``storages`` their storage ids as far as the
+    cluster knew them. ``fresh`` names those that were made and never wanted: they cannot have been given anything.
+    """
 
     cluster_id: str = ""
     nodes: tuple[NodeRecord, ...]
     removing: tuple[str, ...] = ()
+    storages: dict[str, str] = {}
+    fresh: tuple[str, ...] = ()
     shards: int = 256
     replication_factor: int = 3
     min_in_sync: int = 2
@@ -89,8 +95,23 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
     def without(self, name: str) -> ClusterRecord:
         """Return the record without a node."""
         nodes = tuple(node for node in self.nodes if node.name != name)
-        removing = tuple(other for other in self.removing if other != name)
-        return msgspec.structs.replace(self, nodes=nodes, removing=removing)
+        return msgspec.structs.replace(self.kept((name,)).wanted((name,)), nodes=nodes)
+
+    def removed(self, names: Collection[str], storages: Mapping[str, str]) -> ClusterRecord:
+        """Return the record in which these are on their way out. A storage id that was written down stays."""
+        removing = tuple(dict.fromkeys((*self.removing, *names)))
+        found = {name: storage for name in names if (storage := storages.get(name))}
+        return msgspec.structs.replace(self, removing=removing, storages=found | self.storages)
+
+    def kept(self, names: Collection[str]) -> ClusterRecord:
+        """Return the record in which these are not on their way out."""
+        removing = tuple(name for name in self.removing if name not in names)
+        storages = {name: storage for name, storage in self.storages.items() if name not in names}
+        return msgspec.structs.replace(self, removing=removing, storages=storages)
+
+    def wanted(self, names: Collection[str]) -> ClusterRecord:
+        """Return the record in which these may have been given data."""
+        return msgspec.structs.replace(self, fresh=tuple(name for name in self.fresh if name not in names))
 
 
 class ClusterDirectory:

@@ -110,6 +110,7 @@ def map_shape(held: ShardMap) -> dict[str, object]:
             {"name": member.name, "storage_id": storage, "boot_id": member.boot, "url": member.url}
             for storage, member in held.members.items()
         ],
+        "left": held.left,
         "shards": [_shard_shape(number, shard, names) for number, shard in enumerate(held.shards)],
     }
 

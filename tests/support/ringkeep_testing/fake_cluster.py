@@ -110,6 +110,8 @@ class FakeCluster:
             "members": {name: {"weight": 1.0, "zone": "", "draining": False} for name in self.nodes},
             "settings": {"replication_factor": nodes},
         }
+        self.left: list[str] = []
+        """The storage ids that have left."""
         self.retry_after_s = 0
         """What answers to faults ask for. More than the deadline of a call makes such an answer the call's last."""
         self._sn = 0
@@ -413,6 +415,7 @@ class FakeCluster:
             raise Problem(404, "not_found", f"there is no member {name!r}; the members are {', '.join(members)}")
         if order == "leave":
             self._want({other: one for other, one in members.items() if other != name})
+            self.left.append(f"storage-{name}")
             return {"left": name, "storage_id": f"storage-{name}"}
         return self._want({**members, name: {**members[name], "draining": method == "POST"}})
 
@@ -422,7 +425,8 @@ class FakeCluster:
 
     def map(self) -> dict[str, Any]:
         """Return the shard map as the REST interface shows it."""
-        members = [self._identity(node) | {"url": node.url} for node in self.nodes.values()]
+        there = [node for node in self.nodes.values() if f"storage-{node.name}" not in self.left]
+        members = [self._identity(node) | {"url": node.url} for node in there]
         copies = [{"name": name, "storage_id": f"storage-{name}", "added": 1} for name in self.nodes]
         shards = [
             {
@@ -442,6 +446,7 @@ class FakeCluster:
             "version": self.version,
             "wanted": {"revision": 1},
             "members": members,
+            "left": self.left,
             "shards": shards,
         }
 

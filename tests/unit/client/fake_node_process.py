@@ -132,6 +132,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             wanted.pop(name, None)
             shared["members"] = [member for member in shared["members"] if member["name"] != name]
+            shared["left"] = [*shared.get("left", ()), f"storage-of-{name}"]
             _share(shared)
             self._answer(200, {"left": name, "storage_id": f"storage-of-{name}"})
 

@@ -185,9 +185,22 @@ def test_who_leaves_waits_for_its_vote_to_be_taken_and_is_not_asked_twice() -> N
     async def play(cluster: FakeCluster, client: AsyncClient) -> tuple[bytes | None, bytes | None]:
         await set_drain(client, "n3", draining=True)
         cluster.refusals.extend(Problem(409, "conflict", "n3 is in the Raft configuration") for _ in range(3))
-        return await leave(client, "n3"), await leave(client, "n3")
+        return await leave(client, "n3"), await leave(client, "n3", storage="storage-n3")
 
     assert _with(play) == (b'{"left":"n3","storage_id":"storage-n3"}', None)
+
+
+def test_that_a_node_is_not_known_or_that_its_namesake_left_proves_nothing() -> None:
+    async def play(cluster: FakeCluster, client: AsyncClient) -> None:
+        with pytest.raises(NotFound, match="no member 'n9'"):
+            await leave(client, "n9", storage="storage-n9", unknown_s=0.01)
+        await set_drain(client, "n3", draining=True)
+        with pytest.raises(Stuck, match=r"another node called n3 \(storage-n3\) has left, and not storage-later"):
+            await leave(client, "n3", storage="storage-later", unknown_s=0.0)
+        with pytest.raises(NotFound):
+            await leave(client, "n3", storage="storage-later", unknown_s=0.01)
+
+    _with(play)
 
 
 def test_who_is_wanted_again_does_not_leave() -> None:

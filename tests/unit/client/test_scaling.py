@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from ringkeep import membership
-from ringkeep.launcher import LauncherError, LocalCluster, local
+from ringkeep.errors import Conflict, NotFound
+from ringkeep.launcher import LauncherError, LocalCluster, local, scaling
 from ringkeep.membership import Impossible
 from ringkeep_testing.real_cluster import own_ports
 
@@ -168,6 +169,46 @@ def test_a_drained_node_leaves_and_its_data_is_deleted(cluster: LocalCluster) ->
     assert json.loads(answer or b"") == {"left": "n1", "storage_id": "storage-of-n1"}
     assert _names(cluster) == ["n2"]
     assert not (cluster.directory.path / "n1").exists()
+
+
+def _forget(cluster: LocalCluster, name: str) -> None:
+    """Have the nodes answer by a map from before this node joined."""
+    shared = _shared(cluster)
+    shared["members"] = [member for member in shared["members"] if member["name"] != name]
+    del shared["desired"]["members"][name]
+    (cluster.directory.path / "shared-map.json").write_text(json.dumps(shared))
+
+
+def test_an_old_map_that_lacks_a_node_does_not_make_its_data_be_deleted(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "UNKNOWN_S", 0.1)
+    asyncio.run(cluster.up(3))
+    _scale(cluster, 2, until="moving")
+    removing = cluster.directory.existing()
+    _forget(cluster, "n3")
+    with pytest.raises(NotFound):
+        asyncio.run(cluster.scale(2))
+    record = cluster.directory.existing()
+
+    assert (removing.removing, removing.storages) == (("n3",), {"n3": "storage-of-n3"})
+    assert (record.removing, record.storages, _names(cluster)) == (("n3",), removing.storages, ["n1", "n2", "n3"])
+    assert cluster.directory.data("n3").exists() and record.node("n3").is_running
+
+
+def test_a_node_that_nobody_says_is_draining_is_not_let_go_of(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "DRAIN_SEEN_S", 0.1)
+    record = asyncio.run(cluster.up(2))
+    with pytest.raises(Conflict, match="n2 is not draining"):
+        asyncio.run(cluster.let_go("n2"))
+    _forget(cluster, "n2")
+    with pytest.raises(Conflict, match="n2 is not draining"):
+        asyncio.run(cluster.let_go("n2"))
+
+    assert cluster.directory.existing() == record
+    assert cluster.directory.data("n2").exists() and record.node("n2").is_running
 
 
 def test_a_node_of_another_cluster_at_the_port_is_not_taken_for_ours(

@@ -47,6 +47,7 @@ def test_the_map_is_shown_with_names_beside_storage_ids() -> None:
             "url": "http://127.0.0.1:8081",
         }
         assert shown["wanted"] == msgspec.to_builtins(held.wanted)
+        assert shown["left"] == list(held.left)
         assert shard == {
             "shard": 5,
             "epoch": 1,
