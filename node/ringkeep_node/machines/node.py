@@ -202,7 +202,7 @@ class Node:
         self._closes_at: float | None = None
         self._is_closed = False
         self._last_records = self._synced = 0
-        self._stalled = False
+        self._stalled = self._stands_down = False
 
     def _take_requests(self, settings: GatewaySettings, first_number: int) -> None:
         """Make the parts that requests and the own registration need."""
@@ -286,7 +286,8 @@ class Node:
 
         Returns whether there is something to hand over and somebody to take it.
         """
-        self.raft.set_electable(False)
+        self._stands_down = True
+        self._set_electable()
         return self.raft.step_down(now=now, to=self.leader.successor())
 
     def leave(self, *, now: float) -> None:
@@ -388,9 +389,16 @@ class Node:
         self._stalled = stalled
         self.oversight.tell_stalled(stalled, now=now)
         self.shards.stalled(stalled, now=now)
-        self.raft.set_electable(not stalled)
+        self._set_electable()
         if stalled:
             self.raft.step_down(now=now)
+
+    def _set_electable(self) -> None:
+        """Stand for election unless anything speaks against it: a disk that works again does not undo the rest.
+
+        Whoever has left may not have heard that it does not vote any more.
+        """
+        self.raft.set_electable(not (self._stalled or self._stands_down or self.has_left))
 
     def tick(self, *, now: float) -> None:
         """Fire every timer that is due. Feed what has arrived first."""
@@ -562,7 +570,7 @@ class Node:
         if self.has_left and self._closes_at is None:
             self._closes_at = now + FAREWELL_S
             self.serving.refusal = self.registration.has_left_text
-            self.raft.set_electable(False)  # It may not have heard that it does not vote any more.
+            self._set_electable()
         self._farewells.map_held(held.map, self._greeted, now=now)
         self._step.peers = self._addresses()
         return True

@@ -248,6 +248,21 @@ def test_a_hanging_disk_is_told_to_everybody_and_leads_no_raft_group() -> None:
     assert host.node.swim.values(ME).get("stalled") is None
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_disk_that_works_again_makes_a_node_stand_for_election_only_if_its_process_does_not_end(ends: bool) -> None:
+    host = Host()
+    host.start(first=first_map(1, copies=1))
+    if ends:
+        host.node.stand_down(now=host.now)
+    host.node.stalled(STALLED_AFTER_S, now=host.now)
+    host.run(3.0)
+    led_while_stalled = host.node.control.leads
+    host.node.stalled(0.0, now=host.now)
+    host.run(3.0)
+
+    assert (led_while_stalled, host.node.control.leads) == (False, not ends)
+
+
 # --- requests ----------------------------------------------------------------------------------------------------
 
 
