@@ -140,7 +140,10 @@ def _grown(ground: Ground, shard: Shard, change: Grow) -> Shard | Refusal:
     member = ground.members.get(change.storage)
     if member is None or member.boot != change.boot:
         return Refusal("wrong_boot", f"{change.storage} is not registered in boot {change.boot}")
-    if is_leaving(ground.wanted, member.name):
+    # A shard that is short of need takes no write: a copy that is there and goes later helps it now. It must be given up
+    # before its node can leave all the same.
+    is_needed = len(shard.in_sync) < shard.need and member.name in ground.wanted.members
+    if is_leaving(ground.wanted, member.name) and not is_needed:
         return Refusal("draining", f"{member.name} is draining or not wanted")
     in_sync = (*shard.in_sync, copy)
     return next_shard(

@@ -123,6 +123,14 @@ def test_a_growth_of_a_draining_or_unwanted_member_is_refused() -> None:
     assert refusal(replace(draining, wanted=wanted), _grow("c")) == "draining"
 
 
+def test_a_draining_member_grows_into_a_shard_that_is_short_of_need_and_an_unwanted_one_does_not() -> None:
+    short = _abc(shard("a", eligible="c"), draining="c")
+    wanted = replace(short.wanted, members={"a": short.wanted.members["a"]})
+
+    assert shard_after(short, _grow("c")) == Shard(1, 2, Primary("a", "a-1"), copies("a c"), (), (), 2)
+    assert refusal(replace(short, wanted=wanted), _grow("c")) == "draining"
+
+
 # Failover
 
 
