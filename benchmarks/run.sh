@@ -16,3 +16,9 @@ if [ -n "${RINGKEEP_LOAD:-}" ]; then
 else
     echo '{"measure": "throughput", "skipped": "set RINGKEEP_LOAD to a load program"}'
 fi
+"$python" -P benchmarks/elastic.py scale
+"$python" -P benchmarks/elastic.py handoffs
+"$python" -P benchmarks/elastic.py rolling --documents 20000 --per-second 200 --steady-s 20
+"$python" -P benchmarks/elastic.py leader-kill --documents 20000
+"$python" -P benchmarks/handoff.py throughput --documents 12000 --size 16384
+"$python" -P benchmarks/handoff.py throughput --documents 40000
