@@ -356,7 +356,9 @@ class Leader:
             return self._give_up_the_vote(step, standing, now)
         return [Reconfigure(step)]
 
-    def _give_up_the_vote(self, step: Handover, standing: Standing, now: float) -> list[Reconfigure | TransferLeadership]:
+    def _give_up_the_vote(
+        self, step: Handover, standing: Standing, now: float
+    ) -> list[Reconfigure | TransferLeadership]:
         """Hand leadership to a healthy heir, another one at each try, and leave time for proposals between two tries."""
         heirs = [storage for storage in self._heirs(standing) if storage in step.heirs]
         if not heirs or now < self._vote_due:
