@@ -96,21 +96,9 @@ class Administration:
         headers = {} if body is None else {"Content-Type": "application/json"}
         encoded = None if body is None else msgspec.json.encode(body)
         request = Request(method, plain, query, headers, encoded)
-        wish = await self._leader_url()
-        return await self._perform(request, changes=method != "GET", timeout_s=timeout_s, wish=wish)
+        return await self._ask_leader(request, changes=method != "GET", timeout_s=timeout_s)
 
-    async def _leader_url(self) -> str | None:
-        raise NotImplementedError
-
-    async def _perform(
-        self,
-        request: Request,
-        *,
-        user: str | None = None,
-        changes: bool = False,
-        timeout_s: float | None = None,
-        wish: str | None = None,
-    ) -> Answer:
+    async def _ask_leader(self, request: Request, *, changes: bool, timeout_s: float | None) -> Answer:
         raise NotImplementedError
 
 

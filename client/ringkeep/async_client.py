@@ -402,6 +402,10 @@ class AsyncClient(Administration):
                 error = Unavailable(f"{told.failed} lines could not be stored: {told.errors[0].detail}")
             await asyncio.sleep(operation.failed(error, now=loop.time()))
 
+    async def _ask_leader(self, request: Request, *, changes: bool, timeout_s: float | None) -> Answer:
+        wish = await self._leader_url()
+        return await self._perform(request, changes=changes, timeout_s=timeout_s, wish=wish)
+
     async def _leader_url(self) -> str | None:
         """Return the leader's address if it is known and may be used."""
         return (await self.leader()).url if self._direct else None

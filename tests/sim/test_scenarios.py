@@ -269,18 +269,24 @@ def test_a_change_is_applied_once_however_often_its_gateway_must_send_it() -> No
     assert world.faults.counts["reset"] > 50 and world.clients.counts["stored"] > 30
 
 
-def test_a_volume_that_was_rolled_back_is_refused_and_an_empty_one_is_filled() -> None:
-    """replication.md rules 0 and 8: the boot counter is not above the registered one."""
-    world = calm_world(1100, Plan(nodes=4, latency_s=0.0005))
+def with_old_volume(world: World) -> Machine:
+    """Return a node that is down, with its volume as it was two boots ago."""
     victim = world.machines["n4"]
     victim.take_image()
     for _ in range(2):
         victim.kill()
         victim.start()
         world.settle(10.0)
-    old = victim.storage
     victim.kill()
     victim.roll_back()
+    return victim
+
+
+def test_a_volume_that_was_rolled_back_is_refused_and_an_empty_one_is_filled() -> None:
+    """replication.md rules 0 and 8: the boot counter is not above the registered one."""
+    world = calm_world(1100, Plan(nodes=4, latency_s=0.0005))
+    victim = with_old_volume(world)
+    old = victim.storage
     victim.start()
 
     world.run_until(world.now + 10.0, lambda: victim.storage != old)
@@ -293,15 +299,8 @@ def test_a_volume_that_was_rolled_back_is_refused_and_an_empty_one_is_filled() -
 def test_a_volume_that_was_rolled_back_is_refused_though_its_boot_counter_has_caught_up() -> None:
     """counterexamples.md S9(b): started again and again while nobody hears it, until its counter is above the registered."""
     world = calm_world(1150, Plan(nodes=4, latency_s=0.0005))
-    victim = world.machines["n4"]
-    victim.take_image()
-    for _ in range(2):
-        victim.kill()
-        victim.start()
-        world.settle(10.0)
+    victim = with_old_volume(world)
     old = victim.storage
-    victim.kill()
-    victim.roll_back()
     cuts = [pair for other in others(world, victim) for pair in ((victim.name, other.name), (other.name, victim.name))]
     world.network.cut(cuts)
     for _ in range(5):

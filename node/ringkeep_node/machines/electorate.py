@@ -53,7 +53,7 @@ class Reconfigure(Struct, frozen=True):
 
 
 class Ballot(Struct, frozen=True):
-    """What Raft says of its group on this leader: the configuration, and whose logs have nearly everything."""
+    """What Raft says of its group on this leader: the configuration, and which learners' logs have nearly everything."""
 
     configuration: Configuration
     level: tuple[str, ...] = ()
@@ -127,7 +127,7 @@ def next_step(
     Args:
         electors: all registered members; a voter that is not among them has left or lost its disk.
         leader: the storage id of this leader.
-        level: learners (and voters) whose log has nearly everything.
+        level: learners whose log has nearly everything.
     """
     target = chosen(electors, configuration, wanted)
     if not target:

@@ -181,8 +181,9 @@ class Oversight:
         """Say what the shards led here are asked for, if that is news and anybody wants to know."""
         held = self._control.held.map
         if held is None or not held.wanted.settings.hot_spot_swaps:
-            self._meter.stop()
-            self._swim.set_state(LOAD_KEY, b"", now=now)
+            if self._meter.runs:
+                self._meter.stop()
+                self._swim.set_state(LOAD_KEY, b"", now=now)
         elif now >= self._meter.due:
             load = self._meter.measured(shards.take_demand(), now=now)
             if load is not None:
@@ -241,6 +242,8 @@ class Oversight:
 
     def _learn_loads(self, held: ShardMap, now: float) -> None:
         """Work out what shards cost, but not with every change of the map: nobody swaps while it changes."""
+        if not held.wanted.settings.hot_spot_swaps and not self._loads_from:
+            return
         values = [self._swim.values(storage).get(LOAD_KEY, b"") for storage in held.members]
         known = (held.shards, values) if any(values) else ()
         if now >= self._loads_due and known != self._loads_from:
@@ -263,7 +266,7 @@ class Oversight:
 
     def _ballot(self) -> Ballot:
         raft = self._control.raft
-        return Ballot(raft.configuration, tuple(it for it in raft.configuration.members() if raft.is_level(it)))
+        return Ballot(raft.configuration, tuple(it for it in raft.configuration.learners if raft.is_level(it)))
 
     def _facts_of(self, view: MemberView) -> MemberFacts:
         values = self._swim.values(view.storage)
@@ -278,5 +281,5 @@ class Oversight:
             left=view.state is MemberState.LEFT,
             lag_s=view.lag_s,
             reports=decode_reports(values.get(DEATHS_KEY, b"")),
-            evidence=tuple(str(testimony) for testimony in view.evidence),
+            evidence=view.evidence,
         )

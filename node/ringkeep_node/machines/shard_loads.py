@@ -86,6 +86,11 @@ class LoadMeter:
         self._told: NodeLoad | None = None
         self._tell_at = -math.inf
 
+    @property
+    def runs(self) -> bool:
+        """Whether loads are being measured."""
+        return self._at is not None
+
     def stop(self) -> None:
         """Nobody wants to know any more."""
         self.due, self._at, self._means, self._told, self._tell_at = -math.inf, None, {}, None, -math.inf

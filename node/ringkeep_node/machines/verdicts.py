@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
+from ringkeep_node.machines.swim.members import Testimony
+
 REPORTS_MAX = 20
 
 Report = tuple[str, int]
@@ -37,7 +39,7 @@ class MemberFacts(Struct, frozen=True, kw_only=True):
     left: bool = False
     lag_s: float = 0.0
     reports: tuple[Report, ...] = ()
-    evidence: tuple[str, ...] = ()
+    evidence: tuple[Testimony, ...] = ()
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -120,5 +122,5 @@ def _verdict(
         dead=2 * len(saying) > len(asked),
         accusers=tuple(sorted(accusers)),
         voters=asked,
-        evidence=() if fact is None else fact.evidence,
+        evidence=() if fact is None else tuple([str(testimony) for testimony in fact.evidence]),
     )

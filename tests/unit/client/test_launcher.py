@@ -26,7 +26,7 @@ from ringkeep_core.hashing import shard_of
 from ringkeep_testing.real_cluster import own_ports
 
 FAKE_NODE = (sys.executable, "-S", str(Path(__file__).with_name("fake_node_process.py")))
-SLEEPER = (sys.executable, "-S", "-c", "import time; time.sleep(60)")
+WAITER = (sys.executable, "-S", "-c", "import signal; signal.pause()")
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_a_port_that_another_program_took_meanwhile_is_named(cluster: LocalClust
 
 
 def test_a_process_is_known_by_number_and_start_time(tmp_path: Path) -> None:
-    process = start_detached(SLEEPER, environment=os.environ, log=tmp_path / "log")
+    process = start_detached(WAITER, environment=os.environ, log=tmp_path / "log")
     other = Process(process.pid, "somebody else")
     spared = send_signal(other, signal.SIGKILL)
     still = is_running(process)

@@ -37,11 +37,9 @@ class RowCache:
 
     def keep(self, place: RowPlace, row: Row) -> None:
         """Keep a row that was read; ``place`` is not kept yet."""
-        rows = self._rows
-        rows[place] = row
+        self._rows[place] = row
         self.size += ROW_BYTES + len(row.value)
-        while self.size > self._bytes_max:
-            self._drop(next(iter(rows)))
+        self._make_room()
 
     def written(self, changed: Sequence[tuple[RowPlace, Row | None]]) -> None:
         """A transaction that wrote these rows (None: deleted them) is visible."""
@@ -55,6 +53,11 @@ class RowCache:
             elif row.version > kept.version:
                 rows[place] = row
                 self.size += len(row.value) - len(kept.value)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self.size > self._bytes_max:
+            self._drop(next(iter(self._rows)))
 
     def _drop(self, place: RowPlace) -> None:
         self.size -= ROW_BYTES + len(self._rows.pop(place).value)

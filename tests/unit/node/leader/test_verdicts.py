@@ -2,6 +2,7 @@
 
 import pytest
 
+from ringkeep_node.machines.swim import members
 from ringkeep_node.machines.verdicts import (
     REPORTS_MAX,
     MemberFacts,
@@ -115,7 +116,9 @@ def test_a_verdict_carries_who_was_asked_who_said_so_and_why() -> None:
     facts = {
         "a": MemberFacts(storage="a", counter=1),
         "b": MemberFacts(storage="b", counter=1, reports=(("c", 1),)),
-        "c": MemberFacts(storage="c", counter=1, dead=True, evidence=("b refused at 3.000",)),
+        "c": MemberFacts(
+            storage="c", counter=1, dead=True, evidence=(members.Testimony("b", 3.0, members.Evidence.REFUSED),)
+        ),
     }
     verdicts = judge("a", registered={"a": 1, "b": 1, "c": 1}, voters=("a", "b", "c"), facts=facts)
 

@@ -112,3 +112,13 @@ def test_a_store_shows_a_snapshot_that_took_the_place_of_rows_that_were_read(tmp
     store.close()
 
     assert (before, installed, dropped) == (b"old", b"new", None)
+
+
+def test_rows_that_grow_where_they_are_kept_stay_within_the_limit() -> None:
+    cache = RowCache(10_000)
+    small = [((0, 1, "u", f"k{number}"), row(1, b"x")) for number in range(10)]
+    for place, kept in small:
+        cache.keep(place, kept)
+    cache.written([(place, row(2, b"y" * 4000)) for place, _ in small])
+
+    assert 0 < cache.size <= 10_000
