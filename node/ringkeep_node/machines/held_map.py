@@ -152,12 +152,17 @@ class HeldMap:
             self.passed(message.through)
         return changes
 
+    @property
+    def is_long(self) -> bool:
+        """Whether so many entries were pulled that ``compacted`` may have something."""
+        return self._pulled_entries >= PULLED_ENTRIES_MAX
+
     def compacted(self) -> Record | None:
         """Return the whole map as a record once many entries were pulled: the log then repeats no more of them.
 
         None while answers wait for the disk: the record would stand behind them and take them back.
         """
-        if self._pulled_entries < PULLED_ENTRIES_MAX or self._unsynced or self.map is None:
+        if not self.is_long or self._unsynced or self.map is None:
             return None
         self._pulled_entries = 0
         self._chained = True

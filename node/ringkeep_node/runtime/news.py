@@ -66,13 +66,9 @@ class News:
 
     def stepped(self, node: Node, step: NodeStep, at: float) -> None:
         """Take in what a step changed."""
-        self._judge_opinions(step)
-        before, self._map = self._map, node.held.map
-        for event in self.history.stepped(step, at, held=before):
-            if event.kind == "member":
-                logger.info("member_changed", cluster=self._cluster, **event.fields)
-            else:
-                self._map_changed(event)
+        if step.map_changes or step.member_changes:
+            self._changed(step, at)
+        self._map = node.held.map
         if node.has_left and not self._has_left:
             self._has_left = True
             sentence = node.registration.has_left_text
@@ -82,6 +78,14 @@ class News:
         if leader != self._leader:
             self._leader = leader
             self._leader_changed(node)
+
+    def _changed(self, step: NodeStep, at: float) -> None:
+        self._judge_opinions(step)
+        for event in self.history.stepped(step, at, held=self._map):
+            if event.kind == "member":
+                logger.info("member_changed", cluster=self._cluster, **event.fields)
+            else:
+                self._map_changed(event)
 
     def _judge_opinions(self, step: NodeStep) -> None:
         """Compare while the map is still the one that the author may have seen: every move changes the digest."""

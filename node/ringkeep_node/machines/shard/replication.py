@@ -377,7 +377,7 @@ class Replication:
                 lead = self._leads.get(copy.shard)
                 if lead is not None and lead.copy is copy:
                     lead.advance()
-                else:
+                elif copy.handed < copy.commit:
                     ctx.hand_over(copy)
             for shard, added in dropped:
                 ctx.step.orders.append(DropCopy(shard, added))
