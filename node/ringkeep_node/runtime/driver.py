@@ -311,6 +311,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             return
         now = self._now()
         self.node.shards.store_waits(self.store.queued_bytes, now=now)
+        self.store.is_awaited = self.node.shards.has_streams
         self._carry_out(self.node.take_step(now=now))
         self.node.full(self.log.is_full or self.store.is_full)
         self.health.turned_at = now

