@@ -25,6 +25,7 @@ from ringkeep_node.machines.documents import (
 )
 from ringkeep_node.machines.records import EpochStart
 from ringkeep_node.runtime.store import Store, StoreDamaged, StoredCopy
+from ringkeep_node.runtime.store.store import StoreSettings
 from ringkeep_testing.sim_store import SimStore
 
 GATEWAY = "00000000000000aa"
@@ -407,6 +408,24 @@ def test_the_write_thread_applies_and_reports_and_a_bug_ends_it_through_on_fatal
 
     assert [type(error) for error in fatal] == [AssertionError]
     assert store.applied(1, 5) == (1, 1)
+
+
+def test_changes_gather_but_neither_what_somebody_waits_for_nor_the_end_waits_for_more(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, StoreSettings(gather_s=3600.0, gather_awaited_s=0.001))
+    applied = threading.Event()
+    store.on_applied = lambda _moved: applied.set()
+    store.start(lambda function, *arguments: function(*arguments), lambda error: pytest.fail(repr(error)))
+    store.create(1, 5)
+    store.is_awaited = True
+    store.apply(1, 5, [put(1, "a", b"v")])
+    assert applied.wait(10)
+    store.is_awaited = False
+    store.apply(1, 5, [put(2, "a", b"w")])
+    store.close()
+    reopened = Store.open(tmp_path)
+
+    assert reopened.applied(1, 5) == (1, 2)
+    reopened.close()
 
 
 def test_a_checkpoint_goes_on_while_others_read_and_write(tmp_path: Path) -> None:
