@@ -86,7 +86,12 @@ STALLED_AFTER_S = 2.0
 __all__ = ["Node", "NodeIdentity", "NodeSettings", "NodeStep", "registered_members", "split_address"]
 
 Peer = tuple[str, Channel]
-NODE_MESSAGES = NodeMessage.__args__
+NODE_MESSAGES = frozenset(NodeMessage.__args__)
+SHARD_CHANNELS: dict[type, Channel] = {
+    **dict.fromkeys(CONTROL_MESSAGES, Channel.CONTROL),
+    **dict.fromkeys(BULK_MESSAGES, Channel.BULK),
+}
+"""What does not travel with the data."""
 
 
 class NodeIdentity(Struct, frozen=True):
@@ -538,19 +543,14 @@ class Node:
 
     def _send(self, to: str, message: NodeMessage | RaftMessage, channel: Channel = Channel.CONTROL) -> None:
         bundle = self._bundle(to, channel)
-        if isinstance(message, NODE_MESSAGES):
-            bundle.node.append(message)
+        if type(message) in NODE_MESSAGES:
+            bundle.node.append(message)  # type: ignore[arg-type]  # its type says so
         else:
             bundle.raft.append(message)  # type: ignore[arg-type]  # whatever is no node message
 
     def _send_shard(self, sends: Sequence[tuple[str, ShardMessage]]) -> None:
         for to, message in sends:
-            if isinstance(message, CONTROL_MESSAGES):
-                channel = Channel.CONTROL
-            elif isinstance(message, BULK_MESSAGES):
-                channel = Channel.BULK
-            else:
-                channel = Channel.DATA
+            channel = SHARD_CHANNELS.get(type(message), Channel.DATA)
             self._bundle(to, channel).shard.append(message)
 
     # --- the map -------------------------------------------------------------------------------------------------
