@@ -186,7 +186,8 @@ def _prefer_batches() -> None:
     """Ask the scheduler not to interrupt a running thread for one that just woke (Linux).
 
     Each sync, frame and transaction wakes somebody; if that somebody runs at once it carries one change instead of ten.
-    Measured on two cores with 64 clients: a third more puts.
+    Measured on two cores with 64 clients: a third more puts. On two cores that many other programs wanted as well, with and
+    without in turn: no more and no fewer puts, with a fifth fewer syncs and a tenth fewer frames for each.
     """
     if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
         with contextlib.suppress(OSError):
