@@ -396,7 +396,10 @@ class Leader:
         ]
 
     def _heirs_among(self, facts: Mapping[str, MemberFacts]) -> list[str]:
-        """Return the other voters without lag, the one that has run longest first: it saw who led what before."""
+        """Return the other voters without lag, the one that has run longest first: it saw who led what before.
+
+        One whose present boot the map does not name yet comes last: it has run for no time at all.
+        """
         assert self._map is not None
         members = self._map.members
         fit = [
@@ -407,7 +410,9 @@ class Leader:
             and storage in facts
             and facts[storage].lag_s <= self._settings.lag_s
         ]
-        return sorted(fit, key=lambda storage: (members[storage].since, storage))
+        return sorted(
+            fit, key=lambda it: (facts[it].counter > members[it].boot_counter, members[it].since, it)
+        )
 
     def _fail_over(self, shard_map: ShardMap, standing: Standing, now: float) -> list[ShardChanges]:
         """All shards of everybody dead or stalled, in one entry."""

@@ -326,7 +326,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         is_busy = self._turns > BUSY_TURNS
         if is_busy and self._timer is not None and self._timer_due <= now + BUSY_S and not self._timer.cancelled():
             return
-        due = now + BUSY_S if is_busy else self.node.next_deadline()
+        # A deadline may lie in the past, as "at once": the time since then is no lag of this loop.
+        due = now + BUSY_S if is_busy else max(now, self.node.next_deadline())
         if self._timer is not None:
             if self._timer_due <= due < self._timer_due + EARLY_S and not self._timer.cancelled():
                 return  # It fires early and arms itself again: cheaper than one cancelled timer for each message.

@@ -263,7 +263,7 @@ class Machine:
         step = node.take_step(now=self.world.now)
         self.world.eye.group_seen(self)
         self._carry_out(step)
-        due = node.next_deadline()
+        due = max(self.world.now, node.next_deadline())
         if self.node is node and (self._wake_at < 0 or due < self._wake_at):
             self._wake_at = due
             self._arm(due)
