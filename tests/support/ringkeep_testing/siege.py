@@ -50,9 +50,12 @@ class Siege:
     """One run: ``world`` and ``clients`` are there for the checks."""
 
     def __init__(self, seed: int) -> None:
-        size = (3, 3, 4)[seed % 3]
-        self._need = 1 + seed % 2
-        self.world = ShardWorld(seed, nodes=size, shards=1, faults=False, min_in_sync=self._need)
+        size, self._need = (3, 3, 4)[seed % 3], 1 + seed % 2
+        if seed % 5 == 0:
+            size, self._need = 5, 3
+        self.world = ShardWorld(
+            seed, nodes=size, shards=1, faults=False, copies=5 if self._need > 2 else 3, min_in_sync=self._need
+        )
         self.random = self.world.random
         self.clients = SiegeClients(self.world)
         self.world.hold_s = self.random.choice([0.0, 0.002, 0.03])
@@ -188,7 +191,8 @@ class Siege:
     def _short(self, primary: ShardNode) -> type | None:
         """in_sync falls short of need: whoever is removed becomes eligible, and cannot come back for now."""
         gone = [copy.storage for copy in self.shard.in_sync if copy.storage != primary.storage]
-        if len(gone) > 1 and self.random.random() < 0.15:
+        if len(gone) > 1 and (self._need > 2 or self.random.random() < 0.15):
+            # Whoever is left with nobody asks Raft: for need 3 one stays who can be asked, and be told nothing.
             gone.pop()
         for storage in gone:
             other = self.world.by_storage[storage]
@@ -197,6 +201,11 @@ class Siege:
             self._commit(Shrink(0, self.shard.revision, tuple(gone)))
         self._company = 0.9
         return object
+
+    def _goes_along(self, storage: str) -> bool:
+        """Draw whether a complete copy follows the next primary; where two stayed together the other one rarely does."""
+        company = 0.2 if self._need > 2 and self.shard.is_in_sync(storage) else self._company
+        return self.random.random() < company
 
     def _growing(self, primary: ShardNode) -> type | None:
         """One copy has to be added again; that is the moment."""
@@ -307,7 +316,7 @@ class Siege:
         if shard.is_in_sync(heir) and random.random() < 0.2:
             self._commit(Move(0, shard.revision, heir))
             return
-        live = [heir, *(storage for storage in heirs if storage != heir and random.random() < self._company)]
+        live = [heir, *(it for it in heirs if it != heir and self._goes_along(it))]
         for storage in live:
             if random.random() < 0.8:
                 world.severed.discard((world.by_storage[storage].number, MAPS))
@@ -337,8 +346,9 @@ _EVERY: list[Callable[[Siege, ShardNode], type | None]] = [
 PREPARATIONS = {
     1: [*_EVERY, Siege._slow_answers, Siege._growing, Siege._growing, Siege._growing],
     2: [*_EVERY, Siege._as_it_is, Siege._growing, Siege._short, Siege._short, Siege._short],
+    3: [Siege._as_it_is, Siege._growing, Siege._short, Siege._short, Siege._short, Siege._short],
 }
 """What an episode begins with, by need; each returns the moment of the strike: what leaves the primary, or object: any time.
 
-Where one copy suffices, a copy just added can go on alone; where two are needed, in_sync can fall short of that.
+Where one copy suffices, a copy just added can go on alone; where more are needed, in_sync can fall short of that.
 """
