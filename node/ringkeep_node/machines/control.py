@@ -210,11 +210,10 @@ class Control:
             if answer is not None:
                 self.sends.append((sender, answer))
         elif isinstance(message, MapEntries | MapWhole):
-            if not self.votes or isinstance(message, MapWhole):
+            # To a voter that hears its leader Raft brings the entries. One that does not may have been removed while it
+            # was down, and will never hear one again: it goes on by entries, like everybody who does not vote.
+            if not self.has_raft or isinstance(message, MapWhole):
                 self.records += self.held.pulled(message, step)
-            else:
-                # Entries do not follow on a voter's log; if it has lost touch with Raft, it takes the whole map.
-                self.heard_of_newer(sender, message.through, now=now)
         elif isinstance(message, Propose):
             self._proposed_by(sender, message, now)
         elif isinstance(message, ProposeOutcome):
@@ -244,8 +243,7 @@ class Control:
         if not self._is_linked(sender):
             return  # Somebody else has it too, and the question would only be lost.
         self._pulled_at = now
-        # A voter's log has no pulled map that entries could follow: it takes the whole one, and Raft goes on from there.
-        self.sends.append((sender, MapPull(0 if self.votes else self.held.through)))
+        self.sends.append((sender, MapPull(self.held.through)))
 
     def look_around(self, *, now: float, pause_s: float = LOOK_AROUND_S) -> None:
         """Ask any member for a newer map, at most every ``pause_s``: who has left is told of nothing by itself."""
@@ -451,7 +449,7 @@ class Control:
             self._push()
         if self.raft.applied - self._compacted >= COMPACT_AFTER_ENTRIES:
             self._compact(step)
-        if self.held.is_long and not self.votes and (whole := self.held.compacted()) is not None:
+        if self.held.is_long and (whole := self.held.compacted()) is not None:
             self.records.append(whole)
 
     def _push(self) -> None:
