@@ -39,6 +39,7 @@ STALLED_KEY = "stalled"
 DEATHS_KEY = "deaths"
 VOTERS_KEY = "voters"
 LEAVING_KEY = "leaving"
+RECEIVED_KEY = "received"
 SIZES_EVERY_S = 2.0
 
 
@@ -176,6 +177,16 @@ class Oversight:
         if has_moved(self._room, room):
             self._room = room
             self._swim.set_state(ROOM_KEY, encode_room(room), now=now)
+
+    def tell_received(self, snapshot_bytes: int, *, now: float) -> None:
+        """Say how many bytes of copies came here since this node started: that a long transfer goes on shows nowhere else."""
+        self._swim.set_state(RECEIVED_KEY, str(snapshot_bytes).encode() if snapshot_bytes else b"", now=now)
+
+    def received_bytes(self) -> int:
+        """Return how many bytes of copies all registered members have received, each since its start."""
+        held = self._control.held.map
+        told = [self._swim.values(it).get(RECEIVED_KEY, b"") for it in (held.members if held is not None else ())]
+        return sum(int(value) for value in told if value.isdigit() and len(value) < 19)
 
     def tell_load(self, shards: Replication, *, now: float) -> None:
         """Say what the shards led here are asked for, if that is news and anybody wants to know."""

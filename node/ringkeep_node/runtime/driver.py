@@ -477,7 +477,9 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         )
 
     def _tell_room(self) -> None:
-        self.node.oversight.tell_room(Room(self.store.file_bytes, self.log.free_bytes), now=self._now())
+        now, oversight = self._now(), self.node.oversight
+        oversight.tell_room(Room(self.store.file_bytes, self.log.free_bytes), now=now)
+        oversight.tell_received(self.node.shards.tally.snapshot_bytes_received, now=now)
 
     async def _checkpoint_forever(self) -> None:
         self._tell_room()

@@ -132,6 +132,7 @@ def running_plan(node: Node, now: float, wall: float) -> RunningPlan | None:
         copies=plan.copies_wanted,
         copies_done=plan.copies_moved,
         primaries=plan.primaries_to_move,
+        received_bytes=node.oversight.received_bytes(),
         waiting=plan.waits,
     )
 

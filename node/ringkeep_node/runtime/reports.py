@@ -76,7 +76,8 @@ class LeaderReport(Struct, frozen=True):
 class RunningPlan(Struct, frozen=True, kw_only=True):
     """How far the plan has come that this node, as leader, carries out. Counts since it began; ``since`` in unix seconds.
 
-    ``waiting`` says in sentences what it waits for.
+    ``received_bytes`` grows while copies are being sent, about every 10 s: all that members received, each since its
+    start. ``waiting`` says in sentences what the plan waits for.
     """
 
     reason: str
@@ -84,6 +85,7 @@ class RunningPlan(Struct, frozen=True, kw_only=True):
     copies: int
     copies_done: int
     primaries: int
+    received_bytes: int = 0
     waiting: tuple[str, ...] = ()
 
 
