@@ -476,18 +476,19 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             bytes_max=read.bytes_max,
         )
 
-    def _tell_room(self) -> None:
+    def _look_at_room(self) -> None:
         now, oversight = self._now(), self.node.oversight
         oversight.tell_room(Room(self.store.file_bytes, self.log.free_bytes), now=now)
         oversight.tell_received(self.node.shards.tally.snapshot_bytes_received, now=now)
+        self.store.look_at_cold(free_bytes=self.log.free_bytes, volume_bytes=self.log.volume_bytes, now=now)
 
     async def _checkpoint_forever(self) -> None:
-        self._tell_room()
+        self._look_at_room()
         while True:
             await asyncio.sleep(CHECKPOINT_EVERY_S)
             covered = await self._loop.run_in_executor(self._checkpointer, self.store.checkpoint)
             self.log.release(covered, raft_index=self.node.control.snapshot_index)
-            self._tell_room()
+            self._look_at_room()
 
 
 async def _finish(closing: Any) -> None:

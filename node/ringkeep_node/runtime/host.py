@@ -409,6 +409,7 @@ class Host:
             disk_free_bytes=log.free_bytes,
             disk_full=not log.has_room,
             copy_bytes=self._parts.store.file_bytes,
+            cold_copies=self._parts.store.cold_copies,
             peer_frames=traffic.counts(),
             peer_bytes=traffic.sizes(),
             refused=self.news.refusals.total,

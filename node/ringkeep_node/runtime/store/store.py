@@ -43,6 +43,8 @@ class StoreSettings(NamedTuple):
 
     Most of what a transaction costs is pages and applied numbers, which many rows share. Measured with 64 clients: 20 us
     of CPU less per put with 0.2 s than with 0.05 s.
+
+    ``cold_s``: so long a removed copy is kept, while at least the share ``cold_free_share`` of the volume is free.
     """
 
     cache_kib: int = 8192
@@ -51,6 +53,8 @@ class StoreSettings(NamedTuple):
     gather_s: float = 0.2
     gather_awaited_s: float = 0.05
     gather_bytes: int = 1024 * 1024
+    cold_s: float = 300.0
+    cold_free_share: float = 0.25
     vfs: str = schema.CHECKSUM_VFS
 
 
@@ -127,6 +131,7 @@ class Store:
         self._on_fatal: Callable[[BaseException], None] | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._has_room = True
 
     @classmethod
     def open(cls, folder: Path, settings: StoreSettings | None = None) -> Store:
@@ -352,8 +357,21 @@ class Store:
         self._put(_ENTRY_BYTES, lambda changes: changes.install_abort((shard, copy)))
 
     def drop(self, shard: int, copy: int) -> None:
-        """Remove a copy."""
-        self._queue(_Command(_ENTRY_BYTES, lambda changes: changes.drop((shard, copy)), exchanges=True))
+        """Remove a copy: it is none from now on. Its rows are kept cold for a while if there is room."""
+        keeps = self._settings.cold_s > 0 and self._has_room
+        self._queue(_Command(_ENTRY_BYTES, lambda changes: changes.drop((shard, copy), keeps=keeps), exchanges=True))
+
+    def look_at_cold(self, *, free_bytes: int, volume_bytes: int, now: float) -> None:
+        """Let go of cold copies whose time is up, or of all when too little of the volume is free. Call it regularly."""
+        kept_s = self._settings.cold_s
+        has_room = self._has_room = free_bytes >= self._settings.cold_free_share * volume_bytes
+        if self._changes.cold:
+            self._put(_ENTRY_BYTES, lambda changes: changes.end_cold(now, kept_s, has_room=has_room))
+
+    @property
+    def cold_copies(self) -> int:
+        """How many removed copies are kept for a while."""
+        return len(self._changes.cold)
 
     def checkpoint(self) -> Mapping[CopyKey, int]:
         """Sync what is committed and return the applied sns that are durable now. Blocks: call it in a worker thread."""
