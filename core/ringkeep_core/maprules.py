@@ -279,7 +279,7 @@ def _wanted_set(shard_map: ShardMap, version: int, change: SetWanted) -> ShardMa
         return shard_map  # Sent again after an answer that was lost: not to be refused for its own success.
     if wanted.revision != shard_map.wanted.revision + 1:
         return Refusal("stale_wanted", f"the wanted state is at revision {shard_map.wanted.revision}")
-    fault = _fault_of(wanted)
+    fault = _fault_of(wanted) or _nobody_holds(shard_map, wanted)
     if fault:
         return Refusal("bad_wanted", fault)
     members = {
@@ -289,6 +289,18 @@ def _wanted_set(shard_map: ShardMap, version: int, change: SetWanted) -> ShardMa
         for storage, member in shard_map.members.items()
     }
     return _with_need_settled(_with(shard_map, version, members=members, wanted=wanted))
+
+
+def _nobody_holds(shard_map: ShardMap, wanted: Wanted) -> str:
+    """Return why a wanted state would leave the data with nobody, or nothing.
+
+    Whoever asked saw an older map, perhaps: a member that was to stay may have left since. Who lives is not in the map, so
+    whatever hangs on that is judged when it is asked for, and again by each step of the plan.
+    """
+    wants = [wanted.members.get(member.name) for member in shard_map.members.values()]
+    if any(want is not None and want.weight > 0 and not want.draining for want in wants):
+        return ""
+    return "nobody would hold the data: no registered member has weight and is not draining"
 
 
 def _fault_of(wanted: Wanted) -> str:

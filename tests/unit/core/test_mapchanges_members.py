@@ -178,6 +178,15 @@ def test_the_wanted_state_is_a_compare_and_set_on_its_revision() -> None:
         assert refusal(result, SetWanted(stale, "test")) == "stale_wanted"
 
 
+def test_a_wanted_state_in_which_everybody_who_is_registered_gives_everything_up_is_refused_when_it_is_applied() -> None:
+    """It was asked for when c was there; c has left since. At the request it was not impossible."""
+    start = shard_map("a b", [shard("a b")])
+    members = {"a": WantedMember(draining=True), "b": WantedMember(weight=0.0), "c": WantedMember()}
+    asked = SetWanted(Wanted(start.wanted.revision + 1, members, start.wanted.settings), "test")
+
+    assert refusal(start, asked) == "bad_wanted"
+
+
 def test_a_wanted_state_that_is_there_already_is_not_refused_for_its_own_success() -> None:
     start = shard_map("a b", [shard("a b")])
     asked = SetWanted(wanted_with(start, b=2.0), "test")
