@@ -58,7 +58,7 @@ async def shard_map(exchange: Exchange) -> Reply:
         held = driver.shard_map
         if held is None or held.version <= version:
             await driver.wait_newer_than(version, timeout_s=exchange.timeout_s())
-    return exchange.reply(200, "Cache-Control: no-store\r\n", _encoded.of(exchange.edge.service.held_map()), JSON_TYPE)
+    return exchange.reply(200, "Cache-Control: no-store\r\n", _encoded.of(await exchange.current_map()), JSON_TYPE)
 
 
 async def events(exchange: Exchange) -> Reply:

@@ -387,6 +387,11 @@ class Host:
             return "this node belongs to no cluster yet"
         return unready_reason(self._driver.node)
 
+    def is_current(self) -> bool:
+        """Return whether the held map names this start of the node, or says that it has left."""
+        node = self._driver.node if self._driver is not None else None
+        return node is not None and (node.registered or node.has_left)
+
     def is_live(self) -> str | None:
         """Return None if this process works, else the reason why it should be restarted."""
         if self._driver is None:

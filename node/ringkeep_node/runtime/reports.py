@@ -159,6 +159,9 @@ class Driving(Protocol):
     def is_ready(self) -> str | None:
         """Return None if clients should be sent here, else the reason why not, in a sentence."""
 
+    def is_current(self) -> bool:
+        """Return whether the held map is at least as new as this start of the node; before that it may be any old one."""
+
     def is_live(self) -> str | None:
         """Return None if this process works, else the reason why it should be restarted."""
 
