@@ -11,7 +11,7 @@ import pytest
 from ringkeep_core.mapchanges import Boot, Failover, SetWanted, ShardChanges
 from ringkeep_core.plans import with_drain, with_members, with_weight
 from ringkeep_node.machines.shard.effects import Stored
-from ringkeep_node.runtime.reporting import unready_reason
+from ringkeep_node.runtime.reporting import unready_reason, voters_of
 from ringkeep_testing.elastic_world import (
     CALM,
     additions,
@@ -362,6 +362,38 @@ def test_a_voter_whose_disk_is_lost_is_replaced_by_its_new_storage() -> None:
 
     members = world.eye.movement.newest_configuration().members()
     assert victim.storage in members and old not in members and len(members) == 3
+
+
+def test_a_voter_that_was_removed_while_it_was_down_follows_the_map_and_tells_who_votes() -> None:
+    world = elastic_world(24, FIVE)
+    away = next(it for it in world.machines.values() if not (it.node is not None and it.node.control.leads))
+    away.kill()
+    world.run_until(world.now + 4.0)
+    want(world, lambda wanted: with_setting(with_drain(wanted, away.name), grace_s=0.5))
+    world.run_until(world.now + 10.0, lambda: away.name not in voters(world))
+    away.start()
+    world.run_until(world.now + 3.0)
+    for revision in range(5):
+        want(world, lambda wanted, revision=revision: with_setting(wanted, grace_s=1.0 + revision))  # type: ignore[misc]
+    world.run_until(world.now + 1.0)
+    node, leads = away.node, leader_of(world).node
+    assert node is not None and leads is not None
+    believes, follows = node.control.votes, node.held.map is not None and node.held.map.wanted == world.eye.newest.wanted
+    told = sorted(voters_of(node))
+    finish(world)
+
+    assert (believes, follows) == (True, True)
+    assert told == sorted(leads.raft.configuration.voters) and away.storage not in told
+
+
+def test_everybody_hears_how_many_bytes_of_copies_the_members_have_received() -> None:
+    world = elastic_world(25)
+    for number, machine in enumerate(world.machines.values(), 1):
+        machine.on(lambda node, sent=10**number: node.oversight.tell_received(sent, now=world.now))  # type: ignore[misc]
+    world.run_until(world.now + 2.0)
+    totals = [machine.node.oversight.received_bytes() for machine in world.machines.values() if machine.node is not None]
+
+    assert totals == [1110] * 3
 
 
 def test_a_gateway_of_weight_0_serves_and_holds_nothing() -> None:
