@@ -378,7 +378,8 @@ def test_a_voter_that_was_removed_while_it_was_down_follows_the_map_and_tells_wh
     world.run_until(world.now + 1.0)
     node, leads = away.node, leader_of(world).node
     assert node is not None and leads is not None
-    believes, follows = node.control.votes, node.held.map is not None and node.held.map.wanted == world.eye.newest.wanted
+    held = node.held.map
+    believes, follows = node.control.votes, held is not None and held.wanted == world.eye.newest.wanted
     told = sorted(voters_of(node))
     finish(world)
 
@@ -391,7 +392,7 @@ def test_everybody_hears_how_many_bytes_of_copies_the_members_have_received() ->
     for number, machine in enumerate(world.machines.values(), 1):
         machine.on(lambda node, sent=10**number: node.oversight.tell_received(sent, now=world.now))  # type: ignore[misc]
     world.run_until(world.now + 2.0)
-    totals = [machine.node.oversight.received_bytes() for machine in world.machines.values() if machine.node is not None]
+    totals = [it.node.oversight.received_bytes() for it in world.machines.values() if it.node is not None]
 
     assert totals == [1110] * 3
 

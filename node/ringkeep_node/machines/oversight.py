@@ -179,7 +179,7 @@ class Oversight:
             self._swim.set_state(ROOM_KEY, encode_room(room), now=now)
 
     def tell_received(self, snapshot_bytes: int, *, now: float) -> None:
-        """Say how many bytes of copies came here since this node started: that a long transfer goes on shows nowhere else."""
+        """Say how many bytes of copies came here since this start: that a long transfer goes on shows nowhere else."""
         self._swim.set_state(RECEIVED_KEY, str(snapshot_bytes).encode() if snapshot_bytes else b"", now=now)
 
     def received_bytes(self) -> int:

@@ -326,10 +326,12 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         is_busy = self._turns > BUSY_TURNS
         if is_busy and self._timer is not None and self._timer_due <= now + BUSY_S and not self._timer.cancelled():
             return
-        # A deadline may lie in the past, as "at once": the time since then is no lag of this loop.
+        # A deadline may lie in the past, as "at once": the time since then is no lag of this loop. But a timer that is
+        # overdue itself stays: how late it fires is the lag, whatever was handled first after a gap.
         due = now + BUSY_S if is_busy else max(now, self.node.next_deadline())
         if self._timer is not None:
-            if self._timer_due <= due < self._timer_due + EARLY_S and not self._timer.cancelled():
+            is_early = self._timer_due <= now or self._timer_due <= due < self._timer_due + EARLY_S
+            if is_early and not self._timer.cancelled():
                 return  # It fires early and arms itself again: cheaper than one cancelled timer for each message.
             self._timer.cancel()
         self._timer_due = due

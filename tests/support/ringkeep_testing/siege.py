@@ -343,7 +343,7 @@ _EVERY: list[Callable[[Siege, ShardNode], type | None]] = [
     Siege._slow_growth,
     Siege._double_growth,
 ]
-PREPARATIONS = {
+PREPARATIONS: dict[int, list[Callable[[Siege, ShardNode], type | None]]] = {
     1: [*_EVERY, Siege._slow_answers, Siege._growing, Siege._growing, Siege._growing],
     2: [*_EVERY, Siege._as_it_is, Siege._growing, Siege._short, Siege._short, Siege._short],
     3: [Siege._as_it_is, Siege._growing, Siege._short, Siege._short, Siege._short, Siege._short],

@@ -178,7 +178,7 @@ def test_the_wanted_state_is_a_compare_and_set_on_its_revision() -> None:
         assert refusal(result, SetWanted(stale, "test")) == "stale_wanted"
 
 
-def test_a_wanted_state_in_which_everybody_who_is_registered_gives_everything_up_is_refused_when_it_is_applied() -> None:
+def test_a_wanted_state_in_which_all_who_are_registered_give_everything_up_is_refused_when_applied() -> None:
     """It was asked for when c was there; c has left since. At the request it was not impossible."""
     start = shard_map("a b", [shard("a b")])
     members = {"a": WantedMember(draining=True), "b": WantedMember(weight=0.0), "c": WantedMember()}

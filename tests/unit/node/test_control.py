@@ -21,7 +21,6 @@ from ringkeep_node.machines.messages import (
     IndexAsk,
     MapEntries,
     MapPull,
-    MapWhole,
     Propose,
     ProposeOutcome,
 )
