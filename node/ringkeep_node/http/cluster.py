@@ -28,6 +28,7 @@ async def cluster(exchange: Exchange) -> Reply:
             "node": driver.identity.name,
             "cluster_id": driver.cluster_id,
             "version": shard_map.version if shard_map else 0,
+            "generation": shard_map.generation if shard_map else 0,
             "wanted_revision": shard_map.wanted.revision if shard_map else 0,
             "leader": leader.name if leader else None,
             "members": counted([member.state for member in members]),

@@ -63,7 +63,7 @@ class HeldMap:
         ``voters`` are the members of the Raft configuration as of this entry: they cannot leave.
         """
         done = self._commit(index, payload, voters)
-        if done is not None and done[1].map.index == index:
+        if done is not None and done[1].map.position == index:
             self._chained = False
         return done
 
@@ -181,7 +181,7 @@ class HeldMap:
     def _apply(self, index: int, payload: bytes, voters: Collection[str]) -> tuple[MapChange, Applied]:
         assert self.map is not None
         change, before = decode_change(payload), self.map
-        applied = apply(before, before.generation * GENERATION_STEP + index, change, voters=voters)
+        applied = apply(before, GENERATION_STEP + index, change, voters=voters)
         self.map, self.through = applied.map, index
         self._pulled_through = max(self._pulled_through, index)
         if applied.map is before:
@@ -202,7 +202,7 @@ def recovered_map(snapshot: bytes | None, through: int, entries: Sequence[Record
         first = decode_map(snapshot) if snapshot is not None else None
     except msgspec.DecodeError as error:
         raise BadFrame("the map in the log is damaged") from error
-    held = HeldMap(first, 0 if first is None else first.index, pulled=first is not None)
+    held = HeldMap(first, 0 if first is None else first.position, pulled=first is not None)
     for record in entries:
         held.replayed(record)
     if first is not None:

@@ -21,7 +21,7 @@ from msgspec import Struct, field, structs
 
 from ringkeep_core.mapchanges import Boot, MapChange, ShardChanges
 from ringkeep_core.maprules import Applied
-from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
+from ringkeep_core.shardmap import ShardMap, position_of
 from ringkeep_node.machines.control import Control, recovered_raft
 from ringkeep_node.machines.farewells import FAREWELL_S, Farewells
 from ringkeep_node.machines.gateway import Answered, Gateway, GatewaySettings
@@ -305,8 +305,9 @@ class Node:
             self._bid_farewell(sender, now)
         for message in bundle.node:
             self._node_message(sender, message, now)
-        for raft_message in bundle.raft:
-            self.control.raft_message(sender, raft_message, now=now)
+        if bundle.generation == self.control.generation:
+            for raft_message in bundle.raft:
+                self.control.raft_message(sender, raft_message, now=now)
         for shard_message in bundle.shard:
             kind = type(shard_message)
             if kind is Ping or kind is Pong:
@@ -530,9 +531,9 @@ class Node:
         held = self.held.map
         version = 0 if held is None else held.version
         if message.version < version and type(message) is Ping:
-            self.control.bring_up_to_date(sender, message.version % GENERATION_STEP)
+            self.control.bring_up_to_date(sender, position_of(message.version))
         elif message.version > version:
-            self.control.heard_of_newer(sender, message.version % GENERATION_STEP, now=now)
+            self.control.heard_of_newer(sender, position_of(message.version), now=now)
 
     def _bundle(self, peer: str, channel: Channel) -> Bundle:
         key = (peer, channel)
@@ -546,6 +547,9 @@ class Node:
         if type(message) in NODE_MESSAGES:
             bundle.node.append(message)  # type: ignore[arg-type]  # its type says so
         else:
+            if bundle.generation != self.control.generation:
+                bundle.generation = self.control.generation
+                bundle.raft.clear()  # Said for a group that this node has left since.
             bundle.raft.append(message)  # type: ignore[arg-type]  # whatever is no node message
 
     def _send_shard(self, sends: Sequence[tuple[str, ShardMessage]]) -> None:
@@ -629,6 +633,8 @@ class Node:
         if not self.control.has_raft and not self.has_left:
             self._pull(now)
             self.control.look_around(now=now)
+        elif self.control.has_raft:
+            self.oversight.look_for_generation(now=now)
 
     def _boot_for(self, replaces: str) -> Boot:
         own = self.identity

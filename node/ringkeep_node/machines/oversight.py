@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
+from ringkeep_core.shardmap import ShardMap, generation_at, position_of
 from ringkeep_node.machines.control import Control
 from ringkeep_node.machines.electorate import Ballot, Reconfigure
 from ringkeep_node.machines.leader import Leader, StepDown, TransferLeadership
@@ -114,7 +114,7 @@ class Oversight:
                 if key == LEAVING_KEY:
                     self._look_who_stops()
             elif key == MAP_KEY and value.isdigit():
-                self._control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)
+                self._control.heard_of_newer(storage, position_of(int(value)), now=now)
 
     def _look_who_stops(self) -> None:
         self.stopping = frozenset(
@@ -131,7 +131,14 @@ class Oversight:
         for storage in self._swim.members:
             value = self._swim.values(storage).get(MAP_KEY, b"")
             if value.isdigit():
-                self._control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)
+                self._control.heard_of_newer(storage, position_of(int(value)), now=now)
+
+    def look_for_generation(self, *, now: float) -> None:
+        """Ask whoever names a map of a later generation: a group that has ended may still hear its own leader."""
+        for storage in self._swim.members:
+            value = self._swim.values(storage).get(MAP_KEY, b"")
+            if value.isdigit() and generation_at(position_of(int(value))) > self._control.generation:
+                self._control.heard_of_newer(storage, position_of(int(value)), now=now)
 
     # --- what we tell --------------------------------------------------------------------------------------------
 

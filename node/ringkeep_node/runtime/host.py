@@ -53,6 +53,7 @@ from ringkeep_node.runtime.reporting import (
 )
 from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport, RunningPlan
 from ringkeep_node.runtime.store.store import Store
+from ringkeep_node.runtime.succeeding import durable
 from ringkeep_node.runtime.wal.log import Log
 
 LOOP_SILENCE_S = 10.0
@@ -195,15 +196,7 @@ class Host:
     async def _durable(self, records: Sequence[Record]) -> None:
         """Return when the records are on disk; only before the driver takes the log over."""
         assert self._parts is not None and self._driver is None
-        log, synced = self._parts.log, asyncio.Event()
-        ticket = log.append(records)
-
-        def on_synced(through: int) -> None:
-            if through >= ticket:
-                synced.set()
-
-        log.on_synced = on_synced
-        await synced.wait()
+        await durable(self._parts.log, records)
 
     async def _adopt(self, cluster_id: str) -> None:
         async with self._founding:

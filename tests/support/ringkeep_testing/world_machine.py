@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ringkeep_node.machines.generation import Succession, succession
 from ringkeep_node.machines.messages import Channel
 from ringkeep_node.machines.node import Node, NodeIdentity, NodeStep, split_address
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
@@ -135,6 +136,15 @@ class Machine:
         world.note("start", self.name, self.counter)
         world.eye.started(self)
         self.flush()
+
+    def recover(self) -> Succession:
+        """Do what ``ringkeep recover`` does to the disk of a voter that is down; raises ``StartRefused``."""
+        assert self.node is None
+        begun = succession(self.log.open(self.store.synced()), me=self.storage)
+        self.log.append(begun.records)
+        self.log.sync()
+        self.world.note("recover", self.name, begun.generation)
+        return begun
 
     def kill(self) -> None:
         """End the process without warning; some prefix of what it had not synced is on the disk all the same."""

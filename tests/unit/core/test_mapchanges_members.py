@@ -392,13 +392,6 @@ def test_a_member_of_weight_0_is_a_gateway_from_the_start() -> None:
     assert first.wanted.members["n4"] == WantedMember(weight=0.0)
 
 
-def test_a_later_generation_orders_above_every_map_of_an_earlier_one() -> None:
-    second = bootstrap(cluster_id="c" * 16, members=_members(1), shards=16, settings=Settings(), generation=2)
-
-    assert (second.generation, second.index) == (2, 1)
-    assert second.version > GENERATION_STEP + (1 << 39)
-
-
 def test_a_directory_that_never_was_in_the_registered_boot_is_refused_however_often_it_started() -> None:
     before = shard_map("a b c", [shard("a b c")])
     registered = before.members["a"]
