@@ -204,9 +204,10 @@ class Control:
 
     # --- messages ------------------------------------------------------------------------------------------------
 
-    def raft_message(self, sender: str, message: RaftMessage, *, now: float) -> None:
-        """Take a Raft message of a peer of this cluster and generation."""
-        self.raft.receive(sender, message, now=now)
+    def raft_message(self, sender: str, message: RaftMessage, *, generation: int, now: float) -> None:
+        """Take a Raft message of a peer of this cluster; that of another generation's group is not heard."""
+        if generation == self.generation:
+            self.raft.receive(sender, message, now=now)
 
     def node_message(self, sender: str, message: NodeMessage, step: int, *, now: float) -> bool:
         """Take a control message; ``step`` is the step in which records made now will be. False: not one of ours."""

@@ -305,9 +305,8 @@ class Node:
             self._bid_farewell(sender, now)
         for message in bundle.node:
             self._node_message(sender, message, now)
-        if bundle.generation == self.control.generation:
-            for raft_message in bundle.raft:
-                self.control.raft_message(sender, raft_message, now=now)
+        for raft_message in bundle.raft:
+            self.control.raft_message(sender, raft_message, generation=bundle.generation, now=now)
         for shard_message in bundle.shard:
             kind = type(shard_message)
             if kind is Ping or kind is Pong:

@@ -409,7 +409,7 @@ def test_a_vote_leaves_only_when_it_is_on_disk() -> None:
     site = group.sites[storage_of(1)]
     request = RequestVote(5, 10, 4, False, True)
 
-    site.control.raft_message(storage_of(2), request, now=group.now)
+    site.control.raft_message(storage_of(2), request, generation=1, now=group.now)
     site.control.collect(1, now=group.now)
     before = sent(site.control, VoteAnswer)
     site.control.synced(1, now=group.now)
