@@ -376,6 +376,13 @@ class Node:
         while self._unsynced_shards and self._unsynced_shards[0][0] <= step:
             self._shards_synced(self._unsynced_shards.popleft()[1], now)
 
+    def urgent_synced(self, step: int, *, now: float) -> None:
+        """All records of Raft and the map of steps up to ``step`` are durable; what shards wrote may still wait.
+
+        A vote thus leaves although an import is queued before it (counterexamples.md L7).
+        """
+        self.control.synced(step, now=now)
+
     def _shards_synced(self, done: ShardStep, now: float) -> None:
         self._send_shard(done.send_synced)
         self.shards.synced(done.number, now=now)

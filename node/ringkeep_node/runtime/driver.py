@@ -117,6 +117,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._timer_due = self._counted_from = 0.0
         self._turns = 0
         self._tickets: deque[tuple[int, int]] = deque()
+        self._urgent: deque[tuple[int, int]] = deque()
         self._requests: dict[int, asyncio.Future[Result]] = {}
         self._proposals: dict[int, asyncio.Future[ProposeOutcome]] = {}
         self._token = 0
@@ -136,6 +137,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._udp = udp
         self._names = Names(system_lookup(udp.get_extra_info("socket").family), self._now)
         self.log.on_synced = self._on_synced
+        self.log.on_urgent_synced = self._on_urgent_synced
         self.log.on_timed = self._stages.batch
         self.store.on_applied = self._on_applied
         self.store.on_room = self._schedule
@@ -292,6 +294,14 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             self.node.synced(step, now=self._now())
             self._schedule()
 
+    def _on_urgent_synced(self, ticket: int) -> None:
+        step = 0
+        while self._urgent and self._urgent[0][0] <= ticket:
+            step = self._urgent.popleft()[1]
+        if step:
+            self.node.urgent_synced(step, now=self._now())
+            self._schedule()
+
     def _on_applied(self, what: list[tuple[int, int, int]]) -> None:
         self.node.shards.applied(what, now=self._now())
         self._schedule()
@@ -367,7 +377,10 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     def _carry_out(self, step: NodeStep) -> None:
         if step.records:
             self._stages.appended(step.records, self.node.held.map)
-            self._tickets.append((self.log.append(step.records, urgent=step.urgent), step.number))
+            ticket = self.log.append(step.records, urgent=step.urgent)
+            self._tickets.append((ticket, step.number))
+            if step.urgent:
+                self._urgent.append((ticket, step.number))
         for (peer, channel), bundle in step.bundles.items():
             for body in encode_bundles(bundle):
                 self.links.send(peer, channel, body)
