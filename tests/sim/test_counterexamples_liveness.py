@@ -1,4 +1,4 @@
-"""Safe but stuck: the steps in which the obvious rules stop a cluster, or wrongly accuse it (counterexamples.md L4, L7, L11).
+"""Safe but stuck: steps in which the obvious rules stop a cluster, or wrongly accuse it (counterexamples.md L4, L7, L11).
 
 Whole nodes in virtual time. Where each section S3, S12, L1 to L11 has its scenario and its planted bug is the table in
 ``test_counterexamples_covered.py``.

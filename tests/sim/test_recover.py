@@ -77,7 +77,7 @@ def test_two_of_three_disks_are_lost_and_every_acknowledged_write_is_there_when_
     assert acknowledged and (begun.generation, begun.absent) == (2, ())
     assert alone and all(len(storages) == 2 and not storages & former for storages in listed)
     assert not isinstance(refused, Stored), refused
-    assert generations(world) == {name: (2, 2) for name in ("n1", "n2", "n3")}
+    assert generations(world) == dict.fromkeys(("n1", "n2", "n3"), (2, 2))
     assert world.clients.counts["stored"] > 20
 
 
@@ -100,7 +100,7 @@ def test_voters_that_were_not_lost_after_all_take_the_new_map_and_their_copies_a
     finish(world)
 
     assert begun.former < went_on < world.eye.newest.version
-    assert generations(world) == {name: (2, 2) for name in ("n1", "n2", "n3")}
+    assert generations(world) == dict.fromkeys(("n1", "n2", "n3"), (2, 2))
     assert {len(shard.in_sync) for shard in world.eye.newest.shards} == {3}
 
 
@@ -125,7 +125,7 @@ def test_an_old_majority_that_has_a_leader_again_ends_when_it_hears_of_the_new_g
     finish(world)
 
     assert led and apart == {"n1": (2, 2), "n2": (1, 1), "n3": (1, 1)}
-    assert generations(world) == {name: (2, 2) for name in ("n1", "n2", "n3")}
+    assert generations(world) == dict.fromkeys(("n1", "n2", "n3"), (2, 2))
     # The new group was not disturbed: its first leader leads in its first term, and no term is one of the old group.
     assert survivor.node.control.leads and survivor.node.raft.term == term
     assert {generation_at(it.node.raft.term) for it in world.machines.values() if it.node is not None} == {2}

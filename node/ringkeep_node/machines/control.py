@@ -18,7 +18,7 @@ Source: replication.md, "The shard map", "Raft group" and rule 2; counterexample
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 from msgspec import Struct
@@ -135,6 +135,7 @@ class Control:
         leader_hint: Callable[[], str | None],
         complete_boot: Callable[[Boot], Boot],
         is_linked: Callable[[str], bool] = lambda _storage: True,
+        linked: Callable[[], Collection[str]] = tuple,
         first_number: int = 1,
     ) -> None:
         self.raft, self.held = raft, held
@@ -149,7 +150,7 @@ class Control:
         self._me = me
         self._leader_hint = leader_hint
         self._complete_boot = complete_boot
-        self._is_linked = is_linked
+        self._is_linked, self._linked = is_linked, linked
         self._unsynced: deque[_Unsynced] = deque()
         self._tracked: dict[int, _Tracked] = {}
         self._relayed: dict[int, tuple[str, int]] = {}
@@ -325,10 +326,12 @@ class Control:
     def _any_member(self) -> str | None:
         """Return somebody who may know the leader, another one each time.
 
-        Gossip takes nothing from a new storage under a known name, so the registration itself cannot wait for its hints.
+        Gossip takes nothing from a new storage under a known name, so the registration itself cannot wait for its hints. Nor
+        can it wait for the members of an old map, when all of them have gone: whoever has a link to us is of this cluster.
         """
         members = self.held.map.members if self.held.map is not None else ()
         others = [storage for storage in sorted(members) if storage != self._me and self._is_linked(storage)]
+        others = others or sorted(storage for storage in self._linked() if storage != self._me)
         self._asked_members += 1
         return others[self._asked_members % len(others)] if others else None
 

@@ -34,8 +34,8 @@ from ringkeep_node.machines.recovery import RecoveredLog
 class Succession(Struct, frozen=True):
     """What begins the next generation: ``records`` in one batch, and what people are told of it.
 
-    ``former`` is the version it goes on from, ``others`` (name, peer address) of every other member in it. ``absent`` are the shards of which this node holds no complete copy: they
-    serve again when somebody who does comes back, and not before.
+    ``former`` is the version it goes on from, ``others`` (name, peer address) of every other member in it. ``absent`` are
+    the shards of which this node holds no complete copy: they serve again when somebody who does comes back.
     """
 
     generation: int

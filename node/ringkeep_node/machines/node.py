@@ -184,6 +184,7 @@ class Node:
             leader_hint=lambda: leader_hint(self.swim),
             complete_boot=self.leader.complete_boot,
             is_linked=self._is_linked,
+            linked=lambda: self._links_up,
             first_number=first_number,
         )
         self.oversight = Oversight(me=identity.storage, swim=self.swim, leader=self.leader, control=self.control)

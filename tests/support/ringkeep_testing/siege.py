@@ -24,7 +24,7 @@ from ringkeep_core.shardmap import Shard, WantedMember
 from ringkeep_node.machines.shard.messages import Append, Ping, ShardMessage
 from ringkeep_testing.shard_faults import Faults
 from ringkeep_testing.shard_world import INDEXES, MAPS, PROPOSALS, ShardNode, ShardWorld
-from ringkeep_testing.siege_clients import SiegeClients
+from ringkeep_testing.siege_clients import KEYS, SiegeClients
 
 EPISODES = 5
 EPISODE_S = 0.45
@@ -352,3 +352,23 @@ PREPARATIONS: dict[int, list[Callable[[Siege, ShardNode], type | None]]] = {
 
 Where one copy suffices, a copy just added can go on alone; where more are needed, in_sync can fall short of that.
 """
+
+
+class HandOverSiege(Siege):
+    """The same, but primaries are deposed by a live hand-over first, and by the adversary while it is under way."""
+
+    def _depose(self, primary: ShardNode) -> None:
+        random, shard, world = self.random, self.shard, self.world
+        heirs = [it.storage for it in shard.in_sync if it.storage != shard.primary.storage]
+        heirs = [storage for storage in heirs if world.by_storage[storage].is_up]
+        if not heirs or shard.primary.storage != primary.storage or not primary.is_up:
+            super()._depose(primary)
+            return
+        self.deposed += 1
+        move = Move(0, shard.revision, random.choice(heirs))
+        # The leader's order comes while changes are under way, so that there is something to drain.
+        for _ in range(random.choice([1, 2, 6])):
+            self.clients.begin(primary, random.choice(KEYS))
+        primary.do(lambda shards, now: shards.hand_over((move,), "siege", now=now))
+        if random.random() < 0.6:
+            world.after(random.random() * 0.3, lambda: Siege._depose(self, primary))

@@ -464,3 +464,21 @@ def test_the_first_snapshot_holds_the_first_map_and_voters() -> None:
 
     assert recovered.snapshot is not None and held.map is not None
     assert (recovered.snapshot.configuration.voters, encode_map(held.map)) == ((storage_of(1),), encode_map(first))
+
+
+def test_a_node_whose_known_members_have_all_gone_asks_whoever_has_a_link_to_it() -> None:
+    """Elastic seed 21000: a voter was down while the members of its map left, one after the other."""
+    group = ControlGroup(3)
+    site = group.sites[storage_of(1)]
+    site.linked = False
+    newcomer = storage_of(9)
+    control = site.control
+    control._linked = lambda: (storage_of(1), newcomer)
+
+    control.look_around(now=group.now)
+    number = propose(group, site)
+
+    assert sent(control, MapPull) == [(newcomer, MapPull(1))]
+    assert [(to, message.number) for to, message in sent(control, Propose) if isinstance(message, Propose)] == [
+        (newcomer, number)
+    ]
