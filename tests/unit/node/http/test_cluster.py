@@ -120,6 +120,7 @@ def test_a_summary_counts_members_and_shards() -> None:
             "node": "n1",
             "cluster_id": CLUSTER_ID,
             "version": held.version,
+            "generation": 1,
             "wanted_revision": 1,
             "leader": "n1",
             "members": {"total": 3, "alive": 3},
