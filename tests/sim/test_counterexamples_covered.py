@@ -114,6 +114,7 @@ COVERED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "generation_old_group_kept",
             "generation_old_group_on_disk",
             "generation_old_voters_heard",
+            "generation_told_before_it_begins",
         ),
     ),
     "L9": (

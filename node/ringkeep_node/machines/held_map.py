@@ -23,7 +23,7 @@ import msgspec
 from ringkeep_core.errors import BadFrame
 from ringkeep_core.mapchanges import MapChange, decode_change
 from ringkeep_core.maprules import Applied, apply
-from ringkeep_core.shardmap import GENERATION_STEP, ShardMap, decode_map, encode_map
+from ringkeep_core.shardmap import GENERATION_STEP, ShardMap, decode_map, encode_map, floor_of, generation_at
 from ringkeep_node.machines.messages import MapEntries, MapWhole
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
 
@@ -172,6 +172,8 @@ class HeldMap:
         """Return what brings a member that holds the map through ``after`` up to date; None if it is."""
         if self.map is None or after >= self.through:
             return None
+        if self.map.position < floor_of(generation_at(self.through)):
+            return None  # The entry that begins this generation is not committed: others may hold more of the last one.
         if after >= self._recent_after:
             entries = tuple((index, payload) for index, payload in self._recent if index > after)
             if sum(len(payload) for _, payload in entries) <= PULL_BYTES_MAX:

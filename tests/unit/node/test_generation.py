@@ -183,6 +183,19 @@ def test_a_voter_whose_raft_records_are_damaged_is_not_recovered_from() -> None:
         succession(replace(log_of(voter_log()), raft_harmed=True), me=ME)
 
 
+def test_what_the_survivor_knew_of_the_last_generation_is_told_to_nobody_who_may_know_more() -> None:
+    records = voter_log()
+    recovered = log_of([*records, *succession(log_of(records), me=ME).records])
+    start, held = recovered_raft(recovered.term, recovered.vote, recovered.raft_snapshot, recovered.raft_entries)
+
+    before = held.answer(500)
+    (first,) = start.entries
+    held.committed(first.index, first.payload)
+
+    assert before is None
+    assert held.map is not None and held.answer(500) == MapWhole(encode_map(held.map), SECOND + 1)
+
+
 # --- the old group -----------------------------------------------------------------------------------------------
 
 
