@@ -194,7 +194,7 @@ def test_a_generation_is_told_by_whoever_begins_it_and_by_whoever_takes_its_map(
     follows.followed(before, applied.map, 6.0)
 
     reason = "the majority of the voters is lost"
-    moved = {"version": applied.map.version, "former": before.version}
+    moved: dict[str, str | int | float] = {"version": applied.map.version, "former": before.version}
     assert [(it.kind, it.text) for it in begins.after(0)] == [("recover", f"generation 2 begins: {reason}")]
     assert follows.after(0) == (
         Event(
