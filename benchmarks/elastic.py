@@ -5,7 +5,10 @@
 Each measurement starts its own cluster in a temporary directory on loopback, keeps a steady stream of requests running
 through it, ends it by process id, and prints one JSON line. Every acknowledged write is read back at the end.
 
-    scale        3 -> 5 -> 3 nodes with documents loaded: errors, lost writes, copies moved against the lower bound, spread
+    scale        3 -> 5 -> 3 nodes with documents loaded: errors, lost writes, copies moved against the lower bound, spread;
+                 latency of puts and gets in each phase (new processes start, copies move, old ones leave) against the
+                 steady one before it, and what each node spends. The requests come from a process of their own, so that
+                 looking at the cluster does not delay them
     handoffs     primaries moved by weights among nodes that hold everything: the gap each written shard sees
     rolling      every node restarted in turn: errors, primary moves of each shard, snapshot bytes, latency
     leader-kill  a drain whose leader is killed and started again: how long any shard was without a primary, and that
@@ -17,14 +20,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import re
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +48,15 @@ VALUE_BYTES = 200
 class Stream:
     """Requests at a steady rate, half puts and half gets, each on a user and key of its own history.
 
-    ``latencies`` are (start, seconds) pairs; ``versions`` what every acknowledged key must at least be at.
+    ``latencies`` are (start, seconds) pairs, ``puts`` says which of them are writes; ``acknowledged`` is what every such key
+    must at least be at.
     """
 
     client: AsyncClient
     per_second: int
     users: Sequence[str]
     latencies: list[tuple[float, float]] = field(default_factory=list)
+    puts: list[bool] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     acknowledged: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -94,6 +100,7 @@ class Stream:
         except RingkeepError as error:
             self.errors.append(f"{error.code}: {error}")
         self.latencies.append((started, loop.time() - started))
+        self.puts.append(number % 2 == 1)
 
     def between(self, since: float, until: float) -> list[float]:
         """Return the latencies of requests that began in a span of time, in ms."""
@@ -221,43 +228,145 @@ async def snapshot_bytes(local: LocalCluster) -> int:
 # --- measurements ------------------------------------------------------------------------------------------------
 
 
+class Phases:
+    """What went on when, as the launcher says it."""
+
+    def __init__(self, local: LocalCluster) -> None:
+        self._local = local
+        self._pids: dict[str, int] = {}
+        self._name, self._began = "", time.monotonic()
+        self._cpu_s = self._spent()
+        self.done: list[dict[str, Any]] = []
+
+    def _spent(self) -> dict[str, float]:
+        self._pids |= {node.name: node.pid for node in self._local.directory.existing().nodes if node.is_running}
+        return {name: cpu_s(pid) for name, pid in self._pids.items()}
+
+    def begin(self, name: str) -> None:
+        """End the phase that there is, and begin another; "" for nothing of interest."""
+        now, spent = time.monotonic(), self._spent()
+        if self._name:
+            cpu = {one: round(max(0.0, at - self._cpu_s.get(one, 0.0)), 2) for one, at in spent.items()}
+            self.done.append({"phase": self._name, "from": self._began, "to": now, "cpu_s": cpu})
+        self._name, self._began, self._cpu_s = name, now, spent
+
+    def said(self, text: str) -> None:
+        """Hear what the launcher does now."""
+        if text.startswith("starting"):
+            self.begin("start")
+        elif text.startswith("moving copies"):
+            self.begin("move")
+        elif text.endswith("leaves"):
+            self.begin("leave")
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds of a process (proc(5)); 0 without /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def told_of(phases: Sequence[dict[str, Any]], told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the phases with the latencies in each, and the ratio of its p99 to that of the steady phase before it."""
+    steady, shown = dict[str, float](), list[dict[str, Any]]()
+    for phase in phases:
+        since, until = phase["from"], phase["to"]
+        one: dict[str, Any] = {"phase": phase["phase"], "seconds": round(until - since, 1), "cpu_s": phase["cpu_s"]}
+        for kind, is_put in (("puts", True), ("gets", False), ("both", None)):
+            took = [
+                1000 * seconds
+                for (at, seconds), put in zip(told["latencies"], told["puts"], strict=True)
+                if since <= at < until and is_put in (put, None)
+            ]
+            one[f"{kind}_ms"] = spread_of(took or [0.0])
+            if phase["phase"] == "steady":
+                steady[kind] = one[f"{kind}_ms"]["p99"]
+            elif steady.get(kind):
+                one[f"{kind}_p99_ratio"] = round(one[f"{kind}_ms"]["p99"] / steady[kind], 2)
+        shown.append(one)
+    return shown
+
+
+async def run_stream(arguments: argparse.Namespace) -> dict[str, object]:
+    """Send requests until the input ends, then read back what was acknowledged. Times are those of ``time.monotonic``."""
+    async with AsyncClient(arguments.urls.split(",")) as client:
+        stream = Stream(client, arguments.per_second, [f"live-{number}" for number in range(200)])
+        stream.start()
+        await asyncio.to_thread(sys.stdin.read)
+        await stream.stop()
+        return {
+            "latencies": stream.latencies,
+            "puts": stream.puts,
+            "errors": stream.errors,
+            "acknowledged": len(stream.acknowledged),
+            "lost": await stream.lost(),
+        }
+
+
+@asynccontextmanager
+async def stream_elsewhere(
+    local: LocalCluster, per_second: int
+) -> AsyncIterator[Callable[[], Coroutine[Any, Any, Any]]]:
+    """Run ``run_stream`` in a process of its own; what is yielded ends it and returns what it tells."""
+    command = (sys.executable, "-P", __file__, "stream", "--urls", ",".join(urls_of(local)))
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command, "--per-second", str(per_second), stdin=pipe, stdout=pipe, limit=1 << 28
+    )
+
+    async def end() -> Any:
+        told, _ = await process.communicate()
+        return json.loads(told)
+
+    try:
+        yield end
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def measure_scale(arguments: argparse.Namespace) -> dict[str, object]:
     """3 -> 5 -> 3 under requests."""
     async with cluster(3, arguments.shards) as local, AsyncClient(urls_of(local)) as client:
         loaded_s = await load(client, arguments.documents)
-        stream = Stream(client, arguments.per_second, [f"live-{number}" for number in range(200)])
-        stream.start()
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(arguments.steady_s)
-        marks, moved, spreads, bounds = [loop.time()], [], [], []
-        for size in (5, 3):
-            names = [f"n{number}" for number in range(1, size + 1)]
-            bounds.append((await client.what_if(members=names)).lower_bound)
-            before = copies_of(await client.map())
-            await local.scale(size)
-            await settled(client, is_whole(3), f"3 whole copies on {size} nodes")
-            after = await client.map()
-            moved.append(len(copies_of(after) - before))
-            spreads.append(spread(after))
-            marks.append(loop.time())
-        await asyncio.sleep(2.0)
-        await stream.stop()
-        lost = await stream.lost()
+        await asyncio.sleep(arguments.rest_s)
+        moved, spreads, bounds = [], [], []
+        async with stream_elsewhere(local, arguments.per_second) as end:
+            await asyncio.sleep(3.0)  # Its start, and its connections.
+            phases = Phases(local)
+            for size in (5, 3):
+                phases.begin("steady")
+                await asyncio.sleep(arguments.steady_s)
+                names = [f"n{number}" for number in range(1, size + 1)]
+                phases.begin("")
+                bounds.append((await client.what_if(members=names)).lower_bound)
+                before = copies_of(await client.map())
+                await local.scale(size, say=phases.said)
+                await settled(client, is_whole(3), f"3 whole copies on {size} nodes")
+                phases.begin("")
+                after = await client.map()
+                moved.append(len(copies_of(after) - before))
+                spreads.append(spread(after))
+            await asyncio.sleep(1.0)
+            told = await end()
         return {
             "measure": "scale_3_5_3",
             "documents": arguments.documents,
+            "per_second": arguments.per_second,
             "loaded_s": round(loaded_s, 1),
-            "requests": len(stream.latencies),
-            "errors": len(stream.errors),
-            "first_errors": stream.errors[:3],
-            "acknowledged": len(stream.acknowledged),
-            "lost": lost,
-            "seconds": [round(end - start, 1) for start, end in pairwise(marks)],
+            "requests": len(told["latencies"]),
+            "errors": len(told["errors"]),
+            "first_errors": told["errors"][:3],
+            "acknowledged": told["acknowledged"],
+            "lost": told["lost"],
             "copies_moved": moved,
             "lower_bounds": bounds,
             "spread": spreads,
-            "steady_ms": spread_of(stream.between(0.0, marks[0])),
-            "while_ms": spread_of(stream.between(marks[0], marks[-1])),
+            "phases": told_of(phases.done, told),
         }
 
 
@@ -438,13 +547,16 @@ def main() -> None:
         "handoffs": measure_handoffs,
         "rolling": measure_rolling,
         "leader-kill": measure_leader_kill,
+        "stream": run_stream,
     }
-    parser.add_argument("measure", choices=measures)
+    parser.add_argument("measure", choices=measures, help="stream is what scale starts for its requests")
     parser.add_argument("--nodes", type=int, default=5)
     parser.add_argument("--shards", type=int, default=256)
     parser.add_argument("--documents", type=int, default=300_000)
     parser.add_argument("--per-second", type=int, default=500)
     parser.add_argument("--steady-s", type=float, default=10.0)
+    parser.add_argument("--rest-s", type=float, default=5.0, help="between loading and the first request")
+    parser.add_argument("--urls", default="", help="of stream")
     parser.add_argument("--after-s", type=float, default=10.0)
     parser.add_argument("--moves", type=int, default=200)
     parser.add_argument("--writers", type=int, default=24)

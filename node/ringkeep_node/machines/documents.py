@@ -97,6 +97,16 @@ def decode(payload: bytes) -> Body:
     return _decoder.decode(payload)
 
 
+def writes_in(payload: bytes) -> int:
+    """Return how many documents an entry writes, from its first bytes alone: who only sends it on need not decode it."""
+    if len(payload) < 3 or payload[1] != 1:
+        return 0  # The tag of a ``Change`` is 1; the other entries write no document.
+    head = payload[2]
+    if head == 0xDC:
+        return int.from_bytes(payload[3:5], "big")
+    return int.from_bytes(payload[3:7], "big") if head == 0xDD else head & 0x0F
+
+
 class Row(Struct, frozen=True, array_like=True, gc=False):
     """A stored document. ``version`` is the sn of the entry that last wrote it."""
 

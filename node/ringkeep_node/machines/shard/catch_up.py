@@ -13,6 +13,8 @@ the learner has taken it and its store does not lag; a learner whose disk has fa
 again. The last one is acknowledged when everything is durable: only then is the stream over. How fast pieces leave is
 decided in ``pacing``; a stream that waits long for its turn sends an empty piece now and then, so that nobody gives it up.
 
+What of the log was there before a learner began to catch up is as much work as a snapshot, and takes turns with them.
+
 Source: replication.md, rules 3 and 4, Handoff; counterexamples.md S6(c), S7.
 """
 
@@ -23,7 +25,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from ringkeep_core.mapchanges import Unfit
-from ringkeep_node.machines.documents import CopyState, Remembered, Row
+from ringkeep_node.machines.documents import CopyState, Remembered, Row, writes_in
 from ringkeep_node.machines.records import EpochStart, Kind, Record
 from ringkeep_node.machines.recovery import encode_epochs
 from ringkeep_node.machines.shard.context import Context, LocalCopy
@@ -37,7 +39,7 @@ from ringkeep_node.machines.shard.effects import (
     ReadLog,
     ReadRows,
 )
-from ringkeep_node.machines.shard.messages import Ack, Fetched, SnapshotAck, SnapshotBegin, SnapshotRows
+from ringkeep_node.machines.shard.messages import Ack, Append, Fetched, SnapshotAck, SnapshotBegin, SnapshotRows
 from ringkeep_node.machines.shard.pacing import Pace
 from ringkeep_node.machines.shard.peer import Peer
 from ringkeep_node.machines.shard.proposals import Proposals
@@ -117,6 +119,7 @@ class CatchUp:
 
     __slots__ = (
         "_ctx",
+        "_held_back",
         "_incoming",
         "_is_behind",
         "_log_reads",
@@ -125,13 +128,16 @@ class CatchUp:
         "_proposals",
         "_row_reads",
         "_tail_reads",
+        "_streams_first",
         "_waiting",
     )
 
     def __init__(self, ctx: Context, proposals: Proposals) -> None:
         self._ctx = ctx
         self._proposals = proposals
-        self._log_reads: dict[int, tuple[Lead, Peer, int]] = {}
+        self._held_back: dict[tuple[int, str], tuple[Lead, Peer]] = {}
+        self._streams_first = True
+        self._log_reads: dict[int, tuple[Lead, Peer, int, int]] = {}
         self._tail_reads: dict[int, tuple[LocalCopy, str, int, int]] = {}
         self._row_reads: dict[int, _Outgoing] = {}
         self._outgoing: dict[int, _Outgoing] = {}
@@ -142,19 +148,21 @@ class CatchUp:
 
     # --- the log on disk ----------------------------------------------------------------------------------------
 
-    def read_for(self, lead: Lead, peer: Peer) -> None:
+    def read_for(self, lead: Lead, peer: Peer, bytes_max: int) -> None:
         """Read from disk what ``peer`` needs next; one read at a time and peer."""
-        token = self._order_log(lead.copy, peer.next - 1)
+        token = self._order_log(lead.copy, peer.next - 1, bytes_max)
         peer.reading = token
-        self._log_reads[token] = (lead, peer, peer.next)
+        charged = bytes_max if peer.is_copied_to else 0
+        self._log_reads[token] = (lead, peer, peer.next, charged)
+        self._pace.charge(charged, 0, self._ctx.now)
 
     def read_tail(self, copy: LocalCopy, sender: str, epoch: int, after_sn: int) -> None:
         """Read from disk what a new primary fetches of our log."""
-        self._tail_reads[self._order_log(copy, after_sn)] = (copy, sender, epoch, after_sn)
+        token = self._order_log(copy, after_sn, self._ctx.settings.chunk_bytes_max)
+        self._tail_reads[token] = (copy, sender, epoch, after_sn)
 
-    def _order_log(self, copy: LocalCopy, after_sn: int) -> int:
+    def _order_log(self, copy: LocalCopy, after_sn: int, bytes_max: int) -> int:
         token = self._ctx.next_token()
-        bytes_max = self._ctx.settings.chunk_bytes_max
         self._ctx.step.reads.append(ReadLog(token, copy.shard, copy.added, after_sn, bytes_max))
         return token
 
@@ -164,7 +172,8 @@ class CatchUp:
         if tail is not None:
             self._tail_read(*tail, entries or ())
             return
-        lead, peer, first_sn = self._log_reads.pop(token, (None, None, 0))
+        lead, peer, first_sn, charged = self._log_reads.pop(token, (None, None, 0, 0))
+        self._pace.charge(-charged, 0, self._ctx.now)
         if lead is None or peer is None or peer.reading != token:
             return
         peer.reading = 0
@@ -174,7 +183,10 @@ class CatchUp:
             lead.desk.unsent[lead] = None  # It acknowledged more while the disk was read: it needs something else now.
         elif entries and entries[0][1] == first_sn:
             if peer.storage in self._ctx.peers_up:
-                lead.send_append(peer, lead.append_message(peer.next - 1, wire(entries)))
+                message = lead.append_message(peer.next - 1, wire(entries))
+                if charged:
+                    self.copied(message)
+                lead.send_append(peer, message)
                 lead.desk.unsent[lead] = None
         else:
             self._begin_snapshot(lead, peer)
@@ -185,6 +197,34 @@ class CatchUp:
         fits = bool(entries) and entries[0][1] == after_sn + 1
         # Nothing: what follows is gone from the log. It is said, for the new primary would ask for ever.
         self._ctx.send(sender, Fetched(copy.shard, epoch, after_sn, wire(entries) if fits else ()))
+
+    # --- turns --------------------------------------------------------------------------------------------------
+
+    def turn_of(self, lead: Lead, peer: Peer) -> int:
+        """Return how many bytes of the log may be copied to ``peer`` now; 0: it is sent more when its turn comes."""
+        if self._ctx.now >= self._free_at():
+            return self._pace.piece_bytes(self._ctx.now)
+        self._held_back.setdefault((lead.copy.shard, peer.storage), (lead, peer))
+        return 0
+
+    def holds_back(self, lead: Lead, peer: Peer) -> bool:
+        """Return whether ``peer`` waits for its turn: nothing was lost that would have to be sent again."""
+        return self._held_back.get((lead.copy.shard, peer.storage), (None, None))[1] is peer
+
+    def copied(self, message: Append) -> None:
+        """Count entries that were copied to a learner."""
+        size = sum(len(payload) for _, payload in message.entries)
+        self._pace.charge(size, sum(writes_in(payload) for _, payload in message.entries), self._ctx.now)
+
+    def _send_on(self) -> None:
+        """Send those on whose turn comes; who was sent something and lacks more goes to the end."""
+        held_back, ctx = self._held_back, self._ctx
+        while held_back and ctx.now >= self._free_at():
+            key = next(iter(held_back))
+            lead, peer = held_back.pop(key)
+            is_led = lead.desk.leads.get(lead.copy.shard) is lead and lead.peers.get(peer.storage) is peer
+            if is_led and not peer.reading:
+                lead.send_on(peer)
 
     # --- snapshots out ------------------------------------------------------------------------------------------
 
@@ -202,7 +242,6 @@ class CatchUp:
             self._waiting[lead.copy.shard, peer.storage] = (lead, peer)
             return
         self._waiting.pop((lead.copy.shard, peer.storage), None)
-        self._free_at()  # A first look: what is answered until the first rows are read shows that clients are served.
         copy, stream = lead.copy, ctx.next_token()
         out = _Outgoing(lead, peer, stream, ctx.now)
         self._outgoing[stream] = out
@@ -272,23 +311,26 @@ class CatchUp:
                 self._order_rows(out)
 
     def _free_at(self) -> float:
-        ctx, tally = self._ctx, self._ctx.tally
+        ctx = self._ctx
         assert ctx.held is not None
         self._pace.limit = ctx.held.wanted.settings.bytes_per_s
-        self._pace.served(tally.writes + tally.strict_reads + tally.local_reads, ctx.now)
+        self._pace.served(ctx.tally.served_at)
         return self._pace.free_at(ctx.now)
 
     def next_deadline(self) -> float | None:
-        """Return when ``turn`` may read more, or None if no stream waits for its turn."""
+        """Return when ``turn`` may read or send more, or None if nobody waits for a turn."""
         ahead = self._ctx.settings.pieces_ahead
-        if any(out.wants_rows(ahead) for out in self._outgoing.values()):
+        if self._held_back or any(out.wants_rows(ahead) for out in self._outgoing.values()):
             return self._free_at()
         return None
 
     def turn(self) -> None:
-        """Read more if its time has come."""
-        if self._outgoing:
-            self._read_on()
+        """Read and send more if its time has come; snapshots and logs are first in turn."""
+        if not self._outgoing and not self._held_back:
+            return
+        self._streams_first = not self._streams_first
+        for work in (self._read_on, self._send_on) if self._streams_first else (self._send_on, self._read_on):
+            work()
 
     def _order_rows(self, out: _Outgoing) -> None:
         ctx, copy = self._ctx, out.lead.copy

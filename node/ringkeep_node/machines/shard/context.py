@@ -30,7 +30,7 @@ class Tally:
 
     ``hand_overs`` ended with the shard elsewhere, ``hand_overs_given_up`` with the shard here. ``pauses`` counts, by upper
     bound in ``PAUSE_BOUNDS_S``, how long writes to such a shard were not admitted here; the last count is for longer ones.
-    Snapshot bytes are those of documents with their names, repeats included; rows are documents.
+    ``served_at`` is when the last request was answered. Snapshot bytes are those of documents with their names, repeats included; rows are documents.
     """
 
     __slots__ = (
@@ -39,6 +39,7 @@ class Tally:
         "local_reads",
         "pauses",
         "pauses_s",
+        "served_at",
         "snapshot_bytes_received",
         "snapshot_bytes_sent",
         "snapshot_rows_received",
@@ -54,6 +55,7 @@ class Tally:
         self.hand_overs = self.hand_overs_given_up = 0
         self.pauses = [0] * (len(PAUSE_BOUNDS_S) + 1)
         self.pauses_s = 0.0
+        self.served_at = float("-inf")
 
     def paused(self, seconds: float) -> None:
         """Count the pause of one shard."""

@@ -94,6 +94,17 @@ class CopyLog:
             taken.append(entry)
         return taken
 
+    def is_short_after(self, sn: int, bytes_max: int) -> bool:
+        """Return whether everything after ``sn`` is in memory and has at most so many bytes."""
+        if sn + 1 < self.first:
+            return sn >= self.last_sn
+        size = 0
+        for number in range(sn + 1, self.last_sn + 1):
+            size += len(self.cached[number][2])
+            if size > bytes_max:
+                return False
+        return True
+
     def release(self, sn: int) -> None:
         """Everything up to ``sn`` was handed to the store: it need not stay in memory."""
         self.released = max(self.released, sn)

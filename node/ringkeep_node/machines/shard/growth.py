@@ -45,6 +45,9 @@ class Growth:
                 peer = Peer(copy, boot, lead.copy.log.last_sn + 1)
             elif peer.boot != boot:
                 peer.restarted(boot)
+                peer.backlog = lead.copy.log.last_sn
+            elif peer.in_sync and copy.storage not in in_sync:
+                peer.backlog = lead.copy.log.last_sn
             peer.in_sync = copy.storage in in_sync
             peer.eligible = copy.storage in eligible
             if peer.proposed < shard.revision:
@@ -66,12 +69,27 @@ class Growth:
             return
         last_sn = lead.copy.log.last_sn
         if not peer.adding:
-            if last_sn - peer.match > self._ctx.settings.small_lag_entries:
+            if not self._keeps_up(lead, peer):
                 return
             peer.adding, peer.added_at = True, last_sn
             self.refresh(lead)
         if peer.match >= peer.added_at:
             self._propose(lead, peer)
+
+    def _keeps_up(self, lead: Lead, peer: Peer) -> bool:
+        """Return whether what the learner lacks is so little that writes may wait for it.
+
+        Few entries may be a lot: where a shard was filled in bulk they hold everything there is. And where large documents
+        are written all the time, a lot is always on its way: there it counts how fast the learner takes it (thesis 4.2.1).
+        """
+        settings, now, log = self._ctx.settings, self._ctx.now, lead.copy.log
+        is_quick = False
+        if peer.match >= peer.round_sn:
+            is_quick = peer.round_sn > 0 and now <= peer.round_at + settings.small_lag_s
+            peer.round_sn, peer.round_at = log.last_sn, now
+        if log.last_sn - peer.match > settings.small_lag_entries:
+            return False
+        return is_quick or log.is_short_after(peer.match, settings.small_lag_bytes)
 
     def check(self, lead: Lead) -> bool:
         """Look at every copy: send again, add, drop, propose; return whether something stays open."""
@@ -80,7 +98,8 @@ class Growth:
         for peer in list(lead.peers.values()):
             is_behind = peer.match < last_sn
             is_up = ctx.is_up(peer.storage)
-            if is_up and (is_behind or not peer.spoke) and self._is_due(peer):
+            waits = lead.desk.catch_up.holds_back(lead, peer)
+            if is_up and (is_behind or not peer.spoke) and not waits and self._is_due(peer):
                 lead.probe(peer)
             if peer.in_sync:
                 if is_behind and peer.behind_since is None:

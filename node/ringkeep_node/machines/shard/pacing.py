@@ -48,23 +48,17 @@ class Debt:
 class Pace:
     """See the module. ``limit`` is the wanted one in bytes per second, 0 for none."""
 
-    __slots__ = ("_busy_until", "_limited", "_looked_at", "_polite", "_requests", "_settings", "limit")
+    __slots__ = ("_busy_until", "_limited", "_polite", "_settings", "limit")
 
     def __init__(self, settings: ReplicationSettings) -> None:
         self._settings = settings
         self.limit = 0
         self._limited, self._polite = Debt(), Debt()
-        self._requests = 0
-        self._looked_at = self._busy_until = float("-inf")
+        self._busy_until = float("-inf")
 
-    def served(self, requests: int, now: float) -> None:
-        """So many requests were answered since the start: more than just before means that clients wait for this node.
-
-        What was answered since a look long ago says nothing: it may have been then.
-        """
-        if requests != self._requests and now <= self._looked_at + self._settings.polite_s:
-            self._busy_until = now + self._settings.polite_s
-        self._requests, self._looked_at = requests, now
+    def served(self, at: float) -> None:
+        """The last request was answered then: soon afterwards there will be others, and they wait for this node."""
+        self._busy_until = at + self._settings.polite_s
 
     def free_at(self, now: float) -> float:
         """Return when the next piece may be read; not later than ``now``: it may be."""

@@ -12,13 +12,15 @@ class Peer:
     lost what it promised to hold. ``spoke``: its registered boot acknowledged something in this epoch. ``adding``: it is
     in the awaited set before the map says so; ``added_at`` is the last entry appended before that. ``proposed`` is the
     revision on which its Grow left, 0 if none did. ``is_beyond_log``: what it lacks is gone from the log here, only a
-    snapshot helps. ``start`` is where sending began before it told where it stands.
+    snapshot helps. ``start`` is where sending began before it told where it stands. ``backlog`` is the last entry there was
+    when it began to catch up: up to there it is copied at leisure. ``round_sn`` was the last entry at ``round_at``.
     """
 
     __slots__ = (
         "added",
         "added_at",
         "adding",
+        "backlog",
         "behind_since",
         "boot",
         "commit_sent",
@@ -33,6 +35,8 @@ class Peer:
         "proposed_at",
         "reading",
         "resent_at",
+        "round_at",
+        "round_sn",
         "spoke",
         "start",
         "storage",
@@ -46,6 +50,7 @@ class Peer:
         self.in_sync = self.eligible = self.adding = self.spoke = self.is_beyond_log = False
         self.match = self.floor = self.added_at = self.proposed = self.on_the_way = self.commit_sent = 0
         self.next = self.start = next_sn
+        self.backlog, self.round_sn, self.round_at = next_sn - 1, 0, -1.0
         self.reading = self.stream = 0
         self.behind_since: float | None = None
         self.resent_at = self.proposed_at = -1.0
@@ -54,6 +59,11 @@ class Peer:
     def is_awaited(self) -> bool:
         """Return whether nothing commits without this copy."""
         return self.in_sync or self.adding
+
+    @property
+    def is_copied_to(self) -> bool:
+        """Return whether what it lacks next was there before it began to catch up, and nobody waits for it."""
+        return self.next <= self.backlog and not self.in_sync and not self.adding
 
     def restarted(self, boot: str) -> None:
         """Another boot of it is registered: what the last one had on the way is gone, what it acknowledged is not."""

@@ -369,15 +369,25 @@ class Lead:
         while peer.next <= log.last_sn and peer.on_the_way < settings.window_bytes_max and not peer.reading:
             if peer.storage not in ctx.peers_up or peer.stream:
                 break
-            prev_sn = peer.next - 1
-            if shared is None or shared.prev_sn != prev_sn:
-                entries = log.slice(prev_sn, settings.chunk_bytes_max)
+            prev_sn, bytes_max = peer.next - 1, settings.chunk_bytes_max
+            if peer.is_copied_to:
+                bytes_max = self.desk.catch_up.turn_of(self, peer)
+                if not bytes_max:
+                    break
+            if shared is None or shared.prev_sn != prev_sn or bytes_max < settings.chunk_bytes_max:
+                entries = log.slice(prev_sn, bytes_max)
                 if entries is None:
-                    self.desk.catch_up.read_for(self, peer)
+                    self.desk.catch_up.read_for(self, peer, bytes_max)
                     break
                 shared = self.append_message(prev_sn, wire(entries))
+            if peer.is_copied_to:
+                self.desk.catch_up.copied(shared)
             self.send_append(peer, shared)
         return shared
+
+    def send_on(self, peer: Peer) -> None:
+        """Send one copy its next entries."""
+        self._send(peer, None)
 
     def append_message(self, prev_sn: int, entries: tuple[tuple[int, bytes], ...]) -> Append:
         """Return the message that carries ``entries`` after ``prev_sn``."""
@@ -485,7 +495,9 @@ class Lead:
             done += size
             ctx.answer(token, Stored(answer, sn, self.epoch))
             count += 1
-        ctx.tally.writes += count
+        if count:
+            ctx.tally.writes += count
+            ctx.tally.served_at = ctx.now
         self.pending_bytes -= done
         self.desk.pending_bytes -= done
 

@@ -36,6 +36,7 @@ ROW_BYTES = 64
 def answer_read(ctx: Context, copy: LocalCopy, overlay: Overlay, epoch: int, token: int, request: ReadRequest) -> None:
     """Answer a confirmed read of the primary."""
     ctx.tally.strict_reads += 1
+    ctx.tally.served_at = ctx.now
     if request.kind == ReadKind.PAGE:
         start_page(ctx, copy, overlay, epoch, 0, token, request)
         return
@@ -47,6 +48,7 @@ def answer_read(ctx: Context, copy: LocalCopy, overlay: Overlay, epoch: int, tok
 def answer_local(ctx: Context, copy: LocalCopy, epoch: int, token: int, request: ReadRequest) -> None:
     """Answer from what this replica has applied, at once."""
     ctx.tally.local_reads += 1
+    ctx.tally.served_at = ctx.now
     lag = max(0, copy.heard_commit - copy.applied)
     if request.kind == ReadKind.PAGE:
         start_page(ctx, copy, None, epoch, lag, token, request)

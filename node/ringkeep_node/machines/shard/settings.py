@@ -25,7 +25,11 @@ class ReplicationSettings:
     touch_after_s: float = 1.0
     """A proposed member that does not acknowledge is forced to an answer after so long (rule 4)."""
     small_lag_entries: int = 64
-    """A learner at most so far behind joins the awaited set (rule 4)."""
+    """A learner at most so far behind joins the awaited set (rule 4), if that is little to send as well."""
+    small_lag_bytes: int = 64 << 10
+    """So much is little: what a learner lacks when it joins is what the next writes of its shard wait for."""
+    small_lag_s: float = 0.1
+    """Where more than that is always on its way: a learner that takes all there was within so long keeps up."""
     cached_bytes_max: int = 64 << 20
     """Log entries kept in memory by this node, beyond those not yet handed to the store."""
     pending_bytes_max: int = 8 << 20
@@ -41,11 +45,11 @@ class ReplicationSettings:
     chunk_bytes_max: int = 512 << 10
     """One message of catching up: entries or rows."""
     polite_bytes_per_s: int = 8 << 20
-    """Snapshot bytes that a node sends at most while it serves clients; 0: no manners (the wanted limit holds always)."""
+    """Bytes that a node copies at most while it serves clients; 0: no manners (the wanted limit holds always)."""
     polite_row_bytes: int = 512
     """What each row counts for beside its bytes while clients are served: handling it costs, however small it is."""
     polite_chunk_bytes_max: int = 32 << 10
-    """One piece of a snapshot while clients are served."""
+    """One piece of what is copied while clients are served."""
     polite_s: float = 1.0
     """How long after an answered request a node counts as serving clients."""
     pieces_ahead: int = 4

@@ -112,12 +112,10 @@ def test_a_stream_that_waits_long_for_its_turn_stays_alive_by_empty_pieces() -> 
 def test_while_clients_are_served_pieces_are_small_and_slower_and_afterwards_not() -> None:
     settings = ReplicationSettings(polite_bytes_per_s=1_000_000)
     pace = Pace(settings)
-    pace.served(0, 9.5)
-    pace.served(1, 10.0)
+    pace.served(10.0)
     small = pace.piece_bytes(10.0)
     pace.charge(200_000, 0, 10.0)
     waits = pace.free_at(10.0) > 10.1
-    pace.served(1, 12.0)
 
     assert (small, waits) == (settings.polite_chunk_bytes_max, True)
     assert (pace.piece_bytes(12.0), pace.free_at(12.0) <= 12.0) == (settings.chunk_bytes_max, True)
@@ -176,11 +174,10 @@ def test_a_stream_that_begins_pays_what_other_streams_owe() -> None:
 def test_what_was_answered_long_before_a_snapshot_began_asks_for_no_manners() -> None:
     settings = ReplicationSettings()
     pace = Pace(settings)
-    pace.served(1_000, 10.0)
     at_first = pace.piece_bytes(10.0)
-    pace.served(2_000, 60.0)
+    pace.served(10.0)
     later = pace.piece_bytes(60.0)
-    pace.served(2_001, 60.1)
+    pace.served(60.1)
 
     assert (at_first, later) == (settings.chunk_bytes_max, settings.chunk_bytes_max)
     assert pace.piece_bytes(60.1) == settings.polite_chunk_bytes_max
