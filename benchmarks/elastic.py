@@ -235,7 +235,7 @@ class Phases:
         self._local = local
         self._pids: dict[str, int] = {}
         self._name, self._began = "", time.monotonic()
-        self._cpu_s = self._spent()
+        self._cpu_s, self._machine = self._spent(), machine_cpu_s()
         self.done: list[dict[str, Any]] = []
 
     def _spent(self) -> dict[str, float]:
@@ -247,8 +247,9 @@ class Phases:
         now, spent = time.monotonic(), self._spent()
         if self._name:
             cpu = {one: round(max(0.0, at - self._cpu_s.get(one, 0.0)), 2) for one, at in spent.items()}
+            cpu |= {one: round(at - self._machine.get(one, 0.0), 2) for one, at in machine_cpu_s().items()}
             self.done.append({"phase": self._name, "from": self._began, "to": now, "cpu_s": cpu})
-        self._name, self._began, self._cpu_s = name, now, spent
+        self._name, self._began, self._cpu_s, self._machine = name, now, spent, machine_cpu_s()
 
     def said(self, text: str) -> None:
         """Hear what the launcher does now."""
@@ -267,6 +268,17 @@ def cpu_s(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def machine_cpu_s() -> dict[str, float]:
+    """Return the CPU seconds that all processes had (``all``), and that the host kept for others (``stolen``)."""
+    try:
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except OSError:
+        return {}
+    ticks = os.sysconf("SC_CLK_TCK")
+    user, nice, system, _idle, _waiting, irq, soft_irq, stolen = fields
+    return {"all": (user + nice + system + irq + soft_irq) / ticks, "stolen": stolen / ticks}
 
 
 def told_of(phases: Sequence[dict[str, Any]], told: dict[str, Any]) -> list[dict[str, Any]]:
@@ -318,7 +330,7 @@ async def stream_elsewhere(
     )
 
     async def end() -> Any:
-        told, _ = await process.communicate()
+        told, _ = await process.communicate(b"")  # Its input ends with that.
         return json.loads(told)
 
     try:

@@ -51,6 +51,8 @@ class PlanningSettings:
     """Learners added by one entry."""
     removals_max: int = 64
     """Copies removed by one entry."""
+    removal_rest_s: float = 0.2
+    """Between two such entries: nobody waits for them, and each costs every node a sync and a turn."""
     retry_s: float = 0.5
     retry_max_s: float = 4.0
 
@@ -82,6 +84,7 @@ class Planner:
         self.hot_spots = HotSpots()
         self._learners = self._purpose("learners")
         self._removals = self._purpose("removals")
+        self._removals_rest_until = -math.inf
         self._pairs: dict[tuple[str, str], PairPurpose] = {}
         self._key: object = None
         self._candidates: list[Candidate] = []
@@ -189,6 +192,10 @@ class Planner:
         del standing
         if not self._free(self._removals, shard_map, now):
             return []
+        if now < self._removals_rest_until:
+            if any(work.surplus for work in self._works.values()):
+                self._wake(self._removals_rest_until)
+            return []
         removals: list[RemoveCopy] = []
         for work in self._works.values():
             if len(removals) >= self._settings.removals_max:
@@ -196,6 +203,8 @@ class Planner:
             if work.surplus and work.shard not in busy:
                 copy, revision = work.surplus[0], shard_map.shards[work.shard].revision
                 removals.append(RemoveCopy(work.shard, revision, copy.storage, copy.added))
+        if removals:
+            self._removals_rest_until = now + self._settings.removal_rest_s
         return self._entry(self._removals, removals, now)
 
     def _entry(self, purpose: Purpose, changes: Sequence[ShardChange], now: float) -> list[ShardChanges]:

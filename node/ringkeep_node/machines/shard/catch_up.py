@@ -127,8 +127,8 @@ class CatchUp:
         "_pace",
         "_proposals",
         "_row_reads",
-        "_tail_reads",
         "_streams_first",
+        "_tail_reads",
         "_waiting",
     )
 

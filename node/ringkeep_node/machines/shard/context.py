@@ -30,7 +30,8 @@ class Tally:
 
     ``hand_overs`` ended with the shard elsewhere, ``hand_overs_given_up`` with the shard here. ``pauses`` counts, by upper
     bound in ``PAUSE_BOUNDS_S``, how long writes to such a shard were not admitted here; the last count is for longer ones.
-    ``served_at`` is when the last request was answered. Snapshot bytes are those of documents with their names, repeats included; rows are documents.
+    ``served_at`` is when a client was answered last. Snapshot bytes are those of documents with their names, repeats
+    included; rows are documents.
     """
 
     __slots__ = (

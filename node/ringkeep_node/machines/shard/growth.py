@@ -149,4 +149,5 @@ class Growth:
             peer.proposed_at = self._ctx.now
         peer.proposed = shard.revision
         grow = Grow(lead.copy.shard, shard.revision, peer.storage, peer.boot, peer.added, lead.epoch, self._ctx.boot)
-        self._proposals.want(grow, f"{peer.storage} {peer.boot}")
+        # A shard that is short of copies takes no write before this one is in; otherwise nobody waits for it.
+        self._proposals.want(grow, f"{peer.storage} {peer.boot}", gathers=len(shard.in_sync) >= shard.need)

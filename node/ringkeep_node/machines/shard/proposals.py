@@ -2,7 +2,8 @@
 
 Every change is a compare-and-set on the revision, so a proposal that arrives twice, late or out of order does nothing
 the second time. Only a held map with a higher revision ends the asking; a removal is no longer asked for when its reason has
-gone, which recalls nothing that has left.
+gone, which recalls nothing that has left. What nobody waits for leaves at most so often, all of it in one entry: each
+entry is a sync and a new map at every node.
 
 Source: replication.md, rule 4; counterexamples.md S2 and S3.
 """
@@ -23,20 +24,27 @@ class _Asked:
 class Proposals:
     """Open proposals by (shard, what is asked for)."""
 
-    __slots__ = ("_ctx", "_open")
+    __slots__ = ("_ctx", "_gathered_at", "_open")
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        self._gathered_at = float("-inf")
         self._open: dict[int, dict[tuple[str, str], _Asked]] = {}
 
-    def want(self, change: ShardChange, about: str = "") -> None:
-        """Propose ``change`` now, unless the same is being asked for."""
+    def want(self, change: ShardChange, about: str = "", *, gathers: bool = False) -> None:
+        """Propose ``change``, unless the same is being asked for: now, or with the next that are gathered."""
         asked = self._open.setdefault(change.shard, {})
         name = (type(change).__name__, about)
-        if name not in asked:
-            wait_s = self._ctx.settings.proposal_again_s
-            asked[name] = _Asked(change, self._ctx.now + wait_s, wait_s)
-            self._ctx.step.proposals.append(change)
+        if name in asked:
+            return
+        now, wait_s = self._ctx.now, self._ctx.settings.proposal_again_s
+        if gathers and self._gathered_at < now < self._gathered_at + self._ctx.settings.gather_s:
+            asked[name] = _Asked(change, self._gathered_at + self._ctx.settings.gather_s, 0.0)
+            return
+        if gathers:
+            self._gathered_at = now
+        asked[name] = _Asked(change, now + wait_s, wait_s)
+        self._ctx.step.proposals.append(change)
 
     def withdraw(self, shard: int, kind: type[ShardChange]) -> None:
         """Ask no more for a change of this kind; what has left may commit all the same."""
@@ -49,15 +57,17 @@ class Proposals:
         self._open.pop(shard, None)
 
     def tick(self) -> None:
-        """Send again what is due."""
+        """Send what was gathered, and again what is due."""
         now, settings = self._ctx.now, self._ctx.settings
         for asked in self._open.values():
             for ask in asked.values():
                 if now >= ask.again_at:
-                    ask.wait_s = min(ask.wait_s * 2, settings.proposal_again_max_s)
+                    if not ask.wait_s:
+                        self._gathered_at = now
+                    ask.wait_s = min(ask.wait_s * 2, settings.proposal_again_max_s) or settings.proposal_again_s
                     ask.again_at = now + ask.wait_s
                     self._ctx.step.proposals.append(ask.change)
 
     def next_deadline(self) -> float | None:
-        """Return when the next proposal is sent again."""
+        """Return when the next proposal is sent, for the first time or again."""
         return min((ask.again_at for asked in self._open.values() for ask in asked.values()), default=None)

@@ -65,6 +65,15 @@ def test_two_streams_at_most_start_while_only_two_nodes_receive_one_each() -> No
     assert max(sum(isinstance(it, RemoveCopy) for it in entry.changes) for entry in world.entries()) <= 64
 
 
+def test_removals_are_gathered_into_few_entries() -> None:
+    world, _, took = _scaled(256)
+    removals = [[it for it in entry.changes if isinstance(it, RemoveCopy)] for entry in world.entries()]
+    entries = [changes for changes in removals if changes]
+
+    assert sum(len(changes) for changes in entries) == world.added
+    assert len(entries) <= took / 0.2 + 1
+
+
 def test_more_streams_for_each_node_are_faster() -> None:
     _, _, one = _scaled(64)
     _, _, two = _scaled(64, Settings(streams_per_node=2))

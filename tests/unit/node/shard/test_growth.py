@@ -38,6 +38,45 @@ def test_a_level_learner_is_awaited_and_proposed_at_once() -> None:
     assert sorted(bench.lead().confirmers) == ["b", "c"]
 
 
+def _three(need: int = 1) -> Bench:
+    """Return a primary of three shards of "a", of which "b" has three learners; nothing was written."""
+    bench = Bench(*[shard("a", learners="b", need=need)] * 3)
+    bench.up("b")
+    bench.answer_index()
+    return bench
+
+
+def _level(bench: Bench, number: int) -> None:
+    last_sn = bench.lead(number).copy.log.last_sn
+    bench.hear("b", Ack(number, FIRST, 1, last_sn))
+
+
+def test_copies_that_become_level_soon_after_one_another_are_proposed_in_one_entry() -> None:
+    bench = _three()
+    _level(bench, 0)
+    at_once = [change.shard for change in bench.proposals]
+    bench.wait(0.1)
+    _level(bench, 1)
+    bench.wait(0.1)
+    _level(bench, 2)
+    gathered = [change.shard for change in bench.proposals]
+    steps = bench.steps
+    bench.wait(0.21)
+
+    assert (at_once, gathered) == ([0], [0])
+    assert [change.shard for change in bench.proposals if change.shard] == [1, 2]
+    assert bench.steps > steps
+
+
+def test_a_copy_without_which_its_shard_takes_no_write_is_proposed_at_once() -> None:
+    bench = _three(need=2)
+    for number in range(3):
+        _level(bench, number)
+        bench.wait(0.01)
+
+    assert [change.shard for change in bench.proposals] == [0, 1, 2]
+
+
 def test_a_learner_that_never_spoke_in_this_epoch_is_not_added() -> None:
     bench = _bench()
     bench.wait(0.09)
@@ -171,6 +210,7 @@ def test_another_boot_of_a_learner_is_proposed_under_its_own_name_when_it_spoke(
     bench.wait(0.2)
     silent = list(bench.proposals)
     bench.hear("c", Ack(0, FIRST, 1, 1), boot="c-2")
+    bench.wait(0.2)
 
     assert (silent, bench.proposals[-1:]) == ([], [Grow(0, 1, "c", "c-2", FIRST, 1, "a-1")])
 
