@@ -392,6 +392,7 @@ class Node:
         """The loop was late by so much: distrust own clocks before judging others."""
         self.swim.lagged(lag_s, now=now)
         self.raft.lagged(lag_s)
+        self.shards.lagged(now=now)
         self.leader.lagged(lag_s, now=now)
 
     def stalled(self, sync_age_s: float, *, now: float) -> None:

@@ -216,6 +216,10 @@ class CatchUp:
         size = sum(len(payload) for _, payload in message.entries)
         self._pace.charge(size, sum(writes_in(payload) for _, payload in message.entries), self._ctx.now)
 
+    def loop_was_late(self) -> None:
+        """Copy less for a while, if clients are served."""
+        self._pace.late(self._ctx.now)
+
     def _send_on(self) -> None:
         """Send those on whose turn comes; who was sent something and lacks more goes to the end."""
         held_back, ctx = self._held_back, self._ctx

@@ -4,7 +4,8 @@
 
 One pace serves all streams that leave a node. The limit is ``wanted.settings.bytes_per_s``. The manners hold for a while
 after each request that this node answered: then a piece is small, every row is charged with what handling it costs, and
-the rate is lower, because what copying takes of the loop and of the disk is what foreground requests wait for.
+the rate is lower, because what copying takes of the loop and of the disk is what foreground requests wait for. When the
+loop is late all the same, the rate is halved, again and again down to a share of it, and grows back within seconds.
 
 A debt is kept in bytes, not in seconds, so that a new rate counts at once for what is owed already.
 
@@ -21,6 +22,10 @@ LIMITED_PIECE_S: Final = 0.1
 """Under a limit a piece is at most what may be sent in so long: small enough to be smooth."""
 BURST_S: Final = 0.05
 PIECE_BYTES_MIN: Final = 4 << 10
+HALVED_AGAIN_S: Final = 0.1
+"""What was sent before the rate was halved makes the loop late for so long."""
+RECOVERS_S: Final = 4.0
+"""From nothing to the full rate."""
 
 
 class Debt:
@@ -48,17 +53,26 @@ class Debt:
 class Pace:
     """See the module. ``limit`` is the wanted one in bytes per second, 0 for none."""
 
-    __slots__ = ("_busy_until", "_limited", "_polite", "_settings", "limit")
+    __slots__ = ("_busy_until", "_limited", "_polite", "_settings", "_share", "_share_at", "limit")
 
     def __init__(self, settings: ReplicationSettings) -> None:
         self._settings = settings
         self.limit = 0
         self._limited, self._polite = Debt(), Debt()
-        self._busy_until = float("-inf")
+        self._busy_until = self._share_at = float("-inf")
+        self._share = 1.0
 
     def served(self, at: float) -> None:
         """The last request was answered then: soon afterwards there will be others, and they wait for this node."""
         self._busy_until = at + self._settings.polite_s
+
+    def late(self, now: float) -> None:
+        """The loop was late: whoever is served here waits, so less is copied for a while."""
+        if now >= self._share_at + HALVED_AGAIN_S:
+            self._share, self._share_at = max(self._settings.polite_share_min, self._share_of(now) / 2), now
+
+    def _share_of(self, now: float) -> float:
+        return min(1.0, self._share + max(0.0, now - self._share_at) / RECOVERS_S) if self._share < 1.0 else 1.0
 
     def free_at(self, now: float) -> float:
         """Return when the next piece may be read; not later than ``now``: it may be."""
@@ -76,5 +90,5 @@ class Pace:
         self._limited.charge(size, self.limit, now)
         self._polite.charge(size + rows * self._settings.polite_row_bytes, self._polite_rate(now), now)
 
-    def _polite_rate(self, now: float) -> int:
-        return self._settings.polite_bytes_per_s if now < self._busy_until else 0
+    def _polite_rate(self, now: float) -> float:
+        return self._settings.polite_bytes_per_s * self._share_of(now) if now < self._busy_until else 0.0

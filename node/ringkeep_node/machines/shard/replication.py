@@ -433,6 +433,11 @@ class Replication:
         self._ctx.now = now
         self._catch_up.store_waits(queued_bytes)
 
+    def lagged(self, *, now: float) -> None:
+        """The loop was late: whoever is served here waits."""
+        self._ctx.now = now
+        self._catch_up.loop_was_late()
+
     @property
     def streams(self) -> tuple[int, int]:
         """How many snapshots are going out and coming in."""

@@ -48,6 +48,8 @@ class ReplicationSettings:
     """One message of catching up: entries or rows."""
     polite_bytes_per_s: int = 8 << 20
     """Bytes that a node copies at most while it serves clients; 0: no manners (the wanted limit holds always)."""
+    polite_share_min: float = 0.25
+    """Down to so much of that it goes while the loop is late by more than 20 ms again and again."""
     polite_row_bytes: int = 512
     """What each row counts for beside its bytes while clients are served: handling it costs, however small it is."""
     polite_chunk_bytes_max: int = 32 << 10
@@ -69,3 +71,4 @@ class ReplicationSettings:
         assert self.pending_bytes_max >= 4 << 20, "a shard must be able to hold one log entry"
         assert self.streams_max >= 1 and self.chunk_bytes_max > 0 and self.polite_chunk_bytes_max > 0
         assert self.pieces_ahead >= 1 and self.install_bytes_max > 0 and self.polite_bytes_per_s >= 0
+        assert 0.0 < self.polite_share_min <= 1.0

@@ -121,6 +121,38 @@ def test_while_clients_are_served_pieces_are_small_and_slower_and_afterwards_not
     assert (pace.piece_bytes(12.0), pace.free_at(12.0) <= 12.0) == (settings.chunk_bytes_max, True)
 
 
+def _paid_in(pace: Pace, now: float) -> float:
+    """Return in how many seconds a million bytes that are copied now are paid off."""
+    pace.charge(1_000_000, 0, now)
+    return round(pace.free_at(now) - now, 2)
+
+
+def test_a_loop_that_is_late_halves_the_rate_down_to_a_share_and_it_grows_back() -> None:
+    took = {}
+    for late, then in ((0, 0.0), (1, 0.0), (2, 0.0), (9, 0.0), (9, 1.0), (9, 4.0)):
+        pace = Pace(ReplicationSettings(polite_bytes_per_s=1_000_000, polite_share_min=0.25))
+        pace.served(20.0)
+        now = 20.0
+        for _ in range(late):
+            pace.late(now)
+            pace.late(now + 0.01)
+            now += 0.1
+        pace.served(now + then)
+        took[late, then] = _paid_in(pace, now + then)
+
+    assert 0.9 <= took[0, 0.0] <= 1.0
+    assert 1.8 <= took[1, 0.0] <= 2.0
+    assert 3.0 <= took[2, 0.0] <= 4.0 and 3.5 <= took[9, 0.0] <= 4.0
+    assert 1.8 <= took[9, 1.0] <= 2.0 and took[9, 4.0] == took[0, 0.0]
+
+
+def test_a_late_loop_holds_nothing_back_when_no_client_is_served() -> None:
+    pace = Pace(ReplicationSettings())
+    pace.late(10.0)
+
+    assert _paid_in(pace, 10.0) == 0.0
+
+
 def test_a_learner_whose_store_lags_acknowledges_when_it_does_not_any_more() -> None:
     bench = Bench(shard("b c", learners="a", epoch=3))
     bench.up("b", "c")
