@@ -5,7 +5,8 @@
 
 A read joins the next round or ReadIndex that starts, never one that started before it arrived. One ping per peer serves
 all shards; each shard is judged by its own set, by the map that is held when it is judged: answers that name a newer map
-are judged again when that map is held. A peer that missed a round is asked on, but not waited for until it answers.
+are judged again when that map is held. A peer that missed a round is asked on, but not waited for until it answers. Reads of a shard
+that has got another confirmer since their round began join the next one, which asks it too: this one never will.
 A shard whose primary has the only copy is always confirmed by Raft.
 
 Source: replication.md, rule 2; counterexamples.md S4.
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 
 
 class _Round:
-    __slots__ = ("answers", "number", "started_at", "waiting")
+    __slots__ = ("answers", "asked", "number", "started_at", "waiting")
 
-    def __init__(self, number: int, started_at: float, waiting: dict[Lead, list[WaitingRead]]) -> None:
+    def __init__(
+        self, number: int, started_at: float, waiting: dict[Lead, list[WaitingRead]], asked: dict[str, None]
+    ) -> None:
         self.number = number
+        self.asked = asked
         self.started_at = started_at
         self.waiting = waiting
         self.answers: dict[str, tuple[str, int]] = {}
@@ -122,7 +126,7 @@ class Confirmation:
         for storage in asked:
             ctx.send(storage, Ping(self._number, ctx.boot, ctx.held.version))
         if waiting:
-            self._round = _Round(self._number, ctx.now, waiting)
+            self._round = _Round(self._number, ctx.now, waiting, asked)
 
     def _can_hear(self, confirmers: Sequence[str]) -> bool:
         """Return whether a round can prove anything: nobody asked is nobody who could know better.
@@ -163,6 +167,10 @@ class Confirmation:
         for lead, reads in current.waiting.items():
             if self._leads.get(lead.copy.shard) is not lead:
                 lead.refuse_reads(reads)
+                done.append(lead)
+                continue
+            if any(storage not in current.asked for storage in lead.confirmers):
+                _join(self._next, lead, reads)
                 done.append(lead)
                 continue
             for storage in lead.confirmers:

@@ -45,6 +45,19 @@ def test_reads_that_come_during_a_round_share_the_next_one() -> None:
     assert bench.said("b", Ping) == []
 
 
+def test_a_copy_that_is_awaited_since_the_round_began_is_asked_in_the_next_one_without_waiting() -> None:
+    bench = serving(shard("a b", learners="c"))
+    token = bench.read()
+    bench.ack("c")
+    before = bench.said("c", Ping)
+    bench.pong("b")
+    early = bench.result(token)
+    bench.pong("b", "c")
+
+    assert (before, early, bench.result(token)) == ([], None, Absent(1))
+    assert sorted(bench.lead().confirmers) == ["b", "c"]
+
+
 def test_one_ping_serves_all_shards_and_each_is_judged_by_its_own_set() -> None:
     bench = Bench(shard("a b"), shard("a c"), shard("a b c"))
     bench.up("b", "c")
