@@ -5,8 +5,8 @@
 
 A read joins the next round or ReadIndex that starts, never one that started before it arrived. One ping per peer serves
 all shards; each shard is judged by its own set, by the map that is held when it is judged: answers that name a newer map
-are judged again when that map is held. A peer that missed a round is asked on, but not waited for until it answers. Reads of a shard
-that has got another confirmer since their round began join the next one, which asks it too: this one never will.
+are judged again when that map is held. A peer that missed a round is asked on, but not waited for until it answers. Reads
+of a shard that has got another confirmer since their round began join the next one, which asks it too: this never will.
 A shard whose primary has the only copy is always confirmed by Raft.
 
 Source: replication.md, rule 2; counterexamples.md S4.
