@@ -66,6 +66,37 @@ def test_scaling_from_3_to_5_and_back_under_clients_costs_the_lower_bound_and_no
     assert world.clients.counts["stored"] > 200 and failures(world) == {}
 
 
+def test_while_256_shards_scale_from_3_to_5_the_slowest_requests_take_at_most_twice_as_long() -> None:
+    world = elastic_world(1, replace(CALM, shards=256, documents=1000, clients=60, think_s=0.05))
+    world.clients.start(world.now + 8.0)
+    steady_from = world.now + 0.2
+    world.run_until(steady_from + 2.0)
+    joined(world, ("n4", "n5"))
+    moves_from = world.now
+    want(world, listing("n4", "n5"))
+    world.settle(15.0)
+    moves_until = moves_from + 2.0
+
+    def slowest(is_read: bool, since: float, until: float) -> float:
+        """Return the 99th percentile of how long reads or writes took that began in a span of time."""
+        took = sorted(
+            one.returned - one.called
+            for history in world.clients.histories.values()
+            for one in history
+            if since <= one.called < until and (one.kind == "read") is is_read
+        )
+        assert len(took) > 400
+        return took[int(0.99 * len(took))]
+
+    ratios = [
+        slowest(is_read, moves_from, moves_until) / slowest(is_read, steady_from, steady_from + 2.0)
+        for is_read in (True, False)
+    ]
+
+    assert max(ratios) <= 2.0, ratios
+    assert set(copies(world.eye.newest)) == {"n1", "n2", "n3", "n4", "n5"}
+
+
 @pytest.mark.parametrize("seed", [2, 3, 5, 10])
 def test_a_rolling_restart_of_five_fails_no_request_copies_nothing_and_hands_every_primary_over_live(seed: int) -> None:
     world = elastic_world(seed, FIVE)
