@@ -149,5 +149,8 @@ class Growth:
             peer.proposed_at = self._ctx.now
         peer.proposed = shard.revision
         grow = Grow(lead.copy.shard, shard.revision, peer.storage, peer.boot, peer.added, lead.epoch, self._ctx.boot)
-        # A shard that is short of copies takes no write before this one is in; otherwise nobody waits for it.
-        self._proposals.want(grow, f"{peer.storage} {peer.boot}", gathers=len(shard.in_sync) >= shard.need)
+        # A shard that is short of copies takes no write before this one is in; and where no client is served, only the
+        # next copy waits.
+        is_served = self._ctx.now < self._ctx.tally.served_at + self._ctx.settings.polite_s
+        gathers = is_served and len(shard.in_sync) >= shard.need
+        self._proposals.want(grow, f"{peer.storage} {peer.boot}", gathers=gathers)
