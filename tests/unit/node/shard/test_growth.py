@@ -211,7 +211,6 @@ def test_another_boot_of_a_learner_is_proposed_under_its_own_name_when_it_spoke(
     bench.wait(0.2)
     silent = list(bench.proposals)
     bench.hear("c", Ack(0, FIRST, 1, 1), boot="c-2")
-    bench.wait(0.2)
 
     assert (silent, bench.proposals[-1:]) == ([], [Grow(0, 1, "c", "c-2", FIRST, 1, "a-1")])
 
