@@ -131,6 +131,15 @@ class SeenCluster:
     shards_unavailable: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A change of the wanted state that was refused (409): ``asked`` is its ``SetWanted.asked``, ``code`` as in plans.refusal_of."""
+
+    asked: str
+    code: str
+    detail: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """Everything that one pass looked at.
@@ -138,7 +147,8 @@ class Seen:
     ``children`` are the live objects that carry the cluster's label, by (kind, name); ``foreign`` those that have a name we
     need but are not ours. ``zones`` by Kubernetes Node name, from the label ``spec.placement.zoneKey``; ``nodes_gone`` are
     names of Kubernetes Nodes that pods or volumes refer to and that do not exist any more, ``nodes_down`` those NotReady.
-    ``refusals`` is what the leader said to a change of the wanted state in the previous pass, by what was asked.
+    ``refusal`` is the leader's last word on a change of the wanted state, kept for some seconds: the same is not asked again
+    meanwhile, and everything else goes on.
     """
 
     resource: ClusterResource
@@ -152,6 +162,7 @@ class Seen:
     nodes_down: frozenset[str] = frozenset()
     answering: tuple[SeenNode, ...] = ()
     cluster: SeenCluster | None = None
+    refusal: Refusal | None = None
     has_storage_class: bool = True
 
 
@@ -190,10 +201,12 @@ class SetWanted:
     """Change the wanted state by compare-and-set on ``revision`` (``PUT /v1/cluster/wanted``).
 
     ``body`` is the whole JSON body, with the digest of the target and the map's version it was made from. A refusal
-    (409 ``conflict``) changes nothing: the reconciler runs the pass again with it in ``Refused``.
+    (409 ``conflict``) changes nothing: the reconciler runs the pass again with it as ``Seen.refusal``. ``asked`` names what
+    is asked (a digest of members and settings, without the revision), so that a refusal can be recognised.
     """
 
     body: Mapping[str, object]
+    asked: str
     why: str
 
 
