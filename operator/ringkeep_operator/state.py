@@ -64,7 +64,8 @@ class SeenPod:
 class SeenVolume:
     """A PersistentVolumeClaim of a member.
 
-    ``phase`` is Pending, Bound or Lost; ``node`` the only Node that can mount it, if any. ``requested`` is the size that it asks for, in bytes; 0 if not known.
+    ``phase`` is Pending, Bound or Lost; ``node`` the only Node that can mount it, if any; ``requested`` the size that it
+    asks for, in bytes, 0 if not known.
     """
 
     name: str
