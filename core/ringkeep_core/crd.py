@@ -17,6 +17,8 @@ import msgspec
 from msgspec import inspect
 
 from ringkeep_core import resource
+from ringkeep_core.maprules import BYTES_PER_S_MAX
+from ringkeep_core.quantities import QUANTITY_PATTERN
 from ringkeep_core.resource import ClusterSpec, ClusterStatus, Moves, Storage
 
 INT64_MIN = 1 << 31
@@ -146,7 +148,7 @@ def _rules_of_field(kind: type, field: str) -> list[dict[str, Any]]:
     if (kind, field) == (Moves, "bytesPerSecond"):
         return [
             _rule(
-                f"quantity(self).isInteger() && quantity(self).asInteger() <= {resource.BYTES_PER_S_MAX}",
+                f"quantity(self).isInteger() && quantity(self).asInteger() <= {BYTES_PER_S_MAX}",
                 resource.SPEED_RULE,
             )
         ]
@@ -199,7 +201,7 @@ def _union(type_: inspect.UnionType, *, shown: bool) -> dict[str, Any]:
     return {
         "anyOf": [{"type": "integer"}, {"type": "string"}],
         "x-kubernetes-int-or-string": True,
-        "pattern": resource.QUANTITY_PATTERN,
+        "pattern": QUANTITY_PATTERN,
         "maxLength": 32,
     }
 

@@ -50,14 +50,10 @@ Quantity = Annotated[str, Meta(pattern=QUANTITY_PATTERN, max_length=32)]
 Duration = Annotated[str, Meta(pattern=DURATION_PATTERN, max_length=8)]
 
 
-class _Part(Struct, frozen=True, rename="camel", kw_only=True):
-    """A part of the resource: immutable, camelCase on the wire."""
-
-
 # --- what is wanted ----------------------------------------------------------------------------------------------
 
 
-class Retain(_Part):
+class Retain(Struct, frozen=True, rename="camel", kw_only=True):
     """What becomes of volumes: ``Delete`` or ``Retain``."""
 
     when_scaled: Annotated[
@@ -69,7 +65,7 @@ class Retain(_Part):
     ] = "Retain"
 
 
-class Storage(_Part):
+class Storage(Struct, frozen=True, rename="camel", kw_only=True):
     """The volume that each member keeps its data on."""
 
     size: Annotated[Quantity, Meta(description="Size of each volume; it may grow, never shrink.")] = "1Gi"
@@ -80,7 +76,7 @@ class Storage(_Part):
     retain: Annotated[Retain, Meta(description="Which volumes outlive their member or their cluster.")] = Retain()
 
 
-class Placement(_Part):
+class Placement(Struct, frozen=True, rename="camel", kw_only=True):
     """Where pods, and the copies on them, go."""
 
     zone_key: Annotated[
@@ -97,7 +93,7 @@ class Placement(_Part):
     ] = "preferred"
 
 
-class Recovery(_Part):
+class Recovery(Struct, frozen=True, rename="camel", kw_only=True):
     """How long to wait before something is taken for lost."""
 
     replace_after: Annotated[
@@ -109,7 +105,7 @@ class Recovery(_Part):
     ] = "5m"
 
 
-class Moves(_Part):
+class Moves(Struct, frozen=True, rename="camel", kw_only=True):
     """How fast copies may move."""
 
     concurrent_per_node: Annotated[
@@ -121,7 +117,7 @@ class Moves(_Part):
     ] = "50Mi"
 
 
-class Monitoring(_Part):
+class Monitoring(Struct, frozen=True, rename="camel", kw_only=True):
     """How Prometheus finds the nodes. Scrape annotations are always there."""
 
     service_monitor: Annotated[
@@ -129,7 +125,7 @@ class Monitoring(_Part):
     ] = False
 
 
-class Networking(_Part):
+class Networking(Struct, frozen=True, rename="camel", kw_only=True):
     """Who may reach the nodes."""
 
     enabled: Annotated[
@@ -137,7 +133,7 @@ class Networking(_Part):
     ] = False
 
 
-class Resources(_Part):
+class Resources(Struct, frozen=True, rename="camel", kw_only=True):
     """Requests and limits of the node container, as in a pod."""
 
     requests: Annotated[
@@ -148,7 +144,7 @@ class Resources(_Part):
     ] = {}
 
 
-class ClusterSpec(_Part):
+class ClusterSpec(Struct, frozen=True, rename="camel", kw_only=True):
     """What people want of a cluster."""
 
     replicas: Annotated[
@@ -211,7 +207,7 @@ class ClusterSpec(_Part):
 # --- what is seen ------------------------------------------------------------------------------------------------
 
 
-class Condition(_Part):
+class Condition(Struct, frozen=True, rename="camel", kw_only=True):
     """One condition (KEP-1623). ``last_transition_time`` is when ``status`` changed last."""
 
     type: Annotated[str, Meta(max_length=316)]
@@ -226,7 +222,7 @@ class Condition(_Part):
     ] = ""
 
 
-class ShardCounts(_Part):
+class ShardCounts(Struct, frozen=True, rename="camel", kw_only=True):
     """Shards by state; ``total`` is the sum of the others."""
 
     total: int = 0
@@ -236,7 +232,7 @@ class ShardCounts(_Part):
     unavailable: Annotated[int, Meta(description="No living primary, or too few copies to take a write.")] = 0
 
 
-class PlanStatus(_Part):
+class PlanStatus(Struct, frozen=True, rename="camel", kw_only=True):
     """The plan that the leader carries out: so many of its changes are done, and so many bytes are still to be sent."""
 
     step: Annotated[int, Meta(description="Changes of copies that are done.")] = 0
@@ -244,7 +240,7 @@ class PlanStatus(_Part):
     moved_bytes: Annotated[int, Meta(description="Bytes that are still to be sent.")] = 0
 
 
-class MemberStatus(_Part):
+class MemberStatus(Struct, frozen=True, rename="camel", kw_only=True):
     """A member as the cluster sees it."""
 
     name: Annotated[str, Meta(max_length=63)]
@@ -254,7 +250,7 @@ class MemberStatus(_Part):
     primaries: int = 0
 
 
-class StorageStatus(_Part):
+class StorageStatus(Struct, frozen=True, rename="camel", kw_only=True):
     """The disk with which a member was last known: written down before the member gets data or may leave.
 
     A volume is deleted only if this very disk has left the cluster, so a crash of the operator forgets nothing.
@@ -265,7 +261,7 @@ class StorageStatus(_Part):
     has_left: Annotated[bool, Meta(description="Whether it has left the cluster, for good.")] = False
 
 
-class ClusterStatus(_Part):
+class ClusterStatus(Struct, frozen=True, rename="camel", kw_only=True):
     """What became of it. ``observed_generation`` is the generation that the operator acted on last."""
 
     observed_generation: int = 0
