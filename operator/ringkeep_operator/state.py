@@ -1,6 +1,7 @@
 """What the operator sees of one Cluster, and what it may do about it: the values between its pure and its thin half.
 
-    Kubernetes API, nodes' REST --kube, nodes--> Seen --plan--> Decision(actions, status) --reconciler--> Kubernetes API, REST
+    Kubernetes API, nodes' REST --kube, nodes--> Seen --plan--> Decision(actions, status)
+    Decision --reconciler--> Kubernetes API, nodes' REST
 
 Every pass looks at everything again and decides anew (level-based): nothing here is remembered from one pass to the next,
 but what stands in the resource's own status. So a pass may be killed anywhere and the next one goes on.
@@ -40,7 +41,8 @@ class SeenPod:
     """A pod of the StatefulSet or of the gateways.
 
     ``revision`` is the label controller-revision-hash; ``waiting`` the reason why a container does not run (ErrImagePull,
-    CrashLoopBackOff ...) or why the pod is not scheduled (Unschedulable), with ``detail`` as its message; ``since`` is the unix time of its creation.
+    CrashLoopBackOff ...) or why the pod is not scheduled (Unschedulable), with ``detail`` as its message; ``since`` is the
+    unix time of its creation.
     """
 
     name: str
@@ -60,7 +62,11 @@ class SeenPod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenVolume:
-    """A PersistentVolumeClaim of a member. ``phase`` is Pending, Bound or Lost; ``node`` the only Node that can mount it, if any."""
+    """A PersistentVolumeClaim of a member.
+
+    ``phase`` is Pending, Bound or Lost; ``node`` the only Node that can mount it, if any; ``requested`` the size that it
+    asks for, in bytes, 0 if not known.
+    """
 
     name: str
     uid: str
@@ -69,11 +75,15 @@ class SeenVolume:
     phase: str = "Bound"
     is_deleting: bool = False
     node: str = ""
+    requested: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenMember:
-    """A member as the cluster's nodes report it (``GET /v1/cluster/members``); ``since`` is when its state began, unix time."""
+    """A member as the cluster's nodes report it (``GET /v1/cluster/members``).
+
+    ``since`` is when its state began, unix time.
+    """
 
     name: str
     state: str
@@ -118,6 +128,7 @@ class SeenCluster:
     """The data plane as its members see it now; None as a whole where no member could be asked.
 
     ``voters`` are not needed: whether a member may go is judged by the ``leave`` entry. ``term`` 0: no leader known.
+    ``shards_*`` are ``ringkeep_operator.shards.counts_of(shard_map, members)``.
     """
 
     shard_map: ShardMap
@@ -133,7 +144,10 @@ class SeenCluster:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A change of the wanted state that was refused (409): ``asked`` is its ``SetWanted.asked``, ``code`` as in plans.refusal_of."""
+    """A change of the wanted state that was refused (409).
+
+    ``asked`` is its ``SetWanted.asked``, ``code`` as in plans.refusal_of.
+    """
 
     asked: str
     code: str
@@ -144,9 +158,10 @@ class Refusal:
 class Seen:
     """Everything that one pass looked at.
 
-    ``children`` are the live objects that carry the cluster's label, by (kind, name); ``foreign`` those that have a name we
-    need but are not ours. ``zones`` by Kubernetes Node name, from the label ``spec.placement.zoneKey``; ``nodes_gone`` are
-    names of Kubernetes Nodes that pods or volumes refer to and that do not exist any more, ``nodes_down`` those NotReady.
+    ``children`` are the live objects that carry the cluster's label, by (kind, name), the Secret too (its metadata is
+    enough); ``foreign`` those that have a name we need (``manifests.names_of``) but are not ours. ``zones`` by Kubernetes
+    Node name, from the label ``spec.placement.zoneKey``; ``nodes_gone`` are names of Kubernetes Nodes that pods or volumes
+    refer to and that do not exist any more, ``nodes_down`` those NotReady.
     ``refusal`` is the leader's last word on a change of the wanted state, kept for some seconds: the same is not asked again
     meanwhile, and everything else goes on.
     """
@@ -174,6 +189,18 @@ class Apply:
     """Apply a child object on the server (server-side apply, our field manager, forced): creates it or repairs its drift."""
 
     manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSecret:
+    """Create the Secret with the administration token, never overwrite it: that it exists already is success.
+
+    ``manifest`` has no data. Whoever carries this out adds ``stringData[key]``: 32 random bytes as text, made there,
+    because nothing pure can make a secret.
+    """
+
+    manifest: Manifest
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +261,7 @@ class Tell:
     kind: str = "Normal"
 
 
-Action: TypeAlias = Apply | Delete | Bootstrap | SetWanted | Leave | TransferLeader | Tell
+Action: TypeAlias = Apply | CreateSecret | Delete | Bootstrap | SetWanted | Leave | TransferLeader | Tell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
