@@ -26,7 +26,7 @@ def never(_: str) -> None:
 
 
 class KillAt:
-    """Ends the process the ``count``-th time that ``name`` is reached. Raises ``ValueError`` if ``wish`` is not name:count."""
+    """Ends the process the ``count``-th time that ``name`` is reached. Raises ``ValueError`` for a wish of another form."""
 
     def __init__(self, wish: str, end: Callable[[int], object] = os._exit) -> None:
         name, _, count = wish.rpartition(":")

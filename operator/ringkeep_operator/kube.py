@@ -30,6 +30,7 @@ from ringkeep_operator.failpoints import Reached, around, never
 from ringkeep_operator.state import ObjectId
 
 Json: TypeAlias = dict[str, Any]
+Query: TypeAlias = list[tuple[str, str]]
 
 CONNECT_S = 5.0
 REQUEST_S = 15.0
@@ -205,7 +206,7 @@ class Api:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._client.close()  # type: ignore[no-untyped-call]  # generated code
 
     # --- reading
 
@@ -317,7 +318,7 @@ class Api:
         method: str,
         path: str,
         *,
-        query: list[tuple[str, str]] | None = None,
+        query: Query | None = None,
         body: Mapping[str, Any] | None = None,
         type_: str = "application/json",
         accept: str = "",
@@ -338,7 +339,7 @@ class Api:
         self,
         method: str,
         path: str,
-        query: list[tuple[str, str]],
+        query: Query,
         body: Mapping[str, Any] | None,
         type_: str,
         accept: str,
@@ -362,7 +363,7 @@ class Api:
         self,
         method: str,
         path: str,
-        query: list[tuple[str, str]],
+        query: Query,
         body: Mapping[str, Any] | None,
         type_: str,
         accept: str,
@@ -412,9 +413,10 @@ def _text(error: BaseException) -> str:
 async def configuration() -> Configuration:
     """Return where the API server is: from our own pod's account, else from the kube configuration of the user."""
     found = Configuration()
-    loader = InClusterConfigLoader(token_filename=TOKEN_FILE, cert_filename=CA_FILE)
+    untyped: Any = InClusterConfigLoader
     try:
-        loader.load_and_set(found)
+        untyped(token_filename=TOKEN_FILE, cert_filename=CA_FILE).load_and_set(found)
     except ConfigException:
-        await load_kube_config(client_configuration=found)
+        untyped = load_kube_config
+        await untyped(client_configuration=found)
     return found

@@ -76,8 +76,11 @@ class Leadership:
             await self._give_back()
 
     async def _take(self) -> None:
-        while not await self._try(self._lease_s / RENEWALS):
-            await asyncio.sleep(self._lease_s / RENEWALS * (0.75 + self._random.random() / 2))
+        every_s = self._lease_s / RENEWALS
+        is_ours = await self._try(every_s)
+        while not is_ours:
+            await asyncio.sleep(every_s * (0.75 + self._random.random() / 2))
+            is_ours = await self._try(every_s)
 
     async def _work_while_held(self, work: Callable[[], Awaitable[None]]) -> None:
         working = asyncio.ensure_future(work())

@@ -1,4 +1,4 @@
-"""The nodes' REST interface, as far as the operator needs it: what they say of themselves and their cluster, and the changes.
+"""The nodes' REST interface, as far as the operator needs it: what they say of themselves and their cluster, and changes.
 
     pods --GET /v1/cluster, all at once--> who answers --the leader first, then whoever knows most--> map, members, plan
     map?wait_newer_than= ---> told at once when something moved
@@ -319,7 +319,7 @@ class Nodes:
             raise NodeSilent(f"{base} sent no map: {error}") from error
 
     async def wait_newer_than(self, base: str, version: int, timeout_s: float = POLL_S) -> int:
-        """Return the version of the node's map once it is newer than ``version``, or the time is up. Raises ``NodeSilent``."""
+        """Return the version of the node's map when it is newer than ``version`` or time is up. Raises ``NodeSilent``."""
         url = f"{base}/v1/cluster/map?wait_newer_than={version}"
         data = await self._read(url, timeout_s + ANSWER_S, {"Ringkeep-Timeout": f"{timeout_s:g}"})
         try:
@@ -350,9 +350,7 @@ class Nodes:
     async def bootstrap(self, base: str, wish: Bootstrap, token: str) -> str:
         """Found the cluster; return its id. Raises ``NodeError`` if it exists already or a member cannot be asked."""
         body = {
-            "members": [
-                {"name": node.name, "storage_id": node.storage_id, "peer": node.peer} for node in wish.members
-            ],
+            "members": [{"name": node.name, "storage_id": node.storage_id, "peer": node.peer} for node in wish.members],
             "shards": wish.shards,
             "replication_factor": wish.replication_factor,
             "min_in_sync": wish.min_in_sync,

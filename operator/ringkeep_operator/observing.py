@@ -15,29 +15,23 @@ from __future__ import annotations
 import asyncio
 import secrets
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from ringkeep_core.resource import ClusterResource, decode_cluster
-from ringkeep_operator.kube import Api, Changed, Denied, Json, Missing
+from ringkeep_operator.kube import Api, Denied, Json, Missing
+from ringkeep_operator.naming import CLUSTER_LABEL, TOKEN_KEY, Names
 from ringkeep_operator.nodes import Answering, Nodes
 from ringkeep_operator.queueing import Key
 from ringkeep_operator.reading import condition_of, has_default_class, only_node_of, pods_of, volume_name, volumes_of
 from ringkeep_operator.state import Refusal, Seen, SeenPod, SeenVolume
 
-CLUSTER_LABEL = "ringkeep.dev/cluster"
 CHILD_KINDS = ("StatefulSet", "Service", "ServiceAccount", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy")
+WATCHED_KINDS = (*CHILD_KINDS, "Pod", "PersistentVolumeClaim")
 KEPT_S = 10.0
 """So long what a Node or a class said is taken for true."""
-NODES_KEPT_MAX = 5_000
-TOKEN_KEY = "token"  # noqa: S105 - the name of a field
-T = TypeVar("T")
-
-
-def selector_of(name: str) -> str:
-    """Return the label selector of everything that belongs to a cluster."""
-    return f"{CLUSTER_LABEL}={name}"
+KEPT_MAX = 5_000
 
 
 def cluster_of(manifest: Mapping[str, Any]) -> Key | None:
@@ -45,11 +39,6 @@ def cluster_of(manifest: Mapping[str, Any]) -> Key | None:
     metadata = manifest.get("metadata") or {}
     name = (metadata.get("labels") or {}).get(CLUSTER_LABEL)
     return (str(metadata.get("namespace", "")), str(name)) if name else None
-
-
-def token_secret_of(name: str) -> str:
-    """Return the name of the Secret with the administration token of a cluster's nodes."""
-    return f"{name}-admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +70,7 @@ class Kept:
 
     def put(self, name: str, value: Any) -> None:
         """Keep this."""
-        if len(self._known) >= NODES_KEPT_MAX:
+        if len(self._known) >= KEPT_MAX:
             self._known.clear()
         self._known[name] = (self._clock(), value)
 
@@ -113,32 +102,34 @@ class Observer:
         """Return the resource as it is now, or None if there is none."""
         return await self._api.get("Cluster", *key)
 
-    async def observe(self, raw: Json, refusal: Refusal | None, foreign: frozenset[tuple[str, str]]) -> Observed:
+    async def observe(self, raw: Json, refusal: Refusal | None) -> Observed:
         """Look at everything. Raises ``InvalidSpec`` if the spec breaks a rule, ``ApiError`` if something cannot be read."""
         resource = decode_cluster(raw)
-        namespace, selector = resource.namespace, selector_of(resource.name)
         kinds = [*CHILD_KINDS, *(["ServiceMonitor"] if resource.spec.monitoring.service_monitor else [])]
-        lists = await _all([self._list(kind, namespace, selector) for kind in (*kinds, "Pod", "PersistentVolumeClaim")])
-        *children, pod_list, claims = lists
+        listed = await _all([self._list(kind, resource) for kind in (*kinds, "Pod", "PersistentVolumeClaim")])
+        *lists, pod_list, claims = listed
+        children = {
+            (kind, str(child["metadata"]["name"])): {"kind": kind, **child}
+            for kind, found in zip(kinds, lists, strict=True)
+            for child in found
+        }
         pods = pods_of(pod_list)
-        answering, machines, volumes, token, has_class = await asyncio.gather(
-            self._nodes.answering(pods),
-            self._machines_of(resource.spec.placement.zone_key, pods),
-            self._volumes_of(claims),
-            self._token(resource),
-            self._has_class(resource),
+        answering, machines, volumes, foreign, has_class = await _all(
+            [
+                self._nodes.answering(pods),
+                self._machines_of(resource.spec.placement.zone_key, pods),
+                self._volumes_of(claims),
+                self._look_up(resource, children, kinds),
+                self._has_class(resource),
+            ]
         )
-        lost = await self._machines_of("", volumes)
-        cluster = await self._nodes.cluster(answering)
+        lost, cluster = await _all([self._machines_of("", volumes), self._nodes.cluster(answering)])
+        secret = children.get(("Secret", Names(resource.name, resource.namespace).secret), {})
         seen = Seen(
             resource=resource,
             now=self._now(),
-            children={
-                (kind, child["metadata"]["name"]): {"kind": kind, **child}
-                for kind, found in zip(kinds, children, strict=True)
-                for child in found
-            },
-            foreign=await self._still_foreign(foreign, namespace, resource.name),
+            children=children,
+            foreign=foreign,
             pods=pods,
             volumes=volumes,
             zones=machines.zones,
@@ -149,25 +140,31 @@ class Observer:
             refusal=refusal,
             has_storage_class=has_class,
         )
-        return Observed(seen, raw, answering, token)
+        return Observed(seen, raw, answering, token_of(secret))
 
-    async def _list(self, kind: str, namespace: str, selector: str) -> tuple[Json, ...]:
+    async def _list(self, kind: str, resource: ClusterResource) -> tuple[Json, ...]:
         try:
-            return (await self._api.list(kind, namespace, selector)).items
+            selector = f"{CLUSTER_LABEL}={resource.name}"
+            return (await self._api.list(kind, resource.namespace, selector)).items
         except Missing:
             return ()  # The kind is not installed (ServiceMonitor).
 
-    async def is_foreign(self, kind: str, namespace: str, name: str, cluster: str) -> bool:
-        """Return whether there is an object of this name that does not belong to the cluster."""
-        found = await self._api.get(kind, namespace, name)
-        return found is not None and cluster_of(found) != (namespace, cluster)
-
-    async def _still_foreign(
-        self, names: Iterable[tuple[str, str]], namespace: str, cluster: str
+    async def _look_up(
+        self, resource: ClusterResource, children: dict[tuple[str, str], Json], kinds: Sequence[str]
     ) -> frozenset[tuple[str, str]]:
-        return frozenset(
-            [(kind, name) for kind, name in names if await self.is_foreign(kind, namespace, name, cluster)]
-        )
+        """Return which of the names that we may need belong to somebody else; add the Secret, which is never listed."""
+        names = Names(resource.name, resource.namespace).all()
+        wanted = [one for one in names if one not in children and one[0] in (*kinds, "Secret")]
+        found = await _all([self._api.get(kind, resource.namespace, name) for kind, name in wanted])
+        foreign = set()
+        for who, manifest in zip(wanted, found, strict=True):
+            if manifest is None:
+                continue
+            if cluster_of(manifest) != (resource.namespace, resource.name):
+                foreign.add(who)
+            else:
+                children[who] = {"kind": who[0], **manifest}
+        return frozenset(foreign)
 
     # --- what is not of our namespace
 
@@ -189,7 +186,7 @@ class Observer:
                 zones[name] = node.labels[zone_key]
         return _Machines(zones, frozenset(gone), frozenset(down))
 
-    async def _node(self, name: str) -> _Node | None | str:
+    async def _node(self, name: str) -> _Node | str | None:
         try:
             found = await self._api.get("Node", "", name)
         except Denied:
@@ -230,50 +227,27 @@ class Observer:
         self._classes.put(wanted or "", has)
         return bool(has)
 
-    # --- the token
 
-    async def _token(self, resource: ClusterResource) -> str:
-        """Return the nodes' administration token; make one, once, if there is none yet."""
-        namespace, name = resource.namespace, token_secret_of(resource.name)
-        found = await self._api.get("Secret", namespace, name)
-        if found is None and not resource.is_deleting and not resource.spec.paused:
-            try:
-                found = await self._api.create(_secret_of(resource, name, secrets.token_urlsafe(32)), namespace)
-            except Changed:
-                found = await self._api.get("Secret", namespace, name)
-        data = (found or {}).get("data") or {}
-        return b64decode(data.get(TOKEN_KEY, "")).decode().strip()
+def token_of(secret: Mapping[str, Any]) -> str:
+    """Return the administration token in a Secret, "" if there is none."""
+    data = secret.get("data") or {}
+    try:
+        return b64decode(data.get(TOKEN_KEY) or "").decode().strip()
+    except ValueError:
+        return ""
 
 
-def _secret_of(resource: ClusterResource, name: str, token: str) -> Json:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": name,
-            "namespace": resource.namespace,
-            "labels": {CLUSTER_LABEL: resource.name},
-            "ownerReferences": [owner_reference(resource)],
-        },
-        "type": "Opaque",
-        "data": {TOKEN_KEY: b64encode(token.encode()).decode()},
-    }
+def with_token(secret: Mapping[str, Any]) -> Json:
+    """Return the Secret with a new random token: for whoever creates it."""
+    token = secrets.token_urlsafe(32)
+    return {**secret, "data": {TOKEN_KEY: b64encode(token.encode()).decode()}}
 
 
-def owner_reference(resource: ClusterResource) -> Json:
-    """Return what makes an object of the namespace go with the resource."""
-    return {
-        "apiVersion": "ringkeep.dev/v1alpha1",
-        "kind": "Cluster",
-        "name": resource.name,
-        "uid": resource.uid,
-        "controller": True,
-        "blockOwnerDeletion": False,
-    }
-
-
-async def _all(reads: Sequence[Any]) -> list[Any]:
-    """Wait for all, and leave none running when one fails."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(read) for read in reads]
+async def _all(reads: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Wait for all of them; when one fails, end the others and raise its error as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(read) for read in reads]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
     return [task.result() for task in tasks]

@@ -114,7 +114,7 @@ def volume_name(claim: Mapping[str, Any]) -> str:
 def only_node_of(volume: Mapping[str, Any]) -> str:
     """Return the one Node that can mount a PersistentVolume, "" if several can."""
     required = ((volume.get("spec") or {}).get("nodeAffinity") or {}).get("required") or {}
-    terms = required.get("nodeSelectorTerms") or ()
+    terms = list(required.get("nodeSelectorTerms") or ())
     if len(terms) != 1:
         return ""
     for field in ("matchExpressions", "matchFields"):
@@ -127,9 +127,7 @@ def only_node_of(volume: Mapping[str, Any]) -> str:
 
 def has_default_class(classes: Iterable[Mapping[str, Any]]) -> bool:
     """Return whether volumes that name no class get one."""
-    return any(
-        ((one.get("metadata") or {}).get("annotations") or {}).get(DEFAULT_CLASS) == "true" for one in classes
-    )
+    return any(((one.get("metadata") or {}).get("annotations") or {}).get(DEFAULT_CLASS) == "true" for one in classes)
 
 
 def seconds_of(text: str) -> float:

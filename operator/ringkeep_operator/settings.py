@@ -26,23 +26,23 @@ class OperatorSettings:
     namespaces: tuple[str, ...] = ()
     """RINGKEEP_OPERATOR_NAMESPACES: the namespaces to look after, separated by commas; empty: all of them."""
     field_manager: str = "ringkeep-operator"
-    """RINGKEEP_OPERATOR_FIELD_MANAGER: 1..64 characters; owner of the fields that are applied. Never change it on a running cluster."""
+    """RINGKEEP_OPERATOR_FIELD_MANAGER: 1..64 characters; owner of what is applied; never change it."""
     resync_s: float = 30.0
     """RINGKEEP_OPERATOR_RESYNC_S: 1..600; so often all resources are listed, whatever the watches say."""
     silence_s: float = 70.0
-    """RINGKEEP_OPERATOR_SILENCE_S: 5..600; a watch without a line for so long is begun anew. The server sends one a minute."""
+    """RINGKEEP_OPERATOR_SILENCE_S: 5..600; a watch without a line for so long is begun anew; one a minute is usual."""
     passes: int = 4
     """RINGKEEP_OPERATOR_PASSES: 1..64 clusters that are looked at at the same time."""
     port: int = 8081
     """RINGKEEP_OPERATOR_PORT: 0..65535; where /livez, /readyz and /metrics are; 0: any free one."""
     lease: bool = True
-    """RINGKEEP_OPERATOR_LEASE: true or false; only the holder of the Lease acts. False: this is the only operator there is."""
+    """RINGKEEP_OPERATOR_LEASE: true or false; only the holder of the Lease acts; false: this is the only operator."""
     lease_namespace: str = ""
-    """RINGKEEP_OPERATOR_LEASE_NAMESPACE: where the Lease is; required with it. In the chart: the operator's own namespace."""
+    """RINGKEEP_OPERATOR_LEASE_NAMESPACE: where the Lease is; required with it."""
     lease_name: str = "ringkeep-operator"
     """RINGKEEP_OPERATOR_LEASE_NAME: its name."""
     lease_s: float = 8.0
-    """RINGKEEP_OPERATOR_LEASE_S: 3..60; a holder that is silent for so long has lost it. It stops by itself at two thirds."""
+    """RINGKEEP_OPERATOR_LEASE_S: 3..60; a holder that is silent for so long has lost it; it stops at two thirds."""
     identity: str = ""
     """RINGKEEP_OPERATOR_IDENTITY: who holds the Lease; the pod's name. Empty: the host's name and a random part."""
     log_level: str = "info"
@@ -64,7 +64,9 @@ class OperatorSettings:
         if not 0 <= self.port <= 65535:
             raise BadSetting(f"{PREFIX}PORT is 0..65535, not {self.port}")
         if self.lease and not self.lease_namespace:
-            raise BadSetting(f"{PREFIX}LEASE_NAMESPACE says where the Lease is; without a Lease set {PREFIX}LEASE=false")
+            raise BadSetting(
+                f"{PREFIX}LEASE_NAMESPACE says where the Lease is; without a Lease set {PREFIX}LEASE=false"
+            )
         if self.log_level not in LEVELS:
             raise BadSetting(f"{PREFIX}LOG_LEVEL is one of {', '.join(LEVELS)}, not {self.log_level!r}")
 

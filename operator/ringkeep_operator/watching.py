@@ -25,6 +25,7 @@ FIRST_WAIT_S = 0.5
 WAIT_MAX_S = 5.0
 ABSENT_WAIT_S = 60.0
 """How long a kind that is not there, or that we may not see, is left alone."""
+STUCK_S = 30.0
 
 logger = structlog.get_logger()
 
@@ -57,17 +58,22 @@ class Watch:
         self._version = ""
         self._random = random.Random()  # noqa: S311 - spreads retries, protects nothing
         self.heard_at = clock()
+        self.tried_at = clock()
         self.is_absent = False
 
     def age(self) -> float:
         """Seconds since the server said anything; 0 for a kind that we need not see."""
         return 0.0 if self.is_absent else self._clock() - self.heard_at
 
+    def is_stuck(self) -> bool:
+        """Return whether it neither heard nor tried anything for longer than it ever waits: then it is dead."""
+        return self._clock() - max(self.heard_at, self.tried_at) > self._silence_s + ABSENT_WAIT_S + STUCK_S
+
     async def run(self) -> None:
         """Watch until cancelled."""
         wait_s = self._first_wait_s
         while True:
-            before = self.heard_at
+            before, self.tried_at = self.heard_at, self._clock()
             try:
                 await self._once()
                 pause_s = self._first_wait_s / 5
@@ -95,9 +101,7 @@ class Watch:
             # What was deleted before the list is in no list: whoever had it is looked at again.
             self._restarted(scope.kind)
             self._version = listing.version
-        changes = self._api.watch(
-            scope.kind, scope.namespace, scope.selector, self._version, silence_s=self._silence_s
-        )
+        changes = self._api.watch(scope.kind, scope.namespace, scope.selector, self._version, silence_s=self._silence_s)
         async for change in changes:
             self._heard()
             self._version = change.version or self._version
