@@ -159,7 +159,7 @@ class Seen:
     """Everything that one pass looked at.
 
     ``children`` are the live objects that carry the cluster's label, by (kind, name), the Secret too (its metadata is
-    enough); ``foreign`` those that have a name we need (``manifests.names_of``) but are not ours. ``zones`` by Kubernetes
+    enough); ``foreign`` those that have a name we need (``naming.Names.all``) but are not ours. ``zones`` by Kubernetes
     Node name, from the label ``spec.placement.zoneKey``; ``nodes_gone`` are names of Kubernetes Nodes that pods or volumes
     refer to and that do not exist any more, ``nodes_down`` those NotReady.
     ``refusal`` is the leader's last word on a change of the wanted state, kept for some seconds: the same is not asked again
