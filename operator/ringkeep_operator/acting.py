@@ -5,19 +5,21 @@ Source: reference/operator.md (b), "All destructive calls carry UID + resourceVe
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
 from ringkeep_core.resource import API_VERSION, KIND
-from ringkeep_operator.kube import Api, Missing
+from ringkeep_operator.kube import Api, Changed, Missing
 from ringkeep_operator.nodes import Nodes, NodeSilent
-from ringkeep_operator.observing import Observed, with_token
+from ringkeep_operator.observing import Observed
 from ringkeep_operator.state import (
     Action,
     Apply,
     Bootstrap,
+    CreateSecret,
     Delete,
     Leave,
     ObjectId,
@@ -27,6 +29,8 @@ from ringkeep_operator.state import (
     TransferLeader,
 )
 from ringkeep_operator.telling import Teller
+
+TOKEN_BYTES = 32
 
 logger = structlog.get_logger()
 
@@ -44,7 +48,9 @@ class Actor:
             logger.info("action", cluster=resource.name, namespace=resource.namespace, **described(action))
         match action:
             case Apply():
-                await self._apply(action.manifest, observed)
+                await self._api.apply(action.manifest, resource.namespace)
+            case CreateSecret():
+                await self._create_secret(action, resource.namespace)
             case Delete():
                 await self._api.delete(action.target, resource.namespace, action.grace_s)
             case Tell():
@@ -59,13 +65,12 @@ class Actor:
                 await self._nodes.transfer_leader(_first(observed), action, observed.token)
         return None
 
-    async def _apply(self, manifest: Mapping[str, Any], observed: Observed) -> None:
-        namespace, who = observed.resource.namespace, (str(manifest["kind"]), str(manifest["metadata"]["name"]))
-        if who[0] == "Secret" and who not in observed.seen.children:
-            # Created, never applied: whoever is second must not give the nodes another token.
-            await self._api.create(with_token(manifest), namespace)
-        else:
-            await self._api.apply(manifest, namespace)
+    async def _create_secret(self, action: CreateSecret, namespace: str) -> None:
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        try:
+            await self._api.create({**action.manifest, "stringData": {action.key: token}}, namespace)
+        except Changed:
+            logger.info("secret_exists", object=_named(action.manifest))
 
     async def show_status(self, observed: Observed, status: Mapping[str, Any]) -> bool:
         """Write the status if it differs from the one that was read; return whether it did."""
@@ -106,6 +111,8 @@ def _first(observed: Observed) -> str:
 def described(action: Action) -> dict[str, str]:
     """Return what an action is, for the log."""
     match action:
+        case CreateSecret():
+            return {"do": "create", "object": _named(action.manifest)}
         case Apply():
             return {"do": "apply", "object": _named(action.manifest)}
         case Delete():

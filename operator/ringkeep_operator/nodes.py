@@ -23,6 +23,7 @@ from msgspec import Struct
 from ringkeep_core.errors import RingkeepError
 from ringkeep_core.shardmap import Copy, Member, MemberState, Primary, Shard, ShardMap, Wanted
 from ringkeep_operator.failpoints import Reached, around, never
+from ringkeep_operator.shards import counts_of
 from ringkeep_operator.state import (
     Bootstrap,
     Leave,
@@ -67,14 +68,6 @@ class NodeSilent(RingkeepError):
 # --- shapes of answers -------------------------------------------------------------------------------------------
 
 
-class _Counts(Struct, frozen=True):
-    total: int = 0
-    ok: int = 0
-    moving: int = 0
-    under_replicated: int = 0
-    unavailable: int = 0
-
-
 class _Summary(Struct, frozen=True):
     node: str
     storage_id: str = ""
@@ -84,7 +77,6 @@ class _Summary(Struct, frozen=True):
     cluster_id: str = ""
     version: int = 0
     leader: str | None = None
-    shards: _Counts = _Counts()
 
 
 class _MapMember(Struct, frozen=True):
@@ -282,18 +274,19 @@ class Nodes:
         return None
 
     async def _cluster_at(self, base: str) -> SeenCluster:
-        # The counts are asked for after the map: a shard that the map shows whole is never counted by an older state.
+        # The members are asked for after the map: none of them has died since without being counted.
         held = await self._map_at(base)
-        summary, members, leader, plan = await asyncio.gather(
-            self._get(f"{base}/v1/cluster", _Summary),
+        members, leader, plan = await asyncio.gather(
             self._get(f"{base}/v1/cluster/members", _Members),
             self._get(f"{base}/v1/cluster/leader", _Leader),
             self._get(f"{base}/v1/cluster/plan", _Plan),
         )
+        seen = tuple([_member(member) for member in members.members])
+        counts = counts_of(held, seen)
         running = plan.running or _Running()
         return SeenCluster(
             shard_map=held,
-            members=tuple([_member(member) for member in members.members]),
+            members=seen,
             leader=leader.name or "",
             term=leader.term if leader.name else 0,
             plan=SeenPlan(
@@ -305,10 +298,10 @@ class Nodes:
                 opinion=plan.opinion,
                 waiting=running.waiting,
             ),
-            shards_ok=summary.shards.ok,
-            shards_moving=summary.shards.moving,
-            shards_under_replicated=summary.shards.under_replicated,
-            shards_unavailable=summary.shards.unavailable,
+            shards_ok=counts.ok,
+            shards_moving=counts.moving,
+            shards_under_replicated=counts.under_replicated,
+            shards_unavailable=counts.unavailable,
         )
 
     async def _map_at(self, base: str) -> ShardMap:

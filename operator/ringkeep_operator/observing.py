@@ -13,8 +13,7 @@ Source: reference/operator.md (b): level-based; findings 4, 10.
 from __future__ import annotations
 
 import asyncio
-import secrets
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -235,12 +234,6 @@ def token_of(secret: Mapping[str, Any]) -> str:
         return b64decode(data.get(TOKEN_KEY) or "").decode().strip()
     except ValueError:
         return ""
-
-
-def with_token(secret: Mapping[str, Any]) -> Json:
-    """Return the Secret with a new random token: for whoever creates it."""
-    token = secrets.token_urlsafe(32)
-    return {**secret, "data": {TOKEN_KEY: b64encode(token.encode()).decode()}}
 
 
 async def _all(reads: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:

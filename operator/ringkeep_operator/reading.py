@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from ringkeep_core.quantities import parse_bytes
 from ringkeep_operator.state import ObjectId, SeenPod, SeenVolume
 
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -101,9 +102,18 @@ def volumes_of(manifests: Iterable[Mapping[str, Any]], nodes: Mapping[str, str])
                 phase=str((manifest.get("status") or {}).get("phase") or "Pending"),
                 is_deleting=bool((manifest.get("metadata") or {}).get("deletionTimestamp")),
                 node=nodes.get(volume_name(manifest), ""),
+                requested=_requested(manifest),
             )
         )
     return tuple(sorted(seen, key=lambda volume: volume.name))
+
+
+def _requested(claim: Mapping[str, Any]) -> int:
+    requests = ((claim.get("spec") or {}).get("resources") or {}).get("requests") or {}
+    try:
+        return parse_bytes(str(requests.get("storage") or "0"))
+    except ValueError:
+        return 0
 
 
 def volume_name(claim: Mapping[str, Any]) -> str:

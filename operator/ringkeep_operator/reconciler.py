@@ -16,16 +16,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import structlog
 
 from ringkeep_core.errors import RingkeepError
-from ringkeep_core.resource import Condition, InvalidSpec, decode_status, status_json, time_text
+from ringkeep_core.resource import InvalidSpec, decode_status, status_json
 from ringkeep_operator.acting import Actor, show_status
 from ringkeep_operator.kube import Api, Changed, Invalid
 from ringkeep_operator.metrics import OperatorMetrics
 from ringkeep_operator.nodes import Answering, NodeError, Nodes, NodeSilent
 from ringkeep_operator.observing import Observed, Observer
+from ringkeep_operator.plan import decide_invalid
 from ringkeep_operator.queueing import Key, KeyQueue
 from ringkeep_operator.state import Decision, Refusal, Seen, Tell
 
@@ -186,11 +186,11 @@ class Reconciler:
 
     async def _show_invalid(self, raw: Mapping[str, Any], error: InvalidSpec) -> Outcome:
         """Say in the conditions what is wrong; nothing else changes."""
-        status = invalid_status(raw, error, self._now())
-        if await show_status(self._api, raw, status):
-            metadata = raw["metadata"]
+        metadata, before = raw["metadata"], decode_status(raw.get("status"))
+        decision = decide_invalid(before, int(metadata.get("generation", 1)), error.offences, self._now())
+        if await show_status(self._api, raw, status_json(decision.status)):
             logger.warning("spec_invalid", cluster=metadata["name"], namespace=metadata["namespace"], error=str(error))
-        return Outcome("invalid", 30.0)
+        return Outcome("invalid", decision.look_again_s)
 
     # --- the map
 
@@ -227,29 +227,3 @@ class Reconciler:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def invalid_status(raw: Mapping[str, Any], error: InvalidSpec, now: float) -> dict[str, Any]:
-    """Return the status of a resource whose spec cannot be acted on: what was shown stays, the conditions say why."""
-    before = decode_status(raw.get("status"))
-    generation = int(raw["metadata"].get("generation", 1))
-    wanted = (("Ready", "False"), ("Progressing", "False"), ("Degraded", "True"))
-    conditions = []
-    for type_, value in wanted:
-        old = before.condition(type_)
-        since = old.last_transition_time if old is not None and old.status == value else time_text(now)
-        conditions.append(
-            Condition(
-                type=type_,
-                status="True" if value == "True" else "False",
-                reason="InvalidSpec",
-                message=str(error)[:1000],
-                observed_generation=generation,
-                last_transition_time=since,
-            )
-        )
-    kept = [one for one in before.conditions if one.type not in dict(wanted)]
-    changed = msgspec.structs.replace(
-        before, observed_generation=generation, conditions=tuple(sorted((*kept, *conditions), key=lambda one: one.type))
-    )
-    return status_json(changed)
