@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import structlog
 
 from ringkeep_core.resource import API_VERSION, KIND
@@ -79,6 +80,8 @@ class Actor:
 
 async def show_status(api: Api, raw: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     """Write the status of a resource if it differs from the one that was read; return whether it did."""
+    # As it is read back: a tuple is a list there, and equal values must never be written again.
+    status = msgspec.json.decode(msgspec.json.encode(status))
     if raw.get("status") == status:
         return False
     metadata = raw["metadata"]

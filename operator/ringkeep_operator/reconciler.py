@@ -90,7 +90,11 @@ class Reconciler:
                 for _ in range(passes):
                     group.create_task(self._worker())
         finally:
-            await self._stop_following(list(self._known))
+            await self.stop()
+
+    async def stop(self) -> None:
+        """End what runs between passes."""
+        await self._stop_following(list(self._known))
 
     async def _worker(self) -> None:
         while True:
