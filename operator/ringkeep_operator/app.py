@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -42,7 +43,7 @@ from ringkeep_operator.telling import Teller
 from ringkeep_operator.watching import Scope, Watch
 
 Feed = Callable[[Callable[[Mapping[str, Any]], None]], Coroutine[Any, Any, None]]
-"""Tells of every change of a Cluster until it is cancelled or the process is asked to end; kopf, but in some tests."""
+"""Tells of every change of a Cluster until it is cancelled: kopf."""
 
 logger = structlog.get_logger()
 
@@ -67,8 +68,8 @@ class Operator:
         self.identity = settings.identity or f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self.port = 0
 
-    async def run(self) -> None:
-        """Run until the feed ends, or anything fails."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until ``stop``, or until anything ends that should not."""
         settings, clock = self.settings, asyncio.get_running_loop().time
         async with AsyncExitStack() as stack:
             api = Api(
@@ -99,6 +100,7 @@ class Operator:
                 await reconciler.work(settings.passes)
 
             await _until_the_first_ends(
+                _waited(stop),
                 self._feed(resync.shown_by_kopf),
                 resync.run(),
                 leadership.lead(work) if settings.lease else work(),
@@ -159,6 +161,10 @@ def _node_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(trust_env=False, connector=aiohttp.TCPConnector(limit=256, limit_per_host=16))
 
 
+async def _waited(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
 async def _until_the_first_ends(*parts: Awaitable[None]) -> None:
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
@@ -201,7 +207,9 @@ async def _main(settings: OperatorSettings, reached: Reached) -> None:
     where = await configuration()
 
     async def feed(changed: Callable[[Mapping[str, Any]], None]) -> None:
-        registry = handlers.registry_of(changed, lambda: login.connection(where))
-        await handlers.run(settings, registry, asyncio.Event())
+        await handlers.run(settings, changed, lambda: login.connection(where))
 
-    await Operator(settings, where, plan, feed, reached=reached).run()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await Operator(settings, where, plan, feed, reached=reached).run(stop)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ REQUEST_S = 15.0
 EXIT_S = 10.0
 
 Login = Callable[[], kopf.ConnectionInfo]
+Changed = Callable[[Mapping[str, Any]], None]
 
 
 def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
@@ -49,7 +51,7 @@ def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     return found
 
 
-def registry_of(changed: Callable[[Mapping[str, Any]], None], login: Login) -> kopf.OperatorRegistry:
+def registry_of(changed: Changed, login: Login) -> kopf.OperatorRegistry:
     """Return the handlers: ``changed`` gets each resource as it is seen."""
     registry = kopf.OperatorRegistry()
 
@@ -65,13 +67,29 @@ def registry_of(changed: Callable[[Mapping[str, Any]], None], login: Login) -> k
     return registry
 
 
-async def run(settings: OperatorSettings, registry: kopf.OperatorRegistry, stop: asyncio.Event) -> None:
-    """Run kopf until ``stop``, or until the process is asked to end: kopf takes SIGTERM and SIGINT."""
-    await kopf.operator(
-        registry=registry,
-        settings=kopf_settings(settings),
-        standalone=True,
-        clusterwide=not settings.namespaces,
-        namespaces=settings.namespaces,
-        stop_flag=stop,
-    )
+async def run(settings: OperatorSettings, changed: Changed, login: Login) -> None:
+    """Run kopf until cancelled; ``changed`` gets each resource as it is seen, on this loop.
+
+    kopf has a thread and a loop of its own: when it ends it cancels every task of its loop that it does not know.
+    """
+    loop, stop = asyncio.get_running_loop(), threading.Event()
+
+    def forward(body: Mapping[str, Any]) -> None:
+        loop.call_soon_threadsafe(changed, dict(body))
+
+    def work() -> None:
+        asyncio.run(
+            kopf.operator(
+                registry=registry_of(forward, login),
+                settings=kopf_settings(settings),
+                standalone=True,
+                clusterwide=not settings.namespaces,
+                namespaces=settings.namespaces,
+                stop_flag=stop,
+            )
+        )
+
+    try:
+        await asyncio.to_thread(work)
+    finally:
+        stop.set()

@@ -28,8 +28,8 @@ def configure(level: str, stream: TextIO = sys.stdout) -> None:
     root = logging.getLogger()
     root.handlers[:] = [_LibraryHandler(structlog.get_logger())]
     root.setLevel(logging.WARNING)
-    for name in ("kopf", "aiohttp.access", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # It says that signals are ignored, as it runs in a thread of its own.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
 class _LibraryHandler(logging.Handler):

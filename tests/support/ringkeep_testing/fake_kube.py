@@ -37,11 +37,14 @@ PLURALS = {
     "secrets": ("v1", "Secret"),
     "events": ("v1", "Event"),
     "nodes": ("v1", "Node"),
+    "namespaces": ("v1", "Namespace"),
+    "customresourcedefinitions": ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
     "poddisruptionbudgets": ("policy/v1", "PodDisruptionBudget"),
     "networkpolicies": ("networking.k8s.io/v1", "NetworkPolicy"),
     "leases": ("coordination.k8s.io/v1", "Lease"),
     "storageclasses": ("storage.k8s.io/v1", "StorageClass"),
 }
+CLUSTER_WIDE = frozenset({"nodes", "namespaces", "customresourcedefinitions", "persistentvolumes", "storageclasses"})
 KEPT_EVENTS = 2_000
 
 
@@ -235,6 +238,8 @@ class FakeKube:
                 kind, key, manifest = change
                 if selects(request, where, key, manifest):
                     await response.write(line(kind, manifest))
+        except ConnectionError:
+            return response
         finally:
             self._watches.discard(queue)
 
@@ -371,16 +376,19 @@ def discovery(path: str) -> Json | None:
     if path == "/api":
         return {"kind": "APIVersions", "versions": ["v1"]}
     if path == "/apis":
-        version = {"groupVersion": "ringkeep.dev/v1alpha1", "version": "v1alpha1"}
-        group = {"name": "ringkeep.dev", "versions": [version], "preferredVersion": version}
-        return {"kind": "APIGroupList", "groups": [group]}
+        groups = []
+        for api in sorted({api for api, _ in PLURALS.values() if "/" in api}):
+            name, _, number = api.partition("/")
+            version = {"groupVersion": api, "version": number}
+            groups.append({"name": name, "versions": [version], "preferredVersion": version})
+        return {"kind": "APIGroupList", "groups": groups}
     api = path.removeprefix("/apis/").removeprefix("/api/")
     if api in {api for api, _ in PLURALS.values()}:
         kinds = [
             {
                 "name": plural,
                 "singularName": kind.lower(),
-                "namespaced": plural not in ("nodes", "persistentvolumes", "storageclasses"),
+                "namespaced": plural not in CLUSTER_WIDE,
                 "kind": kind,
                 "verbs": ["get", "list", "watch", "create", "patch", "delete"],
             }
