@@ -6,8 +6,8 @@ Level-based: nothing is remembered but what stands in the status, so a pass may 
 must not be forgotten is written into the status first and acted on in a later pass: the cluster's id before anything is
 asked of the cluster, a member's disk before the member is listed.
 
-The order is part of the result, for whoever carries it out stops at the first failure: what may fail for reasons that
-are not ours comes last.
+The order is part of the result, for whoever carries it out stops at the first failure: events come first, and what may
+fail for reasons that are not ours last.
 
 Source: issue 5, "Life of a cluster"; reference/operator.md, "Design rules that follow".
 """
@@ -60,7 +60,7 @@ def plan(seen: Seen) -> Decision:
     outcome = joined([part(view) for part in PARTS])
     status = _status(view, outcome)
     events = told(view.status, status.conditions)
-    return Decision(actions=(*outcome.actions, *events), status=status, look_again_s=_wait(view, outcome, status))
+    return Decision(actions=(*events, *outcome.actions), status=status, look_again_s=_wait(view, outcome, status))
 
 
 def decide_invalid(status: ClusterStatus, generation: int, offences: tuple[str, ...], now: float) -> Decision:

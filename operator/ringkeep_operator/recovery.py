@@ -30,7 +30,7 @@ def recover(view: View) -> Outcome:
     lost, wrong = _lost_volumes(view)
     actions += lost
     if not actions and not any(pod.is_deleting for pod in view.pods.values()):
-        actions += _dead(view) or _left(view)
+        actions += _dead(view) or _mute(view) or _left(view)
     notes = tuple(
         Note(Reason.RECOVERING, f"{action.target.kind} {action.target.name}: {action.why}")
         for action in actions
@@ -110,17 +110,32 @@ def _runs(view: View, pod: SeenPod) -> bool:
 
 
 def _dead(view: View) -> list[Action]:
-    """Replace the pod of one member that a cluster with a leader has called dead for long enough."""
-    if view.cluster is None or view.cluster.term == 0:
+    """Replace the pod of one member that the cluster has called dead for long enough.
+
+    Without a leader nobody vouches for the majority: then the pod must be silent towards us as well.
+    """
+    if view.cluster is None:
         return []
     for group in view.groups:
         for pod in view.pods_of(group):
-            if _runs(view, pod) and _is_long_dead(view, pod.name) and _is_long_there(view, pod):
+            is_vouched = view.cluster.term > 0 or pod.name not in view.answers
+            if is_vouched and _runs(view, pod) and _is_long_dead(view, pod.name) and _is_long_there(view, pod):
                 why = f"the cluster has called it dead for {view.spec.recovery.replace_after}, and its pod runs"
                 return [
                     Delete(view.id_of(pod), why),
                     Tell(Reason.POD_REPLACED, f"replaced {pod.name}: {why}", "Warning"),
                 ]
+    return []
+
+
+def _mute(view: View) -> list[Action]:
+    """Before the founding there are no members to call a pod dead: one that is silent beside others that answer is."""
+    if view.is_founded or not view.answers:
+        return []
+    for pod in view.pods_of(view.names.nodes):
+        if pod.name not in view.answers and _runs(view, pod) and _is_long_there(view, pod):
+            why = f"it runs and has not answered for {view.spec.recovery.replace_after}"
+            return [Delete(view.id_of(pod), why), Tell(Reason.POD_REPLACED, f"replaced {pod.name}: {why}", "Warning")]
     return []
 
 

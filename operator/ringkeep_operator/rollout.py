@@ -76,8 +76,8 @@ def _hindrance(view: View, stale: list[SeenPod]) -> str:
             pod = view.pods.get(name)
             if pod is None or (not pod.is_ready and name != chosen):
                 return f"waiting for {name} to be ready"
-            if name != chosen and not view.is_alive(name):
-                return f"waiting for {name} to be alive"
+            if name != chosen and (not view.is_alive(name) or view.listed(name) is None):
+                return f"waiting for {name} to be a living member"
     return ""
 
 
@@ -85,7 +85,7 @@ def _next(view: View, stale: list[SeenPod]) -> tuple[Action, ...]:
     pod = stale[0]
     assert view.cluster is not None, "a pod is only taken while the cluster is seen"
     if pod.name == view.cluster.leader:
-        heirs = [name for name in view.members if name != pod.name and view.is_alive(name)]
+        heirs = [name for name in view.members if name != pod.name and view.is_alive(name) and view.listed(name)]
         if heirs:
             # Which of them vote the leader knows best.
             return (TransferLeader(),)

@@ -268,7 +268,8 @@ Action: TypeAlias = Apply | CreateSecret | Delete | Bootstrap | SetWanted | Leav
 class Decision:
     """What to do now, in this order, the status to show (written only if it differs), and when to look again at the latest.
 
-    Actions after one that failed are not carried out: the next pass decides anew.
+    Actions after one that failed are not carried out: the next pass decides anew. The status is written all the same: it
+    says what was seen, and a step that waits until something is written down must not wait for one that fails for ever.
     """
 
     actions: tuple[Action, ...]

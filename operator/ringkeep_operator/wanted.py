@@ -32,7 +32,11 @@ def wanted(view: View) -> Outcome:
     if view.spec.suspend or cluster is None or shard_map is None:
         return Outcome()
     notes, soon_s = _coming(view, shard_map)
-    if cluster.term == 0 or view.status.cluster_id != shard_map.cluster_id:
+    if view.status.cluster_id != shard_map.cluster_id:
+        # Nothing is asked of a cluster before its id is written down: it could be founded anew after a crash.
+        founded = Note(Reason.BOOTSTRAPPING, f"writing down that cluster {shard_map.cluster_id} is there")
+        return Outcome(under_way=(founded, *notes), soon_s=1.0)
+    if cluster.term == 0:
         return Outcome(under_way=notes, soon_s=1.0)
     asks = _asks(view, shard_map)
     refusal = view.seen.refusal
