@@ -207,7 +207,7 @@ async def _main(settings: OperatorSettings, reached: Reached) -> None:
     where = await configuration()
 
     async def feed(changed: Callable[[Mapping[str, Any]], None]) -> None:
-        await handlers.run(settings, changed, lambda: login.connection(where))
+        await handlers.run(settings, settings.identity or "operator", changed, lambda: login.connection(where))
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

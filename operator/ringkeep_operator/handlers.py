@@ -13,7 +13,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -67,7 +67,7 @@ def registry_of(changed: Changed, login: Login) -> kopf.OperatorRegistry:
     return registry
 
 
-async def run(settings: OperatorSettings, changed: Changed, login: Login) -> None:
+async def run(settings: OperatorSettings, identity: str, changed: Changed, login: Login) -> None:
     """Run kopf until cancelled; ``changed`` gets each resource as it is seen, on this loop.
 
     kopf has a thread and a loop of its own: when it ends it cancels every task of its loop that it does not know.
@@ -86,6 +86,8 @@ async def run(settings: OperatorSettings, changed: Changed, login: Login) -> Non
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,
                 stop_flag=stop,
+                # Without one it asks for the name of the user, and a user of a container need not have any.
+                identity=cast(Any, identity),
             )
         )
 

@@ -35,7 +35,7 @@ class RunningOperator:
         self._task: asyncio.Task[None] | None = None
 
     async def _feed(self, changed: Callable[[Mapping[str, Any]], None]) -> None:
-        await handlers.run(self.settings, changed, lambda: login.connection(self._where))
+        await handlers.run(self.settings, "operator", changed, lambda: login.connection(self._where))
 
     async def __aenter__(self) -> Self:
         """Start it."""
