@@ -21,14 +21,13 @@ from typing import Any
 import aiohttp
 import structlog
 from aiohttp import web
-from kubernetes.aio.client import ApiClient, Configuration
 
 from ringkeep_core.errors import BadSetting
 from ringkeep_operator import logs
 from ringkeep_operator.acting import Actor
 from ringkeep_operator.failpoints import KillAt, Reached, never
 from ringkeep_operator.health import Health, health_app
-from ringkeep_operator.kube import Api, Json, configuration
+from ringkeep_operator.kube import Api, Configuration, Json, configuration
 from ringkeep_operator.leadership import Leadership
 from ringkeep_operator.metrics import OperatorMetrics
 from ringkeep_operator.naming import CLUSTER_LABEL
@@ -73,7 +72,7 @@ class Operator:
         settings, clock = self.settings, asyncio.get_running_loop().time
         async with AsyncExitStack() as stack:
             api = Api(
-                ApiClient(self._where),
+                self._where,
                 field_manager=settings.field_manager,
                 reached=self._reached,
                 count=self.metrics.wrote,
@@ -201,13 +200,13 @@ def run(environ: Mapping[str, str]) -> int:
 
 async def _main(settings: OperatorSettings, reached: Reached) -> None:
     # Only here: kopf costs memory and a tenth of a second that tests and --help need not pay.
-    from ringkeep_operator import handlers, login
+    from ringkeep_operator import handlers
     from ringkeep_operator.plan import plan
 
     where = await configuration()
 
     async def feed(changed: Callable[[Mapping[str, Any]], None]) -> None:
-        await handlers.run(settings, settings.identity or "operator", changed, lambda: login.connection(where))
+        await handlers.run(settings, settings.identity or "operator", changed, lambda: handlers.connection(where))
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,11 +13,13 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import kopf
 
 from ringkeep_core.resource import GROUP, PLURAL, VERSION
+from ringkeep_operator.kube import CA_FILE, TOKEN_FILE, Configuration
 from ringkeep_operator.settings import OperatorSettings
 
 SERVER_S = 300.0
@@ -65,6 +67,23 @@ def registry_of(changed: Changed, login: Login) -> kopf.OperatorRegistry:
         return login()
 
     return registry
+
+
+def connection(where: Configuration) -> kopf.ConnectionInfo:
+    """Return how kopf reaches the API server; asked again when the API server no longer takes the token."""
+    token = str(where.api_key.get("BearerToken", "")).removeprefix("bearer ").removeprefix("Bearer ")
+    if where.ssl_ca_cert == CA_FILE:
+        # The kubelet renews the file about once an hour; what was read at the start is old by then.
+        token = Path(TOKEN_FILE).read_text().strip()
+    return kopf.ConnectionInfo(
+        server=str(where.host),
+        ca_path=where.ssl_ca_cert or None,
+        insecure=not where.verify_ssl,
+        scheme="Bearer" if token else None,
+        token=token or None,
+        certificate_path=where.cert_file or None,
+        private_key_path=where.key_file or None,
+    )
 
 
 async def run(settings: OperatorSettings, identity: str, changed: Changed, login: Login) -> None:

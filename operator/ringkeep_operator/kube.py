@@ -29,6 +29,8 @@ from ringkeep_core.errors import RingkeepError
 from ringkeep_operator.failpoints import Reached, around, never
 from ringkeep_operator.state import ObjectId
 
+__all__ = ["Configuration"]
+
 Json: TypeAlias = dict[str, Any]
 Query: TypeAlias = list[tuple[str, str]]
 
@@ -192,7 +194,7 @@ class Api:
 
     def __init__(
         self,
-        client: ApiClient,
+        where: Configuration,
         *,
         field_manager: str,
         reached: Reached = never,
@@ -200,7 +202,7 @@ class Api:
         request_s: float = REQUEST_S,
         first_wait_s: float = FIRST_WAIT_S,
     ) -> None:
-        self._client, self._manager, self.reached, self._count = client, field_manager, reached, count
+        self._client, self._manager, self.reached, self._count = ApiClient(where), field_manager, reached, count
         self._request_s, self._first_wait_s = request_s, first_wait_s
         self._random = random.Random()  # noqa: S311 - spreads retries, protects nothing
 

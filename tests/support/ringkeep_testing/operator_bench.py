@@ -1,6 +1,6 @@
-"""The operator over a fake API server and fake pods, one pass at a time: between two passes time jumps to when the next is due.
+"""The operator over a fake API server and fake pods, pass by pass: in between time jumps to when the next one is due.
 
-``killed_at`` ends the operator as a kill would: nothing after that point runs, and the next pass is of a new operator.
+``kill_at`` ends the operator as a kill would: nothing after that point runs, and the next pass is of a new operator.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
-from kubernetes.aio.client import ApiClient, Configuration
 
 from ringkeep_operator.acting import Actor
-from ringkeep_operator.kube import Api
+from ringkeep_operator.kube import Api, Configuration
 from ringkeep_operator.metrics import OperatorMetrics
 from ringkeep_operator.nodes import Nodes
 from ringkeep_operator.observing import Observer
@@ -83,7 +82,7 @@ class Bench:
         where = Configuration()
         where.host = self.kube.url
         self._api = Api(
-            ApiClient(where), field_manager="ringkeep-operator", reached=self._reached, request_s=5.0, first_wait_s=0.01
+            where, field_manager="ringkeep-operator", reached=self._reached, request_s=5.0, first_wait_s=0.01
         )
         self._session = aiohttp.ClientSession()
         nodes = Nodes(self._session, address=self.pods.address, reached=self._reached)

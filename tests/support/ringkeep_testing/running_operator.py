@@ -8,10 +8,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from kubernetes.aio.client import Configuration
-
-from ringkeep_operator import handlers, login
+from ringkeep_operator import handlers
 from ringkeep_operator.app import Operator
+from ringkeep_operator.kube import Configuration
 from ringkeep_operator.plan import plan
 from ringkeep_operator.settings import OperatorSettings
 from ringkeep_testing.fake_kube import FakeKube
@@ -35,7 +34,7 @@ class RunningOperator:
         self._task: asyncio.Task[None] | None = None
 
     async def _feed(self, changed: Callable[[Mapping[str, Any]], None]) -> None:
-        await handlers.run(self.settings, "operator", changed, lambda: login.connection(self._where))
+        await handlers.run(self.settings, "operator", changed, lambda: handlers.connection(self._where))
 
     async def __aenter__(self) -> Self:
         """Start it."""
