@@ -43,6 +43,7 @@ WAIT_MAX_S = 2.0
 APPLY_TYPE = "application/apply-patch+yaml"
 # Whoever watches only wants to know that something changed: its spec, a Secret's or a ConfigMap's bytes stay away.
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 TOKEN_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path, no password
 CA_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
 
@@ -222,9 +223,12 @@ class Api:
     async def list(self, kind: str, namespace: str = "", selector: str = "", *, metadata_only: bool = False) -> Listing:
         """Return the objects of a kind with these labels; of all namespaces if none is named."""
         query = [("labelSelector", selector)] if selector else []
-        accept = METADATA_ONLY if metadata_only else ""
+        accept = METADATA_LIST if metadata_only else ""
         said = await self._call("GET", _path(kind, namespace), query=query, accept=accept)
-        return Listing(tuple(said.get("items") or ()), str(said.get("metadata", {}).get("resourceVersion", "")))
+        # What stands in a list says neither its kind nor its version: the list says it once for all.
+        named = {"apiVersion": RESOURCES[kind].api, "kind": kind}
+        items = tuple({**item, **named} for item in said.get("items") or ())
+        return Listing(items, str(said.get("metadata", {}).get("resourceVersion", "")))
 
     async def watch(
         self, kind: str, namespace: str, selector: str, version: str, *, silence_s: float

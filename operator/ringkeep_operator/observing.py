@@ -108,7 +108,7 @@ class Observer:
         listed = await _all([self._list(kind, resource) for kind in (*kinds, "Pod", "PersistentVolumeClaim")])
         *lists, pod_list, claims = listed
         children = {
-            (kind, str(child["metadata"]["name"])): {"kind": kind, **child}
+            (kind, str(child["metadata"]["name"])): child
             for kind, found in zip(kinds, lists, strict=True)
             for child in found
         }
@@ -162,7 +162,7 @@ class Observer:
             if cluster_of(manifest) != (resource.namespace, resource.name):
                 foreign.add(who)
             else:
-                children[who] = {"kind": who[0], **manifest}
+                children[who] = manifest
         return frozenset(foreign)
 
     # --- what is not of our namespace

@@ -210,7 +210,11 @@ class FakeKube:
         return await self._one(request, where, subresource)
 
     async def _list(self, request: web.Request, where: Where) -> web.Response:
-        items = [one for key, one in sorted(self.objects.items()) if selects(request, where, key, one)]
+        wants_metadata = "as=PartialObjectMetadata" in request.headers.get("Accept", "")
+        if wants_metadata and "as=PartialObjectMetadataList" not in request.headers["Accept"]:
+            return status_answer(406, "NotAcceptable", "you requested PartialObjectMetadata, but this is a list")
+        found = [one for key, one in sorted(self.objects.items()) if selects(request, where, key, one)]
+        items = [{name: part for name, part in one.items() if name not in ("apiVersion", "kind")} for one in found]
         return web.json_response({"kind": "List", "metadata": {"resourceVersion": str(self.version)}, "items": items})
 
     async def _watch(self, request: web.Request, where: Where) -> web.StreamResponse:
