@@ -22,7 +22,7 @@ from ringkeep_core.resource import GROUP, PLURAL, VERSION
 from ringkeep_operator.kube import CA_FILE, TOKEN_FILE, Configuration
 from ringkeep_operator.settings import OperatorSettings
 
-SERVER_S = 300.0
+SERVER_S = 300  # whole seconds: the API server refuses 300.0
 CONNECT_S = 30.0
 REQUEST_S = 15.0
 EXIT_S = 10.0
@@ -35,7 +35,7 @@ def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     """Return kopf's settings: short waits, no peering, no scans of the whole API, a storage prefix of our own."""
     found = kopf.OperatorSettings()
     found.watching.server_timeout = SERVER_S
-    found.watching.client_timeout = SERVER_S + 10.0
+    found.watching.client_timeout = SERVER_S + 10
     found.watching.connect_timeout = CONNECT_S
     found.watching.reconnect_backoff = 1.0
     found.watching.inactivity_timeout = settings.silence_s
@@ -96,9 +96,9 @@ async def run(settings: OperatorSettings, identity: str, changed: Changed, login
     def forward(body: Mapping[str, Any]) -> None:
         loop.call_soon_threadsafe(changed, dict(body))
 
-    def work() -> None:
-        asyncio.run(
-            kopf.operator(
+    async def watch() -> None:
+        try:
+            await kopf.operator(
                 registry=registry_of(forward, login),
                 settings=kopf_settings(settings),
                 standalone=True,
@@ -108,7 +108,12 @@ async def run(settings: OperatorSettings, identity: str, changed: Changed, login
                 # Without one it asks for the name of the user, and a user of a container need not have any.
                 identity=cast(Any, identity),
             )
-        )
+        finally:
+            # One of its threads waits for this, and its loop for that thread: a kopf that failed would never end.
+            stop.set()
+
+    def work() -> None:
+        asyncio.run(watch())
 
     try:
         await asyncio.to_thread(work)

@@ -63,7 +63,7 @@ class KeyQueue:
     def overdue_s(self) -> float:
         """Seconds since the longest waiting key, which nobody works on, was due."""
         now = self._clock()
-        return max((now - due for key, due in self._due.items() if key not in self._in_work), default=0.0)
+        return max((max(0.0, now - due) for key, due in self._due.items() if key not in self._in_work), default=0.0)
 
     def done(self, key: Key) -> None:
         """End the work on a key."""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
+import pytest
 
 from ringkeep_testing.fake_kube import FakeKube
 from ringkeep_testing.fake_pods import FakePods
@@ -151,6 +152,19 @@ def test_a_storm_of_refusals_delays_it_and_no_watch_stays_dead() -> None:
             kube.refusals = lambda _verb, _plural: 0
             kube.remove("services", "demo")
             await until(lambda: "demo" in kube.names("services"), "for the Service")
+
+    run(test)
+
+
+def test_the_process_ends_when_kopf_gives_up_instead_of_living_on_deaf() -> None:
+    async def test(kube: FakeKube, pods: FakePods) -> None:
+        kube.watch_refusals["clusters"] = 400
+        running = RunningOperator(kube, pods)
+        await running.__aenter__()
+        await until(lambda: running.has_ended, "for the end of the process")
+
+        with pytest.raises(Exception, match="the fake refuses"):
+            await running.__aexit__(None, None, None)
 
     run(test)
 

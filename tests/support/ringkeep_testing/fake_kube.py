@@ -67,6 +67,8 @@ class FakeKube:
         """While true watches are silent, and keep silent about what they missed until they are begun anew."""
         self.refusals: Callable[[str, str], int] = lambda _verb, _plural: 0
         """Asked for the status with which a request is refused, 0 to carry it out."""
+        self.watch_refusals: dict[str, int] = {}
+        """The status with which watches of a kind are refused, by plural."""
         self.settled: Callable[[], None] = lambda: None
         self.bookmark_s = 0.2
         self._watches: set[asyncio.Queue[tuple[str, Where, Json] | None]] = set()
@@ -218,6 +220,10 @@ class FakeKube:
         return web.json_response({"kind": "List", "metadata": {"resourceVersion": str(self.version)}, "items": items})
 
     async def _watch(self, request: web.Request, where: Where) -> web.StreamResponse:
+        if where[0] in self.watch_refusals:
+            return status_answer(self.watch_refusals[where[0]], "Refused", "the fake refuses")
+        if not request.query.get("timeoutSeconds", "0").isdigit():
+            return status_answer(400, "BadRequest", "timeoutSeconds is no whole number")
         since = int(request.query.get("resourceVersion") or self.version)
         if since < self.oldest:
             return status_answer(410, "Expired", "too old resource version")

@@ -49,6 +49,11 @@ class RunningOperator:
         assert self._task is not None
         await asyncio.wait_for(self._task, PATIENCE_S)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended by itself."""
+        return self._task is not None and self._task.done()
+
     async def kill(self) -> None:
         """End it without a word: no Lease is given back."""
         assert self._task is not None
