@@ -47,7 +47,7 @@ RANK = (
 def conditions_of(view: View, outcome: Outcome) -> tuple[Condition, ...]:
     """Return the conditions from what was seen and what the plan has decided."""
     wrong = _ranked([*outcome.wrong, *_pods_wrong(view), *_cluster_wrong(view)])
-    under_way = [] if view.spec.paused else [*outcome.under_way, *_unfinished(view)]
+    under_way = [*outcome.under_way, *_unfinished(view)]
     judged = [
         _ready(view, wrong, under_way),
         _available(view),

@@ -123,8 +123,10 @@ def leaving(view: View) -> Outcome:
         return Outcome()
     actions: list[Action] = []
     notes = []
+    held_up: set[Group] = set()
     for name, member in sorted(view.shard_map.by_name.items(), key=lambda item: _ordinal(view, item[0]), reverse=True):
-        if view.group_of(name) is None or view.is_wanted(name):
+        group = view.group_of(name)
+        if group is None or view.is_wanted(name):
             continue
         want = view.listed(name)
         is_written = view.is_written(name, member.storage)
@@ -134,8 +136,12 @@ def leaving(view: View) -> Outcome:
         if want is not None and not want.draining:
             continue  # To be asked for, or refused.
         notes.append(Note(Reason.SCALING_DOWN, f"{name} gives up its copies and leaves"))
-        if (want is None or is_written) and not view.holds_copies(member.storage):
+        is_free = (want is None or is_written) and not view.holds_copies(member.storage)
+        if is_free and group not in held_up:
             actions.append(Leave(name, member.storage))
+        elif want is not None:
+            # The set cannot shrink past it: those below would only come back as somebody new.
+            held_up.add(group)
     return Outcome(actions=tuple(actions), under_way=tuple(notes), soon_s=1.0 if notes else None)
 
 

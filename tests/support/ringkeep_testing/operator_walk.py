@@ -78,10 +78,19 @@ def _pod_suffers(world: OperatorWorld, operation: str, name: str) -> None:
         world.kill(name)
     elif operation == "hang":
         pod.hangs = True
-    elif world.is_ready() and world.map is not None and not only_complete_copies(world.map, pod.disk.storage):
-        # More than one lost at a time may be more than there is to lose.
-        if len(world.voters) >= 3 and all(claim.phase != "Lost" for claim in world.claims.values()):
-            world.lose_disk(name)
+    elif _can_lose(world, pod.disk.storage):
+        world.lose_disk(name)
+
+
+def _can_lose(world: OperatorWorld, storage: str) -> bool:
+    """More than one lost at a time may be more than there is to lose."""
+    return (
+        world.is_ready()
+        and world.map is not None
+        and not only_complete_copies(world.map, storage)
+        and len(world.voters) >= 3
+        and all(claim.phase != "Lost" for claim in world.claims.values())
+    )
 
 
 def _object_suffers(world: OperatorWorld, operation: str, key: tuple[str, str], rng: random.Random) -> None:

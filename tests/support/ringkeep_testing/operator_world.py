@@ -170,7 +170,7 @@ class OperatorWorld:
             zones={node: f"zone-{node[-1]}" for node in NODES},
             nodes_gone=frozenset(self.nodes_gone),
             answering=answering,
-            cluster=self._cluster() if any(node.cluster_id for node in answering) else None,
+            cluster=self._cluster() if self.map is not None and any(node.cluster_id for node in answering) else None,
             refusal=self.refusal if self.now - self.refused_at < 5 else None,
         )
 
