@@ -98,7 +98,7 @@ def _object_suffers(world: OperatorWorld, operation: str, key: tuple[str, str], 
         del world.objects[key]
     elif "spec" in world.objects[key]:
         live = world.objects[key]
-        edit = {"replicas": rng.randint(0, 7)} if key[0] == "StatefulSet" else {"selector": {}}
+        edit: dict[str, object] = {"replicas": rng.randint(0, 7)} if key[0] == "StatefulSet" else {"selector": {}}
         live["spec"] = {**live["spec"], **edit}
         live["metadata"]["generation"] = live["metadata"].get("generation", 1) + 1
 
