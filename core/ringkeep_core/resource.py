@@ -391,7 +391,7 @@ def offences_of(name: str, spec: ClusterSpec, before: ClusterSpec | None = None)
         found.append(SHARDS_RULE)
     if _amount_of(spec.storage.size) < SIZE_MIN_BYTES:
         found.append(SIZE_RULE)
-    if _amount_of(spec.moves.bytes_per_second, default=0) > BYTES_PER_S_MAX:
+    if not 0 <= _amount_of(spec.moves.bytes_per_second) <= BYTES_PER_S_MAX:
         found.append(SPEED_RULE)
     if before is not None:
         if spec.shards != before.shards:
@@ -403,11 +403,12 @@ def offences_of(name: str, spec: ClusterSpec, before: ClusterSpec | None = None)
     return tuple(found)
 
 
-def _amount_of(text: str, default: int = -1) -> int:
+def _amount_of(text: str) -> int:
+    """Return whole bytes; -1 if it is no such amount."""
     try:
         return parse_bytes(text)
     except ValueError:
-        return default
+        return -1
 
 
 NAME_RULE = (

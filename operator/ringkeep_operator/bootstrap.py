@@ -7,6 +7,7 @@ cluster it is never founded again: a second founding beside data of the first is
 
 from __future__ import annotations
 
+from ringkeep_operator.scaling import founders_of
 from ringkeep_operator.state import Bootstrap, Tell
 from ringkeep_operator.view import Note, Outcome, Reason, View
 
@@ -25,8 +26,10 @@ def bootstrap(view: View) -> Outcome:
     if silent or over or view.standing(nodes) != len(expected):
         waiting = f"waiting for {', '.join(silent or over)}" if silent or over else "waiting for the StatefulSet"
         return Outcome(under_way=(Note(Reason.BOOTSTRAPPING, waiting),), soon_s=1.0)
-    founders = tuple(view.answers[name] for name in expected)
-    spec = view.spec
+    founders, spec = founders_of(view), view.spec
+    if not all(view.is_written(node.name, node.storage_id) for node in founders):
+        # A crash right after the founding, with all pods down, must not look as if there had been none.
+        return Outcome(under_way=(Note(Reason.BOOTSTRAPPING, "writing down who founds the cluster"),), soon_s=0.1)
     found = Bootstrap(founders[0].url, founders, spec.shards, spec.replication_factor, spec.min_in_sync)
     said = f"founded the cluster on {', '.join(expected)}"
     return Outcome(

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ringkeep_operator import manifests
-from ringkeep_operator.drift import is_as_wanted
+from ringkeep_operator.drift import are_equal_amounts, is_as_wanted
 from ringkeep_operator.naming import TOKEN_KEY
 from ringkeep_operator.scaling import grown_volumes, set_size
-from ringkeep_operator.state import Action, Apply, CreateSecret, Delete, Manifest, ObjectId
+from ringkeep_operator.state import Action, Apply, CreateSecret, Delete, ObjectId
 from ringkeep_operator.view import Note, Outcome, Reason, View
 
 
@@ -49,7 +49,7 @@ def extras(view: View) -> Outcome:
 def sets_of(view: View) -> list[manifests.Json]:
     """Return the StatefulSets; that of gateways only if there are, or were, any."""
     nodes, gateways = view.groups
-    wanted = [manifests.nodes_set(view.resource, set_size(view, nodes), _claim_size(view.live_set(nodes)))]
+    wanted = [manifests.nodes_set(view.resource, set_size(view, nodes), _claim_size(view))]
     if view.spec.gateways or view.live_set(gateways) is not None:
         wanted.append(manifests.gateways_set(view.resource, set_size(view, gateways)))
     return wanted
@@ -64,12 +64,13 @@ def set_is_applied(view: View, component: str) -> bool:
     return True
 
 
-def _claim_size(live: Manifest | None) -> str:
-    """Return the size in the live template of the volumes: the API server does not let it be changed."""
-    spec: Any = (live or {}).get("spec") or {}
-    for template in spec.get("volumeClaimTemplates") or ():
+def _claim_size(view: View) -> str:
+    """Return the size in the live template of the volumes, where it is another than wanted: it cannot be changed."""
+    live: Any = view.live_set(view.names.nodes) or {}
+    for template in (live.get("spec") or {}).get("volumeClaimTemplates") or ():
         requests = ((template.get("spec") or {}).get("resources") or {}).get("requests") or {}
-        return str(requests.get("storage", ""))
+        size = str(requests.get("storage", ""))
+        return "" if are_equal_amounts(size, view.spec.storage.size) else size
     return ""
 
 

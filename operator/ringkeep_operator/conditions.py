@@ -47,14 +47,31 @@ RANK = (
 def conditions_of(view: View, outcome: Outcome) -> tuple[Condition, ...]:
     """Return the conditions from what was seen and what the plan has decided."""
     wrong = _ranked([*outcome.wrong, *_pods_wrong(view), *_cluster_wrong(view)])
-    under_way = [] if view.spec.paused else [*outcome.under_way, *_unfinished(view)]
+    under_way = [*outcome.under_way, *_unfinished(view)]
     judged = [
         _ready(view, wrong, under_way),
         _available(view),
         _progressing(view, wrong, under_way),
-        _degraded(view, wrong, outcome),
+        _degraded(wrong),
     ]
-    return tuple(_with_time(view.status, condition, view) for condition in judged)
+    if _asks_again(view, outcome):
+        judged = [condition if condition.type == AVAILABLE else _shown(view, condition) for condition in judged]
+    return tuple(_timed(view.status, condition, view.resource.generation, view.now) for condition in judged)
+
+
+def _asks_again(view: View, outcome: Outcome) -> bool:
+    """Whether what was refused is being asked again: until there is an answer the former one stands, or it would flicker."""
+    before = view.status.condition(DEGRADED)
+    return (
+        before is not None
+        and (before.status, before.reason) == ("True", Reason.REFUSED)
+        and before.observed_generation == view.resource.generation
+        and any(isinstance(action, SetWanted) for action in outcome.actions)
+    )
+
+
+def _shown(view: View, condition: Condition) -> Condition:
+    return view.status.condition(condition.type) or condition
 
 
 def invalid(status: ClusterStatus, generation: int, offences: Iterable[str], now: float) -> tuple[Condition, ...]:
@@ -133,12 +150,7 @@ def _progressing(view: View, wrong: list[Note], under_way: list[Note]) -> Condit
     return _condition(PROGRESSING, "False", Note(Reason.SETTLED, "nothing is left to do"))
 
 
-def _degraded(view: View, wrong: list[Note], outcome: Outcome) -> Condition:
-    before = view.status.condition(DEGRADED)
-    asks_again = any(isinstance(action, SetWanted) for action in outcome.actions)
-    if asks_again and before is not None and (before.status, before.reason) == ("True", Reason.REFUSED):
-        # What was refused is being asked again: until there is an answer the former one stands, or it would flicker.
-        return _condition(DEGRADED, "True", Note(Reason.REFUSED, before.message))
+def _degraded(wrong: list[Note]) -> Condition:
     if wrong:
         return _condition(DEGRADED, "True", Note(wrong[0].reason, _text(wrong)))
     return _condition(DEGRADED, "False", Note(Reason.AS_WANTED, "nothing is wrong"))
@@ -289,10 +301,6 @@ def _condition(type_: str, status: str, note: Note) -> Condition:
     return Condition(
         type=type_, status="True" if status == "True" else "False", reason=note.reason, message=note.message
     )
-
-
-def _with_time(before: ClusterStatus, condition: Condition, view: View) -> Condition:
-    return _timed(before, condition, view.resource.generation, view.now)
 
 
 def _timed(before: ClusterStatus, condition: Condition, generation: int, now: float) -> Condition:

@@ -39,8 +39,13 @@ def covers(live: Any, wanted: Any, *, are_amounts: bool = False) -> bool:
     if isinstance(wanted, list | tuple):
         return isinstance(live, list | tuple) and _list_covers(live, wanted)
     if are_amounts:
-        return live is not None and _amount(live) == _amount(wanted)
+        return live is not None and are_equal_amounts(live, wanted)
     return bool(live == wanted)
+
+
+def are_equal_amounts(first: Any, second: Any) -> bool:
+    """Return whether two amounts are the same, however they are written: the API server rewrites them."""
+    return bool(_amount(first) == _amount(second))
 
 
 def _list_covers(live: Any, wanted: Any) -> bool:

@@ -54,11 +54,10 @@ def plan(seen: Seen) -> Decision:
     view = View(seen)
     if seen.resource.is_deleting:
         return Decision(actions=(), status=view.status, look_again_s=IDLE_S)
-    if view.spec.paused:
-        paused = Outcome(wrong=())
-        return Decision(actions=(), status=_status(view, paused), look_again_s=IDLE_S)
     outcome = joined([part(view) for part in PARTS])
     status = _status(view, outcome)
+    if view.spec.paused:
+        return Decision(actions=(), status=status, look_again_s=IDLE_S)
     events = told(view.status, status.conditions)
     return Decision(actions=(*events, *outcome.actions), status=status, look_again_s=_wait(view, outcome, status))
 

@@ -62,7 +62,7 @@ def _lost_volumes(view: View) -> tuple[list[Action], tuple[Note, ...]]:
             if pod is not None and not pod.is_deleting and not pod.is_ready and not view.is_alive(name):
                 actions.append(Delete(view.id_of(pod), "its volume is being deleted"))
             continue
-        why = _why_lost(view, volume, name, pod)
+        why = _why_lost(view, volume, name)
         if not why:
             continue
         member = view.registered(name)
@@ -80,9 +80,9 @@ def _lost_volumes(view: View) -> tuple[list[Action], tuple[Note, ...]]:
     return actions, tuple(wrong)
 
 
-def _why_lost(view: View, volume: SeenVolume, name: str, pod: SeenPod | None) -> str:
-    """Return why a volume is lost, "" if it is not: nobody may be using it, by anybody's word."""
-    if view.is_alive(name) or name in view.answers or (pod is not None and pod.is_ready):
+def _why_lost(view: View, volume: SeenVolume, name: str) -> str:
+    """Return why a volume is lost, "" if it is not: nobody may be using it, by the word of members and its own."""
+    if view.is_alive(name) or name in view.answers:
         return ""
     if volume.phase == "Lost":
         return "is lost"

@@ -7,8 +7,8 @@ A StatefulSet only ever loses its tail, so it shrinks to just above the highest 
 known only positively: its disk is among those that have left in the map, or the status has it so. That a map does not
 name a member proves nothing: the map may be old.
 
-A disk is written into the status before its member is listed (and so before it can get data), with "" as its storage id
-while it never was listed. So a volume is deleted only if its disk has left, or never was anybody's.
+A disk is written into the status before its member is listed or founds the cluster (and so before it can get data), with
+"" as its storage id while it never was to be. So a volume is deleted only if its disk has left, or never was anybody's.
 
 Source: replication.md, "Leave"; reference/operator.md (d) 1-4.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from ringkeep_core.resource import StorageStatus
 from ringkeep_operator.naming import GATEWAY, Group
-from ringkeep_operator.state import Action, Delete, Leave, ObjectId, SeenVolume, Tell
+from ringkeep_operator.state import Action, Delete, Leave, ObjectId, SeenNode, SeenVolume, Tell
 from ringkeep_operator.view import Note, Outcome, Reason, View
 
 
@@ -29,6 +29,8 @@ def storages_of(view: View) -> tuple[StorageStatus, ...]:
         for ordinal in range(size):
             name = group.member(ordinal)
             entries.setdefault(name, StorageStatus(name=name, storage_id=""))
+    for node in founders_of(view):
+        entries[node.name] = StorageStatus(name=node.name, storage_id=node.storage_id)
     if view.shard_map is not None:
         gone = frozenset(view.shard_map.left)
         for name, member in view.shard_map.by_name.items():
@@ -38,6 +40,16 @@ def storages_of(view: View) -> tuple[StorageStatus, ...]:
             if entry.storage_id in gone:
                 entries[name] = StorageStatus(name=name, storage_id=entry.storage_id, has_left=True)
     return tuple(entries[name] for name in sorted(entries) if not _may_forget(view, entries[name]))
+
+
+def founders_of(view: View) -> tuple[SeenNode, ...]:
+    """Return those on whom the cluster is to be founded: all expected pods, once they answer and none has a cluster."""
+    if view.is_founded or view.spec.suspend:
+        return ()
+    names = [view.names.nodes.member(ordinal) for ordinal in range(view.spec.replicas)]
+    if any(name not in view.answers or name not in view.pods for name in names):
+        return ()
+    return tuple(view.answers[name] for name in names)
 
 
 def _may_forget(view: View, entry: StorageStatus) -> bool:
@@ -61,7 +73,7 @@ def set_size(view: View, group: Group) -> int:
         return 0
     wanted, standing = view.count(group), view.standing(group)
     if not view.is_founded:
-        return wanted if _is_surely_unfounded(view) else max(wanted, standing)
+        return _unfounded_size(view, group)
     least = standing if view.cluster is None else 0
     # A set that was deleted, or suspended, comes back as large as its members need it, whatever it stands at.
     known = [group.ordinal(name) for name in (*view.written, *_listed_names(view))]
@@ -91,9 +103,15 @@ def must_stay(view: View, name: str) -> bool:
     return view.shard_map is None or entry.storage_id not in view.shard_map.left
 
 
-def _is_surely_unfounded(view: View) -> bool:
-    """Before the founding a set may shrink only while no pod can have been told of a cluster that we do not know of."""
-    return all(pod.name in view.answers or pod.phase == "Pending" for pod in view.pods.values())
+def _unfounded_size(view: View, group: Group) -> int:
+    """Before the founding is known of: who was to be a founder stays until its own disk says that it is none."""
+    known = [ordinal for name in view.written if (ordinal := group.ordinal(name)) is not None]
+    for ordinal in sorted(known, reverse=True):
+        name = group.member(ordinal)
+        # It answers, so its disk has been looked at, and there is no cluster on it: or there would be signs of one.
+        if view.written[name].storage_id and name not in view.answers:
+            return max(view.count(group), ordinal + 1)
+    return view.count(group)
 
 
 # --- who leaves --------------------------------------------------------------------------------------------------
@@ -105,8 +123,10 @@ def leaving(view: View) -> Outcome:
         return Outcome()
     actions: list[Action] = []
     notes = []
+    held_up: set[Group] = set()
     for name, member in sorted(view.shard_map.by_name.items(), key=lambda item: _ordinal(view, item[0]), reverse=True):
-        if view.group_of(name) is None or view.is_wanted(name):
+        group = view.group_of(name)
+        if group is None or view.is_wanted(name):
             continue
         want = view.listed(name)
         is_written = view.is_written(name, member.storage)
@@ -116,8 +136,12 @@ def leaving(view: View) -> Outcome:
         if want is not None and not want.draining:
             continue  # To be asked for, or refused.
         notes.append(Note(Reason.SCALING_DOWN, f"{name} gives up its copies and leaves"))
-        if (want is None or is_written) and not view.holds_copies(member.storage):
+        is_free = (want is None or is_written) and not view.holds_copies(member.storage)
+        if is_free and group not in held_up:
             actions.append(Leave(name, member.storage))
+        elif want is not None:
+            # The set cannot shrink past it: those below would only come back as somebody new.
+            held_up.add(group)
     return Outcome(actions=tuple(actions), under_way=tuple(notes), soon_s=1.0 if notes else None)
 
 

@@ -19,7 +19,7 @@ from ringkeep_operator.state import Apply
 from ringkeep_operator.view import Outcome, View
 
 VERSION_ANNOTATION = f"{GROUP}/map-version"
-WRITTEN_ANNOTATION = f"{GROUP}/written-at"
+WRITTEN_ANNOTATION = f"{GROUP}/written-at-ms"
 EVERY_S = 2.0
 BYTES_MAX = 900 << 10
 """An object may have 1 MiB (etcd's default limit is 1.5 MiB), and this is not all of it."""
@@ -38,10 +38,10 @@ def show_map(view: View) -> Outcome:
         return Outcome()
     if shown > view.shard_map.version and live.get("data"):
         return Outcome()  # Whoever was asked holds an older map than the one that is shown.
-    since_s = view.now - written
+    since_s = view.now - written / 1000
     if live and 0 <= since_s < EVERY_S:
         return Outcome(soon_s=EVERY_S - since_s)
-    marks = {VERSION_ANNOTATION: str(view.shard_map.version), WRITTEN_ANNOTATION: str(int(view.now))}
+    marks = {VERSION_ANNOTATION: str(view.shard_map.version), WRITTEN_ANNOTATION: str(int(view.now * 1000))}
     return Outcome(actions=(Apply(manifests.config_map(view.resource, data, marks)),))
 
 

@@ -170,7 +170,7 @@ class OperatorWorld:
             zones={node: f"zone-{node[-1]}" for node in NODES},
             nodes_gone=frozenset(self.nodes_gone),
             answering=answering,
-            cluster=self._cluster() if any(node.cluster_id for node in answering) else None,
+            cluster=self._cluster() if self.map is not None and any(node.cluster_id for node in answering) else None,
             refusal=self.refusal if self.now - self.refused_at < 5 else None,
         )
 
@@ -187,6 +187,8 @@ class OperatorWorld:
             written = decode_status(status_json(decision.status))
             self.writes += written != self.status
             self.status = written
+            if self.is_ready():
+                self._check_ready()
         return decision
 
     def run(self, seconds: float) -> None:
@@ -244,6 +246,30 @@ class OperatorWorld:
                 return self._leave(action)
             case state.TransferLeader():
                 return self._transfer()
+
+    def _check_ready(self) -> None:
+        """Ready is never early: judge it by what is true here, not by what was seen."""
+        spec, held = self.spec, self.map
+        assert held is not None
+        expected = {self.names.nodes.member(n) for n in range(spec.replicas)}
+        expected |= {self.names.gateways.member(n) for n in range(spec.gateways)}
+        alive = {held.members[storage].name for storage in self._alive()}
+        wanted = {name for name, want in held.wanted.members.items() if not want.draining}
+        settings, full = held.wanted.settings, held.copies_wanted()
+        checks = {
+            "others than the expected members live": alive == expected,
+            "others than the expected pods are there": set(self.pods) == expected,
+            "others than the expected members are wanted": wanted == expected == set(held.wanted.members),
+            "a member has not left": set(held.by_name) == expected,
+            "a shard lacks copies, or has too many": all(
+                len(shard.in_sync) == full and not shard.learners for shard in held.shards
+            ),
+            "a plan is left": not plan_of(held, held.wanted, self._facts()).steps,
+            "a pod has another image": {pod.image for pod in self.pods.values()} == {spec.image},
+            "the settings are others": (settings.replication_factor, settings.min_in_sync)
+            == (spec.replication_factor, spec.min_in_sync),
+        }
+        self.broken += [f"Ready, and {what}" for what, is_so in checks.items() if not is_so]
 
     def _apply(self, manifest: dict[str, Any]) -> None:
         key = (manifest["kind"], manifest["metadata"]["name"])
@@ -516,7 +542,14 @@ class OperatorWorld:
             self._commit(ShardChanges(tuple(changes), "test"))
 
     def _revise_voters(self, held: ShardMap, alive: set[str]) -> None:
-        staying = [m for s, m in held.members.items() if s in alive and not is_leaving(held.wanted, m.name)]
+        # Members of weight 0 do not vote beside others, as in machines/electorate.
+        staying = [
+            member
+            for storage, member in held.members.items()
+            if storage in alive
+            and not is_leaving(held.wanted, member.name)
+            and held.wanted.members[member.name].weight > 0
+        ]
         best = {m.storage for m in sorted(staying, key=lambda m: (m.storage not in self.voters, m.name))}
         ranked = sorted(best, key=lambda s: (s not in self.voters, held.members[s].name))
         wanted = set(ranked[: voters_wanted(len(staying))])
