@@ -22,7 +22,7 @@ from ringkeep_core.resource import GROUP, PLURAL, VERSION
 from ringkeep_operator.kube import CA_FILE, TOKEN_FILE, Configuration
 from ringkeep_operator.settings import OperatorSettings
 
-SERVER_S = 300  # whole seconds: the API server refuses 300.0
+SERVER_S = 300  # a whole number: the API server takes no other
 CONNECT_S = 30.0
 REQUEST_S = 15.0
 EXIT_S = 10.0

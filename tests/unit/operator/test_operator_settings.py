@@ -75,6 +75,6 @@ def test_the_page_lists_every_metric_with_its_type_and_labels_and_no_other() -> 
             name = family.name + ("_total" if family.type == "counter" else "")
             labels = {label for sample in family.samples for label in sample.labels} - {"le"}
             there[name] = (family.type, labels)
-    rows = re.findall(r"^\| `(ringkeep_operator_\w+)` \| (\w+) \| ([^|]*) \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `(ringkeep_operator_\w+)` \| (\w+) \|([^|]*)\|", PAGE, re.MULTILINE)
 
     assert {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows} == there
