@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from ringkeep_core.resource import API_VERSION, KIND
+from ringkeep_core.resource import API_VERSION, KIND, ClusterResource
 from ringkeep_operator.kube import Api, Changed, Missing
 from ringkeep_operator.nodes import Nodes, NodeSilent
 from ringkeep_operator.observing import Observed
@@ -55,7 +55,7 @@ class Actor:
             case Delete():
                 await self._api.delete(action.target, resource.namespace, action.grace_s)
             case Tell():
-                await self._teller.tell(resource, action)
+                await self.tell(resource, action)
             case Bootstrap():
                 await self._nodes.bootstrap(base_of(action.url, observed), action, observed.token)
             case SetWanted():
@@ -65,6 +65,10 @@ class Actor:
             case TransferLeader():
                 await self._nodes.transfer_leader(_first(observed), action, observed.token)
         return None
+
+    async def tell(self, about: ClusterResource, what: Tell) -> None:
+        """Post an event about a resource."""
+        await self._teller.tell(about, what)
 
     async def _create_secret(self, action: CreateSecret, namespace: str) -> None:
         token = secrets.token_urlsafe(TOKEN_BYTES)

@@ -39,6 +39,8 @@ from ringkeep_operator.state import (
 
 API_PORT = 8080
 ANSWER_S = 2.0
+WHO_S = 1.0
+"""A node that hangs delays each pass by so much, and with it whatever else there is to do."""
 CONNECT_S = 0.5
 CHANGE_S = 10.0
 POLL_S = 25.0
@@ -249,7 +251,7 @@ class Nodes:
 
     async def _who(self, base: str) -> Answering | None:
         try:
-            said = await self._get(f"{base}/v1/cluster", _Summary)
+            said = await self._get(f"{base}/v1/cluster", _Summary, WHO_S)
         except NodeSilent:
             return None
         node = SeenNode(
@@ -320,8 +322,8 @@ class Nodes:
         except msgspec.DecodeError as error:
             raise NodeSilent(f"{base} sent no map: {error}") from error
 
-    async def _get(self, url: str, type_: type[T]) -> T:
-        data = await self._read(url, ANSWER_S)
+    async def _get(self, url: str, type_: type[T], timeout_s: float = ANSWER_S) -> T:
+        data = await self._read(url, timeout_s)
         try:
             return msgspec.json.decode(data, type=type_)
         except msgspec.DecodeError as error:

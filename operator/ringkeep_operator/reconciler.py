@@ -19,15 +19,15 @@ from typing import Any
 import structlog
 
 from ringkeep_core.errors import RingkeepError
-from ringkeep_core.resource import InvalidSpec, decode_status, status_json
-from ringkeep_operator.acting import Actor, show_status
-from ringkeep_operator.kube import Api, Changed, Invalid
+from ringkeep_core.resource import ClusterResource, InvalidSpec, decode_status, status_json
+from ringkeep_operator.acting import Actor, described, show_status
+from ringkeep_operator.kube import Api, ApiError, Changed
 from ringkeep_operator.metrics import OperatorMetrics
-from ringkeep_operator.nodes import Answering, NodeError, Nodes, NodeSilent
+from ringkeep_operator.nodes import Answering, Nodes, NodeSilent
 from ringkeep_operator.observing import Observed, Observer
 from ringkeep_operator.plan import decide_invalid
 from ringkeep_operator.queueing import Key, KeyQueue
-from ringkeep_operator.state import Decision, Refusal, Seen, Tell
+from ringkeep_operator.state import Action, Apply, Decision, Refusal, Seen, Tell
 
 REFUSAL_KEPT_S = 10.0
 ACTED_AGAIN_S = 1.0
@@ -36,6 +36,8 @@ BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 10.0
 POLL_PAUSE_S = 0.3
 """At least so much time between two passes that only the map called for: a plan changes it many times a second."""
+
+EXTRA_KINDS = frozenset({"ServiceMonitor", "PersistentVolumeClaim"})
 
 logger = structlog.get_logger()
 
@@ -174,26 +176,39 @@ class Reconciler:
 
     async def _act(self, decision: Decision, observed: Observed) -> tuple[Refusal | None, RingkeepError | None, bool]:
         """Carry the actions out in order, until one is refused or fails; the status is shown all the same."""
-        acted = False
+        acted, failed = False, None
         for action in decision.actions:
             try:
                 refusal = await self._actor.carry_out(action, observed)
-            except Invalid as error:
-                await self._actor.carry_out(Tell("ApplyRefused", error.detail, "Warning"), observed)
-                return None, error, acted
-            except (NodeError, NodeSilent, Changed) as error:
-                return None, error, acted
+            except RingkeepError as error:
+                failed = error
+                if isinstance(error, ApiError) and not error.retryable:
+                    text = f"{' '.join(described(action).values())}: {error.detail}"
+                    await self._actor.carry_out(Tell("ActionRefused", text, "Warning"), observed)
+                if is_extra(action) and not error.retryable:
+                    continue
+                break
             if refusal is not None:
                 return refusal, None, acted
             acted = acted or not isinstance(action, Tell)
-        return None, None, acted
+        return None, failed, acted
 
     async def _show_invalid(self, raw: Mapping[str, Any], error: InvalidSpec) -> Outcome:
         """Say in the conditions what is wrong; nothing else changes."""
         metadata, before = raw["metadata"], decode_status(raw.get("status"))
-        decision = decide_invalid(before, int(metadata.get("generation", 1)), error.offences, self._now())
+        about = ClusterResource(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata["uid"],
+            generation=int(metadata.get("generation", 1)),
+            version=metadata.get("resourceVersion", ""),
+        )
+        decision = decide_invalid(before, about.generation, error.offences, self._now())
+        for action in decision.actions:
+            if isinstance(action, Tell):
+                await self._actor.tell(about, action)
         if await show_status(self._api, raw, status_json(decision.status)):
-            logger.warning("spec_invalid", cluster=metadata["name"], namespace=metadata["namespace"], error=str(error))
+            logger.warning("spec_invalid", cluster=about.name, namespace=about.namespace, error=str(error))
         return Outcome("invalid", decision.look_again_s)
 
     # --- the map
@@ -231,3 +246,8 @@ class Reconciler:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def is_extra(action: Action) -> bool:
+    """Return whether the cluster works without this: its kind may not be installed, its size may not be allowed."""
+    return isinstance(action, Apply) and action.manifest["kind"] in EXTRA_KINDS

@@ -169,10 +169,26 @@ def test_a_spec_that_breaks_a_rule_is_told_in_the_conditions_and_changes_nothing
         bench.change(minInSync=5)
         outcome = await bench.one_pass()
         state = bench.condition("Ready")
+        told = [event["reason"] for (plural, _, _), event in bench.kube.objects.items() if plural == "events"]
 
         assert outcome is not None and outcome.result == "invalid"
         assert (state["status"], state["reason"]) == ("False", "InvalidSpec") and "minInSync" in state["message"]
-        assert bench.end_state()["objects"] == before
+        assert bench.end_state()["objects"] == before and "InvalidSpec" in told
+
+    run(test)
+
+
+def test_a_kind_that_is_not_installed_is_told_and_stops_nothing_else() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench, replicas=4)
+        bench.change(replicas=3, monitoring={"serviceMonitor": True})
+        for _ in range(30):
+            await bench.one_pass()
+            bench.pods.move()
+        told = [event["message"] for (plural, _, _), event in bench.kube.objects.items() if plural == "events"]
+
+        assert bench.kube.names("pods") == ["demo-0", "demo-1", "demo-2"]
+        assert any("ServiceMonitor/demo" in message for message in told)
 
     run(test)
 
