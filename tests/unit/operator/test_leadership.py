@@ -125,7 +125,8 @@ def test_a_holder_that_cannot_renew_stops_before_another_may_begin() -> None:
         api.is_away = True
         clock.now += 8.0  # Two thirds of twelve: a third is left.
         with pytest.raises(Lost, match=r"could not be renewed for 8\.0 s"):
-            await first._keep()
+            async with asyncio.timeout(5.0):  # Who holds on renews for ever.
+                await first._keep()
 
     asyncio.run(test())
 
