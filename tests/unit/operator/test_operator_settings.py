@@ -11,6 +11,7 @@ from ringkeep_core.errors import BadSetting
 from ringkeep_operator.metrics import OperatorMetrics
 from ringkeep_operator.settings import VARIABLES, OperatorSettings, settings_from
 
+SOURCES = Path(__file__).parents[3] / "operator" / "ringkeep_operator"
 PAGE = (Path(__file__).parents[3] / "docs" / "operator.md").read_text()
 
 
@@ -78,3 +79,13 @@ def test_the_page_lists_every_metric_with_its_type_and_labels_and_no_other() -> 
     rows = re.findall(r"^\| `(ringkeep_operator_\w+)` \| (\w+) \|([^|]*)\|", PAGE, re.MULTILINE)
 
     assert {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows} == there
+
+
+def test_the_page_lists_every_event_of_the_log_and_no_other() -> None:
+    text = "\n".join(path.read_text() for path in sorted(SOURCES.glob("*.py")))
+    calls = re.findall(r"\b(?:logger\.\w+|_?log|self\._logger\.\w+)\(\s*([^)]*?)[,)]", text)
+    said = {event for call in calls for event in re.findall(r'"([a-z]+(?:_[a-z]+)*)"', call)}
+    section = PAGE.partition("## Logs")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
+
+    assert {event for row in rows for event in re.findall(r"`(\w+)`", row)} == said
