@@ -283,7 +283,7 @@ class Nodes:
             self._get(f"{base}/v1/cluster/leader", _Leader),
             self._get(f"{base}/v1/cluster/plan", _Plan),
         )
-        seen = tuple([_member(member) for member in members.members])
+        seen = tuple([_member(member, held.wanted) for member in members.members])
         counts = counts_of(held, seen)
         running = plan.running or _Running()
         return SeenCluster(
@@ -411,13 +411,15 @@ def _error_of(status: int, data: bytes) -> RingkeepError:
     return NodeSilent(detail) if status >= 500 else NodeError(detail, status=status)
 
 
-def _member(shown: _Member) -> SeenMember:
+def _member(shown: _Member, wanted: Wanted) -> SeenMember:
+    want = wanted.members.get(shown.name)
     return SeenMember(
         name=shown.name,
         state=shown.state,
         storage_id=shown.storage_id,
         boot_id=shown.boot_id,
-        zone=shown.zone,
+        # Copies are placed by the zone that is wanted; a node in a pod does not know its own.
+        zone=(want.zone if want is not None else "") or shown.zone,
         weight=shown.weight,
         draining=shown.draining,
         copies=shown.copies,

@@ -117,8 +117,8 @@ class Reconciler:
             self.queue.forget(key)
             return None
         self._metrics.pass_s.labels(outcome.result).observe(self._clock() - began)
-        self._metrics.queue.set(len(self.queue))
         self.queue.add(key, outcome.again_s)
+        self._metrics.queue.set(len(self.queue))
         return outcome
 
     async def _guarded(self, key: Key) -> Outcome | None:

@@ -53,6 +53,7 @@ def test_a_new_cluster_is_founded_once_and_ready_only_with_all_copies() -> None:
         status = bench.kube.get("clusters", "demo")["status"]
 
         assert bench.pods.changes.count("bootstrap") == 1
+        assert [member["zone"] for member in status["members"]] == ["zone-0", "zone-1", "zone-2"]
         assert status["shards"] == {"total": 16, "ok": 16, "moving": 0, "underReplicated": 0, "unavailable": 0}
         assert (status["readyReplicas"], status["clusterId"], status["observedGeneration"]) == (
             3,
