@@ -26,6 +26,8 @@ SERVER_S = 300  # a whole number: the API server takes no other
 CONNECT_S = 30.0
 REQUEST_S = 15.0
 EXIT_S = 10.0
+BACKOFFS_S = (0.5, 1.0, 2.0) + (3.0,) * 1200
+"""An hour: a list that outlives its retries ends kopf's watcher and so the process, and the kubelet slows its restarts."""
 
 Login = Callable[[], kopf.ConnectionInfo]
 Changed = Callable[[Mapping[str, Any]], None]
@@ -41,7 +43,7 @@ def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     found.watching.inactivity_timeout = settings.silence_s
     found.networking.request_timeout = REQUEST_S
     found.networking.connect_timeout = 5.0
-    found.networking.error_backoffs = (0.5, 1, 2, 3, 5, 5, 5, 5, 5, 5)
+    found.networking.error_backoffs = BACKOFFS_S
     found.queueing.error_delays = (1, 2, 5, 10)
     found.scanning.disabled = True
     found.posting.level = logging.WARNING
