@@ -15,7 +15,7 @@ from ringkeep_testing.operator_bench import Bench
 
 Change = dict[str, Any]
 START: Change = {"replicas": 3}
-CHANGES = {
+CHANGES: dict[str, tuple[Change, Change]] = {
     "three become five": (START, {"replicas": 5}),
     "five become three": ({"replicas": 5}, {"replicas": 3}),
     "another image": (START, {"image": "node:2"}),

@@ -30,7 +30,7 @@ def is_ready(kube: FakeKube) -> bool:
     resource = kube.get("clusters", "demo")
     for one in (resource.get("status") or {}).get("conditions") or ():
         if one["type"] == "Ready":
-            return one["status"] == "True" and one["observedGeneration"] == resource["metadata"]["generation"]
+            return bool(one["status"] == "True" and one["observedGeneration"] == resource["metadata"]["generation"])
     return False
 
 
