@@ -119,7 +119,10 @@ def _rule(rule: str, message: str, field: str = "") -> dict[str, Any]:
 def _rules_of(kind: type) -> list[dict[str, Any]]:
     """Return the rules of a whole object: more than one of its fields, or a field that may be absent."""
     if kind is ClusterSpec:
-        return [_rule("self.minInSync <= self.replicationFactor", resource.MIN_IN_SYNC_RULE, ".minInSync")]
+        # The API server checks the default of the whole spec too, which is empty until its fields have got theirs.
+        both = "!has(self.minInSync) || !has(self.replicationFactor)"
+        rule = f"{both} || self.minInSync <= self.replicationFactor"
+        return [_rule(rule, resource.MIN_IN_SYNC_RULE, ".minInSync")]
     if kind is Storage:
         same = (
             "has(self.className) == has(oldSelf.className) && "

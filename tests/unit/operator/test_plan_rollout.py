@@ -2,6 +2,7 @@
 
 import pytest
 
+from ringkeep_core.resource import Recovery
 from ringkeep_operator.state import Delete, TransferLeader
 from ringkeep_testing.operator_world import OperatorWorld
 
@@ -57,6 +58,19 @@ def test_a_bad_image_takes_one_pod_and_is_told(world: OperatorWorld) -> None:
         ("True", "ImagePullFailed"),
     )
     assert "ImagePullFailed" in [tell.reason for tell in world.told]
+
+
+def test_a_bad_image_takes_no_second_pod_when_the_copies_of_the_first_have_been_made_elsewhere() -> None:
+    world = OperatorWorld()
+    world.want(replicas=5, recovery=Recovery(rereplicate_after="10s"))
+    world.settle()
+    world.want(image="bad:2")
+    world.run(90)
+    cluster = world.seen().cluster
+    assert cluster is not None
+
+    assert (cluster.shards_ok, cluster.shards_under_replicated) == (16, 0)
+    assert sorted(name for name, pod in world.pods.items() if pod.image == "bad:2") == ["demo-4"]
 
 
 def test_a_corrected_image_replaces_the_broken_pod_first_and_then_the_others(world: OperatorWorld) -> None:
