@@ -81,12 +81,16 @@ def _hindrance(view: View, stale: list[SeenPod]) -> str:
     return ""
 
 
+def _may_lead(view: View, name: str) -> bool:
+    """Members of weight 0 do not vote beside others: asked for an heir, a lone member would refuse for ever."""
+    want = view.listed(name)
+    return want is not None and want.weight > 0 and not want.draining and view.is_alive(name)
+
+
 def _next(view: View, stale: list[SeenPod]) -> tuple[Action, ...]:
     pod = stale[0]
     assert view.cluster is not None, "a pod is only taken while the cluster is seen"
-    if pod.name == view.cluster.leader:
-        heirs = [name for name in view.members if name != pod.name and view.is_alive(name) and view.listed(name)]
-        if heirs:
-            # Which of them vote the leader knows best.
-            return (TransferLeader(),)
+    if pod.name == view.cluster.leader and any(_may_lead(view, name) for name in view.members if name != pod.name):
+        # Which of them vote the leader knows best.
+        return (TransferLeader(),)
     return (Delete(view.id_of(pod), "its revision is an older one"),)

@@ -41,7 +41,7 @@ class OperatorSettings:
     """RINGKEEP_OPERATOR_LEASE_NAMESPACE: where the Lease is; required with it."""
     lease_name: str = "ringkeep-operator"
     """RINGKEEP_OPERATOR_LEASE_NAME: its name."""
-    lease_s: float = 12.0
+    lease_s: float = 15.0
     """RINGKEEP_OPERATOR_LEASE_S: 3..60; a holder that is silent for so long has lost it; it stops at two thirds."""
     identity: str = ""
     """RINGKEEP_OPERATOR_IDENTITY: who holds the Lease; the pod's name. Empty: the host's name and a random part."""

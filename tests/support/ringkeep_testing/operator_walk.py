@@ -31,8 +31,8 @@ class Life:
     story: list[tuple[float, str]] = field(default_factory=list)
 
 
-def walk(seed: int, steps: int = STEPS) -> Life:
-    """Live through ``steps`` of anything, then settle."""
+def walk(seed: int, steps: int = STEPS, *, looks_late: bool = False) -> Life:
+    """Live through ``steps`` of anything, then settle. ``looks_late``: what is seen meanwhile may be old."""
     rng, world = random.Random(seed), OperatorWorld()
     life = Life(world)
     for _ in range(steps):
@@ -41,7 +41,8 @@ def walk(seed: int, steps: int = STEPS) -> Life:
             life.story.append((round(world.now - 1_000_000, 1), operation))
             _happens(world, operation, rng)
         for _ in range(rng.randint(0, 3)):
-            world.pass_(killed_after=rng.choice([None, None, 0, 1, 2, 3]))
+            late = rng.choice([0, 0, 0, 1, 2, 5]) if looks_late else 0
+            world.pass_(killed_after=rng.choice([None, None, 0, 1, 2, 3]), passes_late=late)
         world.tick(rng.choice([0.3, 1, 1, 5, 20]))
         if world.broken:
             return life

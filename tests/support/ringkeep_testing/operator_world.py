@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from dataclasses import replace as with_
 from typing import Any
 
 from msgspec.structs import replace
@@ -121,6 +122,7 @@ class OperatorWorld:
     foundings: int = 0
     is_deaf: bool = False
     """Whether the operator cannot reach any node."""
+    _views: list[state.Seen] = field(default_factory=list)
     _count: int = 0
     _left_once: set[str] = field(default_factory=set)
 
@@ -174,9 +176,20 @@ class OperatorWorld:
             refusal=self.refusal if self.now - self.refused_at < 5 else None,
         )
 
-    def pass_(self, *, killed_after: int | None = None) -> state.Decision:
-        """Look, decide and act once; ``killed_after`` so many actions the operator is killed and writes no status."""
-        decision = plan(self.seen())
+    def pass_(self, *, killed_after: int | None = None, passes_late: int = 0) -> state.Decision:
+        """Look, decide and act once.
+
+        ``killed_after`` so many actions the operator is killed and writes no status. ``passes_late``: what it knows of
+        Kubernetes and the map is as old as so many passes ago, as from a cache or a node that lags behind.
+        """
+        seen = self.seen()
+        self._views = [*self._views[-5:], seen]
+        if passes_late:
+            old = self._views[-1 - min(passes_late, len(self._views) - 1)]
+            seen = with_(
+                seen, pods=old.pods, volumes=old.volumes, children=old.children, cluster=old.cluster or seen.cluster
+            )
+        decision = plan(seen)
         for number, action in enumerate(decision.actions):
             if number == killed_after:
                 return decision
@@ -187,7 +200,7 @@ class OperatorWorld:
             written = decode_status(status_json(decision.status))
             self.writes += written != self.status
             self.status = written
-            if self.is_ready():
+            if self.is_ready() and not passes_late:
                 self._check_ready()
         return decision
 

@@ -174,6 +174,14 @@ def test_a_clock_or_input_in_a_pure_module_is_noticed(tmp_path: Path, text: str,
     assert guards.impure_imports(root) == [f"node/ringkeep_node/machines/raft/log.py:{complaint} in a pure module"]
 
 
+def test_a_clock_in_what_decides_for_the_operator_is_noticed_and_not_in_what_acts(tmp_path: Path) -> None:
+    files = {f"operator/ringkeep_operator/{name}.py": "import time\n" for name in ("plan", "kube")}
+
+    assert guards.impure_imports(_tree(tmp_path, files)) == [
+        "operator/ringkeep_operator/plan.py:1: import of time in a pure module"
+    ]
+
+
 def test_an_own_module_with_the_name_of_an_impure_one_is_no_impurity(tmp_path: Path) -> None:
     root = _tree(tmp_path, {"core/ringkeep_core/a.py": "from . import time\nfrom .random import x\nimport math\n"})
 

@@ -110,6 +110,16 @@ def test_a_cluster_of_one_is_restarted_all_the_same() -> None:
     assert world.is_ready()
 
 
+def test_the_only_member_beside_gateways_is_restarted_without_an_heir() -> None:
+    world = OperatorWorld()
+    world.want(replicas=1, gateways=1)
+    world.settle()
+    world.want(image="good:2")
+
+    assert _story(world) == ["delete demo-gateway-0", "delete demo-0"]
+    assert world.is_ready()
+
+
 def test_nothing_is_replaced_before_the_controller_has_looked_at_the_new_template(world: OperatorWorld) -> None:
     world.want(image="good:2")
     world.pass_()
