@@ -47,7 +47,13 @@ def test_the_guards_look_at_real_files() -> None:
     names = {path.relative_to(ROOT).as_posix() for path in guards.python_files(ROOT)}
 
     assert names >= {"core/ringkeep_core/__init__.py", "tests/unit/guard/test_guards.py"}
-    assert sorted(path.name for path in ROOT.glob("requirements*.txt")) == ["requirements-demo.txt", "requirements.txt"]
+    assert sorted(path.name for path in ROOT.glob("requirements*.txt")) == [
+        "requirements-build.txt",
+        "requirements-demo.txt",
+        "requirements-node.txt",
+        "requirements-operator.txt",
+        "requirements.txt",
+    ]
 
 
 def test_a_module_that_hides_the_standard_library_is_noticed(tmp_path: Path) -> None:
