@@ -294,10 +294,11 @@ class Host:
     def fatal(self, reason: str) -> None:
         """The node must end; one whose storage id has left only when that is on disk, so that the next start knows."""
         assert self._parts is not None
+        end = self._parts.fatal
         if self._marking is None:
-            self._parts.fatal(reason)
+            end(reason)
         else:
-            self._marking.add_done_callback(lambda _: self._parts and self._parts.fatal(reason))
+            self._marking.add_done_callback(lambda _: end(reason))
 
     # --- Driving -------------------------------------------------------------------------------------------------
 
