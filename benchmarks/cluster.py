@@ -1,10 +1,11 @@
-"""Measure a real local cluster: start, idle cost, detection and recovery after kill -9, throughput.
+"""Measure a real local cluster: start, idle cost, detection and recovery after kill -9, throughput, CPU per request.
 
-    python -P benchmarks/cluster.py startup|idle|failover|throughput [options]
+    python -P benchmarks/cluster.py startup|idle|failover|throughput|cost [options]
 
 Each measurement starts its own cluster in a temporary directory on loopback, ends it by process id, and prints one JSON
-line. ``throughput`` needs a load program (``--load``, or ``$RINGKEEP_LOAD``) that takes the options -target -op -e -c -d
+line. ``throughput`` and ``cost`` need a load program (``--load``, or ``$RINGKEEP_LOAD``) that takes the options -target -op -e -c -d
 -warmup -direct and prints JSON with per_second; with ``--etcd`` endpoints it runs both, A B A B, and prints paired ratios.
+``cost`` is what limits throughput where nodes and clients share the cores, and is far less noisy than rates.
 """
 
 from __future__ import annotations
@@ -209,10 +210,16 @@ def measure_failover(arguments: argparse.Namespace) -> dict[str, object]:
     return {"measure": "failover", "nodes": arguments.nodes, **result}
 
 
+def load_command(load: str, target: str, operation: str, endpoints: str, seconds: int, direct: bool) -> list[str]:
+    """Return how the load program is called."""
+    command = [load, "-target", target, "-op", operation, "-e", endpoints, "-c", "64", "-d", f"{seconds}s"]
+    return [*command, "-direct"] if direct else command
+
+
 def run_load(load: str, target: str, operation: str, endpoints: str, seconds: int, direct: bool) -> float:
     """Run the load program once; return operations per second."""
-    command = [load, "-target", target, "-op", operation, "-e", endpoints, "-c", "64", "-d", f"{seconds}s"]
-    done = subprocess.run([*command, *(["-direct"] if direct else [])], capture_output=True, text=True, check=True)
+    command = load_command(load, target, operation, endpoints, seconds, direct)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout)
     print(done.stdout.strip(), file=sys.stderr)
     return float(answer["per_second"])
@@ -239,13 +246,78 @@ def measure_throughput(arguments: argparse.Namespace) -> dict[str, object]:
     return result
 
 
+def thread_us(pid: int) -> tuple[float, float]:
+    """Return the microseconds that a process spent in its event loop's thread, and in all its other threads (Linux)."""
+    loop = other = 0.0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        used = int((task / "schedstat").read_text(encoding="ascii").split()[0]) / 1000
+        if task.name == str(pid):
+            loop = used
+        else:
+            other += used
+    return loop, other
+
+
+async def counted(urls: list[str], metric: str) -> float:
+    """Return the sum of a counter over the nodes, all its labels together."""
+    total = 0.0
+    async with aiohttp.ClientSession() as session:
+        for url in urls:
+            async with session.get(f"{url}/metrics") as response:
+                lines = (await response.text()).splitlines()
+            total += sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{metric}_total"))
+    return total
+
+
+def one_cost(arguments: argparse.Namespace, local: LocalCluster, operation: str, direct: bool) -> dict[str, float]:
+    """Return the CPU time per request, summed over the nodes, while 64 clients ask."""
+    nodes = local.directory.existing().nodes
+    urls = [node.url for node in nodes]
+    metric = f"ringkeep_node_{'writes_committed' if operation == 'put' else 'reads_answered'}"
+    command = load_command(arguments.load, "ringkeep", operation, ",".join(urls), arguments.seconds + 4, direct)
+    before = asyncio.run(counted(urls, metric))
+    with subprocess.Popen([*command, "-warmup", "0s"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as load:
+        # What gets read is written first.
+        while asyncio.run(counted(urls, metric)) == before:
+            time.sleep(0.1)
+        time.sleep(2.0)
+        first, before = [thread_us(node.pid) for node in nodes], asyncio.run(counted(urls, metric))
+        started = time.monotonic()
+        time.sleep(arguments.seconds)
+        last, done = [thread_us(node.pid) for node in nodes], asyncio.run(counted(urls, metric)) - before
+        took_s = time.monotonic() - started
+        load.communicate(timeout=60)
+    loop_us = sum(now[0] - then[0] for now, then in zip(last, first, strict=True)) / done
+    others_us = sum(now[1] - then[1] for now, then in zip(last, first, strict=True)) / done
+    return {
+        "us": round(loop_us + others_us, 1),
+        "loop_us": round(loop_us, 1),
+        "threads_us": round(others_us, 1),
+        "per_s": round(done / took_s),
+    }
+
+
+def measure_cost(arguments: argparse.Namespace) -> dict[str, object]:
+    """CPU microseconds per put and get, summed over three nodes, through any node and straight to the primary."""
+    result: dict[str, object] = {"measure": "cost", "clients": 64}
+    with cluster(3) as (local, _):
+        for operation in arguments.operations.split(","):
+            for direct in (False, True):
+                runs = [one_cost(arguments, local, operation, direct) for _ in range(arguments.runs)]
+                name = f"{operation}_{'primary' if direct else 'any'}"
+                result[name] = sorted(runs, key=lambda run: run["us"])[len(runs) // 2]
+                print(name, [run["us"] for run in runs], result[name], file=sys.stderr)
+    return result
+
+
 def main() -> None:
     """Run one measurement and print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0] if __doc__ else None)
-    parser.add_argument("measure", choices=("startup", "idle", "failover", "throughput"))
+    parser.add_argument("measure", choices=("startup", "idle", "failover", "throughput", "cost"))
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--operations", default="put,get", help="what cost measures")
     parser.add_argument("--load", default=os.environ.get("RINGKEEP_LOAD", ""))
     parser.add_argument("--etcd", default="", help="client endpoints of a three-node etcd on this machine")
     arguments = parser.parse_args()
@@ -254,9 +326,10 @@ def main() -> None:
         "idle": measure_idle,
         "failover": measure_failover,
         "throughput": measure_throughput,
+        "cost": measure_cost,
     }
-    if arguments.measure == "throughput" and not arguments.load:
-        parser.error("throughput needs a load program: --load PATH or RINGKEEP_LOAD")
+    if arguments.measure in ("throughput", "cost") and not arguments.load:
+        parser.error(f"{arguments.measure} needs a load program: --load PATH or RINGKEEP_LOAD")
     print(json.dumps(measures[arguments.measure](arguments)))
 
 

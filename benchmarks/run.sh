@@ -13,6 +13,7 @@ python=${PYTHON:-.venv/bin/python}
 "$python" -P benchmarks/cluster.py failover --nodes 5 --runs 20
 if [ -n "${RINGKEEP_LOAD:-}" ]; then
     "$python" -P benchmarks/cluster.py throughput --runs 3 --etcd "${ETCD_ENDPOINTS:-}"
+    "$python" -P benchmarks/cluster.py cost --runs 3 --seconds 4
 else
     echo '{"measure": "throughput", "skipped": "set RINGKEEP_LOAD to a load program"}'
 fi

@@ -205,13 +205,17 @@ class PlannedStep(msgspec.Struct, frozen=True):
 
 
 class RunningPlan(msgspec.Struct, frozen=True):
-    """How far the leader has come with a plan. ``since`` in unix seconds; ``waiting`` says in sentences why it waits."""
+    """How far the leader has come with a plan. ``since`` in unix seconds; ``waiting`` says in sentences why it waits.
+
+    ``received_bytes`` grows while copies are being sent; what it counts from means nothing.
+    """
 
     reason: str = ""
     since: float = 0.0
     copies: int = 0
     copies_done: int = 0
     primaries: int = 0
+    received_bytes: int = 0
     waiting: tuple[str, ...] = ()
 
 

@@ -189,7 +189,7 @@ async def until_moved(
     Returns also when only primaries are left to move and none has moved for a while: they follow when they may.
 
     Raises:
-        Stuck: nothing has changed for ``stuck_s``.
+        Stuck: nothing has changed, and no bytes of copies have arrived, for ``stuck_s``.
     """
     loop = asyncio.get_running_loop()
     total, last, since = 0, None, loop.time()
@@ -202,13 +202,15 @@ async def until_moved(
         if is_current:
             total = max(total, left)
             told(Progress(total - left, total, plan.bytes, _waits(plan), plan.primaries))
-        now = (plan.version, plan.copies_left, missing)
-        if now != last:
+        # A copy of many gigabytes moves for minutes before the map says anything of it.
+        now = (plan.version, plan.copies_left, missing, plan.running.received_bytes if plan.running else 0)
+        moves = now != last
+        if moves:
             last, since = now, loop.time()
         rests = plan.only_primaries_left and loop.time() >= since + REST_S
         if is_current and (plan.is_done or rests) and not plan.held_by(*empty):
             return plan
-        if loop.time() >= since + stuck_s:
+        if not moves and loop.time() >= since + stuck_s:
             raise Stuck(_stuck(plan, missing, empty, stuck_s))
         check()
         await asyncio.sleep(POLL_S)

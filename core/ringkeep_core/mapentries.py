@@ -4,7 +4,8 @@ A change is the payload of a Raft entry. Each is a compare-and-set: shard change
 wanted state on ``wanted.revision``; the rules (``ringkeep_core.maprules``) are checked again when the entry is applied,
 on every node with the same result. A change over many shards succeeds or fails shard by shard.
 
-Source: replication.md, "The shard map" and rules 0, 3, 4, 5, 8; counterexamples.md S1, S2, S6, S12.
+Source: replication.md, "The shard map", rules 0, 3, 4, 5, 8 and "Majority lost for ever"; counterexamples.md S1, S2,
+S6, S12, L8.
 """
 
 from __future__ import annotations
@@ -132,7 +133,21 @@ class Leave(Struct, frozen=True, array_like=True, tag="leave"):
     reason: str
 
 
-MapChange = Boot | ShardChanges | SetWanted | Leave
+class NewGeneration(Struct, frozen=True, array_like=True, tag="generation"):
+    """The majority of the voters is lost for ever: the cluster goes on from the map of one of them, ``storage``.
+
+    It is never proposed: ``ringkeep recover`` writes it as the first entry of the new generation's log, and it is applied
+    nowhere else. ``former`` is the version of the map that it was made from.
+    """
+
+    generation: int
+    name: str
+    storage: str
+    former: int
+    reason: str
+
+
+MapChange = Boot | ShardChanges | SetWanted | Leave | NewGeneration
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[MapChange] = msgspec.msgpack.Decoder(MapChange)

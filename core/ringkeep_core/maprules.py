@@ -4,8 +4,8 @@
 is now, whatever the proposer saw; an entry over many shards succeeds or fails shard by shard. The map's ``version``
 moves only if something changed, and then to the version of the entry.
 
-Source: replication.md, "The shard map", rules 0 and 8, "Raft group" (bootstrap, leave);
-counterexamples.md S1, S2, S11, S12.
+Source: replication.md, "The shard map", rules 0 and 8, "Raft group" (bootstrap, leave, majority lost for ever);
+counterexamples.md S1, S2, S11, S12, L8.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ringkeep_core.ids import is_node_name
-from ringkeep_core.mapentries import Boot, Leave, MapChange, SetWanted, ShardChanges
+from ringkeep_core.mapentries import Boot, Leave, MapChange, NewGeneration, SetWanted, ShardChanges
 from ringkeep_core.placement import Assignment, Candidate, PlacementSettings, initial
 from ringkeep_core.shardmap import (
     GENERATION_STEP,
@@ -30,6 +30,7 @@ from ringkeep_core.shardmap import (
     ShardMap,
     Wanted,
     WantedMember,
+    floor_of,
 )
 from ringkeep_core.shardrules import Ground, Refusal, changed_shard, departed, is_leaving, led_by, with_need
 
@@ -58,7 +59,6 @@ def bootstrap(
     members: Sequence[Member],
     shards: int,
     settings: Settings,
-    generation: int = 1,
     weights: Mapping[str, float] | None = None,
 ) -> ShardMap:
     """Return the first map: all shards placed over all members with full in_sync, because no writes exist yet.
@@ -66,7 +66,7 @@ def bootstrap(
     ``weights`` are by name, 1.0 where absent; somebody must have one above 0. ``since`` and ``state`` of ``members``
     are set here.
     """
-    version = generation * GENERATION_STEP + 1
+    version = GENERATION_STEP + 1
     weights = weights or {}
     registered = {
         member.storage: replace(member, since=version, state=MemberState.MEMBER)
@@ -120,6 +120,8 @@ def apply(shard_map: ShardMap, version: int, change: MapChange, *, voters: Colle
             outcome = _wanted_set(shard_map, version, change)
         case Leave():
             outcome = _left(shard_map, version, change, voters)
+        case NewGeneration():
+            outcome = _recovered(shard_map, version, change)
     if isinstance(outcome, Refusal):
         return Applied(shard_map, (outcome,))
     return Applied(outcome, (None,))
@@ -279,7 +281,7 @@ def _wanted_set(shard_map: ShardMap, version: int, change: SetWanted) -> ShardMa
         return shard_map  # Sent again after an answer that was lost: not to be refused for its own success.
     if wanted.revision != shard_map.wanted.revision + 1:
         return Refusal("stale_wanted", f"the wanted state is at revision {shard_map.wanted.revision}")
-    fault = _fault_of(wanted)
+    fault = _fault_of(wanted) or _nobody_holds(shard_map, wanted)
     if fault:
         return Refusal("bad_wanted", fault)
     members = {
@@ -289,6 +291,18 @@ def _wanted_set(shard_map: ShardMap, version: int, change: SetWanted) -> ShardMa
         for storage, member in shard_map.members.items()
     }
     return _with_need_settled(_with(shard_map, version, members=members, wanted=wanted))
+
+
+def _nobody_holds(shard_map: ShardMap, wanted: Wanted) -> str:
+    """Return why a wanted state would leave the data with nobody, or nothing.
+
+    Whoever asked saw an older map, perhaps: a member that was to stay may have left since. Who lives is not in the map, so
+    whatever hangs on that is judged when it is asked for, and again by each step of the plan.
+    """
+    wants = [wanted.members.get(member.name) for member in shard_map.members.values()]
+    if any(want is not None and want.weight > 0 and not want.draining for want in wants):
+        return ""
+    return "nobody would hold the data: no registered member has weight and is not draining"
 
 
 def _fault_of(wanted: Wanted) -> str:
@@ -356,6 +370,23 @@ def _left(shard_map: ShardMap, version: int, change: Leave, voters: Collection[s
     left = (*shard_map.left, change.storage)
     after = _with(shard_map, version, members=members, wanted=_wanted_without(shard_map.wanted, member.name), left=left)
     return _with_need_settled(after)
+
+
+def _recovered(shard_map: ShardMap, version: int, change: NewGeneration) -> ShardMap | Refusal:
+    """Begin a generation with everything that one voter knew: who holds what stays as it was, whoever is reachable.
+
+    The lost majority may have gone on: given out epochs and revisions that this map knows nothing of, and used them. So
+    both go on above whatever the earlier generation can have reached, or two histories would share the name of an entry,
+    and a proposal of the earlier one could match a revision of this one.
+    """
+    if version != change.generation * GENERATION_STEP + 1 or change.generation != shard_map.generation + 1:
+        return Refusal("not_first", f"only the first entry of a log can begin generation {change.generation}")
+    first = floor_of(change.generation) + 1
+    return _with(
+        shard_map,
+        version,
+        shards=tuple(replace(shard, epoch=first, revision=first) for shard in shard_map.shards),
+    )
 
 
 def _wanted_without(wanted: Wanted, name: str) -> Wanted:

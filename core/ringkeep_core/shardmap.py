@@ -4,6 +4,10 @@ Everybody routes, replicates, fails over and plans by reading one ``ShardMap``. 
 (``ringkeep_core.mapchanges``); ``version`` is generation x 2^40 + the index of the last entry that changed it, so one
 number orders maps across recoveries and stays exact in JSON (below 2^53).
 
+Whatever only grows within a generation begins the next one at its *floor*, (generation - 1) x 2^40: Raft indexes and
+terms, epochs and revisions of shards. No number is thus ever given twice, although nobody knows how far the lost
+majority of an earlier generation got. A Raft index is therefore always ``version`` - 2^40: the map's *position*.
+
 Sets of copies hold (storage id, version at which the copy was added), never names: a node that comes back with an empty
 disk is nobody's copy.
 
@@ -23,6 +27,21 @@ from xxhash import xxh3_64_intdigest
 from ringkeep_core.hashing import shard_of
 
 GENERATION_STEP = 1 << 40
+
+
+def floor_of(generation: int) -> int:
+    """Return what every number of a generation (Raft index, term, epoch, revision) is above, and of no earlier one."""
+    return (generation - 1) * GENERATION_STEP
+
+
+def generation_at(position: int) -> int:
+    """Return the generation that a Raft index belongs to; the very floor counts for the generation above it."""
+    return position // GENERATION_STEP + 1
+
+
+def position_of(version: int) -> int:
+    """Return the Raft index of the entry that made a map version; 0 for no version at all."""
+    return max(0, version - GENERATION_STEP)
 
 
 class Copy(Struct, frozen=True, array_like=True, gc=False):
@@ -153,8 +172,13 @@ class ShardMap(Struct, frozen=True, dict=True):
 
     @property
     def index(self) -> int:
-        """Raft index of the last entry that changed this map."""
+        """Count of entries within the generation up to the last one that changed this map: for people."""
         return self.version % GENERATION_STEP
+
+    @property
+    def position(self) -> int:
+        """Raft index of the last entry that changed this map; it runs on over generations."""
+        return position_of(self.version)
 
     @cached_property
     def by_name(self) -> Mapping[str, Member]:

@@ -118,6 +118,7 @@ class NodeNumbers(Struct, frozen=True, kw_only=True):
     shards: Mapping[tuple[str, str], int] = {}
     """By role of this node (primary, in_sync, learner) and state (ok, under_replicated, moving, unavailable)."""
     copy_bytes: int = 0
+    cold_copies: int = 0
     refused: int = 0
     import_lines: Mapping[str, int] = {}
     """By result: stored or failed."""
@@ -198,6 +199,7 @@ SCALARS = (
         "plan_copies_left",
     ),
     Scalar("copy_bytes", "Size of the materialised store's files", "copy_bytes"),
+    Scalar("cold_copies", "Removed copies that are kept for a while, for a rescue by hand", "cold_copies"),
     Scalar(
         "peers_refused_total", "Connections and dials refused: of another cluster, or not understood", "refused", True
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringkeep_core.mapchanges import Failover, Grow, Move, Shrink, Touch, Unfit
+from ringkeep_core.mapchanges import Boot, Failover, Grow, Move, Shrink, Touch, Unfit
 from ringkeep_node.machines.documents import CopyState
 from ringkeep_node.machines.records import Kind
 from ringkeep_node.machines.shard.effects import Absent, Found, Moved, NotApplied, Stored
@@ -138,16 +138,38 @@ def test_s4a_a_read_is_not_confirmed_without_the_member_being_added() -> None:
 
 
 def test_s4b_a_read_is_not_confirmed_without_the_eligible_copies() -> None:
-    trio, p, q, r = _ready()
-    _shrunk_to_primary(trio, q, r)
+    trio, p, q, r = _ready(min_in_sync=3)
+    trio.commit(Shrink(0, trio.shard.revision, (_storage(trio, r),)))
     trio.hold(p)
     token = trio.read(p)
+    trio.settle(p, q)
 
     assert trio.shard.eligible and trio.answer(p, token) is None
 
     trio.settle()
 
     assert isinstance(trio.answer(p, token), Absent)
+
+
+def test_s4b_the_only_copy_confirms_nothing_by_itself_for_a_later_boot_may_have_its_volume() -> None:
+    """in_sync + eligible + being added are the primary alone: a round would ask nobody, and prove nothing."""
+    trio, p, _q, _r = _ready(copies=1, min_in_sync=1)
+    served = trio.read(p)
+    before = trio.answer(p, served)
+    trio.answer_index(p)
+    node = trio.nodes[p]
+    trio.commit(Boot(p, node.storage, f"b{p:0>11}{2:04x}", 2, f"http://{p}", f"{p}:2", live=()))
+    token = trio.read(p)
+    refused = trio.write(p, "w", if_match=(7,))
+    unaware = (trio.answer(p, token), trio.answer(p, refused))
+    trio.answer_index(p)
+    trio.hold(p)
+
+    assert (trio.shard.in_sync, trio.shard.eligible) == ((trio.shard.in_sync[0],), ())
+    assert (before, isinstance(trio.answer(p, served), Absent)) == (None, True)
+    assert unaware == (None, None)
+    assert isinstance(trio.answer(p, token), Moved)
+    assert trio.answer(p, refused) != NotApplied("version_mismatch")
 
 
 def test_s4_a_read_is_confirmed_by_every_member_not_by_a_majority() -> None:

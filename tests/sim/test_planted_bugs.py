@@ -25,6 +25,11 @@ SENTENCES = {
     "proposed only when it has acknowledged what was there before": ["shard_propose_before_acknowledged"],
     "only a committed map with a higher revision settles a proposal": ["shard_drop_a_proposed_member"],
     "the commit of a leave is the proof of emptiness": ["map_leave_without_the_apply_check"],
+    "a shard is handed over with all it awaits, and the old primary neither serves on nor calls anything not applied": [
+        "shard_handoff_drained_without_the_added",
+        "shard_handoff_old_primary_serves_its_queue",
+        "shard_handoff_pending_write_called_not_applied",
+    ],
 }
 """The sentences of the rules without which an acknowledged write is lost or a stale read is served."""
 

@@ -7,11 +7,13 @@ akka.net 8501 and memberlist 222 for partitions that must heal without help.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from statistics import median
 
 import pytest
 
-from ringkeep_node.machines.shard.effects import Stored
+from ringkeep_node.machines.shard.effects import Absent, Stored
 from ringkeep_node.machines.swim.members import MemberState
 from ringkeep_testing.node_world import World
 from ringkeep_testing.world_clients import Call
@@ -409,3 +411,38 @@ def test_a_kill_during_recovery_is_like_any_other(what: Callable[[Machine], None
     world.settle(20.0)
 
     world.clients.judge()
+
+
+@pytest.mark.parametrize("seed", [1600, 1601, 1602, 1603])
+def test_s4b_a_process_that_wakes_after_its_volume_went_to_another_answers_nothing_stale(seed: int) -> None:
+    """Its shards have one copy, so it has no peer to ask: only Raft knows that a later boot has its volume now.
+
+    As an orchestrator does it that gives up on a worker: the volume is attached elsewhere while the process only hung.
+    """
+    world = calm_world(seed, replace(CALM, nodes=4, shards=16, replication_factor=1, min_in_sync=1))
+    # n4 does not vote: what two processes with one vote do to Raft is another matter.
+    ghost, twin = world.machines["n4"], Machine(world, 4)
+    led = [n for n, shard in enumerate(world.eye.newest.shards) if shard.primary.storage == ghost.storage]
+    places = [(world.user_of(shard), "k") for shard in led]
+    for place in places:
+        world.clients.histories.setdefault(place, [])
+        Call(world.clients, world, place, 0.8, kind="write").send(ghost)
+    world.run_until(world.now + 1.0)
+    ghost.paused_until = world.now + 8.0
+    twin.storage, twin.log, twin.store = ghost.storage, deepcopy(ghost.log), deepcopy(ghost.store)
+    twin.address = "10.1.1.4:7400"
+    world.machines["n4"] = world.by_address[twin.address] = twin
+    twin.start()
+    world.run_until(world.now + 4.0)
+    boots = {shard.primary.boot for shard in world.eye.newest.shards if shard.primary.storage == twin.storage}
+    calls = [Call(world.clients, world, place, 0.8, kind="write").send(world.machines["n1"]) for place in places]
+    world.run_until(world.now + 2.0)
+    stored = [isinstance(call.result, Stored) for call in calls]
+    world.run_until(ghost.paused_until - 0.5)
+    reads = [Call(world.clients, world, place, 0.2, kind="read").send(ghost) for place in places]
+    world.run_until(ghost.paused_until + 4.0)
+    world.clients.judge()
+
+    assert twin.node is not None and boots == {twin.node.identity.boot}
+    assert len(places) == 4 and stored == [True] * 4
+    assert not any(isinstance(call.result, Absent) for call in reads)

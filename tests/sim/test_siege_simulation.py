@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from ringkeep_testing.seeds import BATCH, Seeds, add_up, traces_of
-from ringkeep_testing.siege import Siege
+from ringkeep_testing.siege import HandOverSiege, Siege
 
 SEEDS = Seeds(first=1, count=100, prefix="RINGKEEP_SIEGE_")
 TRACE = """
@@ -21,12 +21,11 @@ print(siege.world.trace_hash(), siege.clients.histories)
 """
 
 
-@pytest.mark.parametrize("first", SEEDS.batches)
-def test_no_deposed_primary_answers_from_a_state_that_was_superseded(first: int) -> None:
+def besieged(kind: type[Siege], first: int) -> None:
     answers: dict[str, int] = {}
     deposed = 0
     for seed in SEEDS.of(first):
-        siege = Siege(seed)
+        siege = kind(seed)
         try:
             siege.run()
         except AssertionError as error:
@@ -39,6 +38,16 @@ def test_no_deposed_primary_answers_from_a_state_that_was_superseded(first: int)
     # Runs in which nobody was deposed, or nobody answered, would prove nothing.
     enough = {name: answers.get(name, 0) > 10 * BATCH for name in ("stored", "found", "refused", "unknown")}
     assert not SEEDS.prove or (all(enough.values()) and deposed > BATCH), (answers, deposed)
+
+
+@pytest.mark.parametrize("first", SEEDS.batches)
+def test_no_deposed_primary_answers_from_a_state_that_was_superseded(first: int) -> None:
+    besieged(Siege, first)
+
+
+@pytest.mark.parametrize("first", SEEDS.batches)
+def test_no_primary_that_hands_its_shard_over_loses_a_change_or_answers_from_what_was_superseded(first: int) -> None:
+    besieged(HandOverSiege, first)
 
 
 @pytest.mark.parametrize("seed", [4, 11])

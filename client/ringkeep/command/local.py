@@ -1,4 +1,4 @@
-"""``up``, ``kill``, ``restart``, ``down`` and ``node``: a cluster of processes on this machine."""
+"""``up``, ``kill``, ``restart``, ``recover``, ``down`` and ``node``: a cluster of processes on this machine."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from ringkeep.command.options import DirOption, NodeArgument, Output, OutputOpti
 from ringkeep.command.screen import console, moving, span, steps, table, write_json
 from ringkeep.launcher import LauncherError, LocalCluster
 from ringkeep.launcher.local import NODE_COMMAND, NODES_MAX
+
+SHARDS_NAMED_MAX = 20
 
 
 def up(
@@ -91,6 +93,28 @@ def restart(node: NodeArgument, directory: DirOption = None, output: OutputOptio
         record = asyncio.run(_cluster(directory).restart(node, say=say))
     text = f"{node} (pid {record.pid}) is ready after {span(time.monotonic() - started)}"
     _tell(output, {"node": node, "pid": record.pid}, text)
+
+
+def recover(
+    source: Annotated[
+        str, typer.Option("--from", metavar="NODE", show_default=False, help="The voter whose map is gone on from.")
+    ],
+    directory: DirOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Go on from one voter when the majority of the voters is lost for ever. Every other node must be stopped."""
+    with steps("recover") as say:
+        begun = asyncio.run(_cluster(directory).recover(source, say=say))
+    held = begun.shards - len(begun.absent)
+    text = (
+        f"generation {begun.generation} begins with what {source} knew (map version {begun.former_version}): it holds "
+        f"{held} of {begun.shards} shards"
+    )
+    if begun.absent:
+        named = ", ".join(str(shard) for shard in begun.absent[:SHARDS_NAMED_MAX])
+        more = ", ..." if len(begun.absent) > SHARDS_NAMED_MAX else ""
+        text += f"; unavailable until a node with a complete copy comes back: {named}{more}"
+    _tell(output, {"node": source, **msgspec.structs.asdict(begun)}, text)
 
 
 def down(

@@ -114,6 +114,13 @@ class ClusterRecord(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, fresh=tuple(name for name in self.fresh if name not in names))
 
 
+class _Identity(msgspec.Struct, frozen=True):
+    """What a launcher reads of a node's ``identity.json``."""
+
+    storage_id: str = ""
+    cluster_id: str = ""
+
+
 class ClusterDirectory:
     """Reads and writes one directory. Writers hold ``locked()``."""
 
@@ -151,6 +158,14 @@ class ClusterDirectory:
     def data(self, name: str) -> Path:
         """Return where a node keeps its data."""
         return self.path / name / "data"
+
+    def storage(self, name: str) -> str:
+        """Return the storage id of a node's data, or "" if it has none that belongs to a cluster."""
+        try:
+            identity = msgspec.json.decode((self.data(name) / "identity.json").read_bytes(), type=_Identity)
+        except (OSError, msgspec.DecodeError):
+            return ""
+        return identity.storage_id if identity.cluster_id else ""
 
     def log(self, name: str) -> Path:
         """Return where a node writes what it says."""

@@ -20,7 +20,7 @@ from ringkeep.answers import Member, ShardMap
 from ringkeep.async_client import AsyncClient
 from ringkeep.errors import Conflict, NotFound, OutcomeUnknown, RingkeepError
 from ringkeep.launcher.directory import ClusterDirectory, ClusterRecord, LauncherError, NodeRecord
-from ringkeep.launcher.nodes import POLL_S, Nodes, Say, client_of, planned, quiet
+from ringkeep.launcher.nodes import POLL_S, Nodes, Recovery, Say, client_of, planned, quiet
 from ringkeep.launcher.ports import API_PORT_FIRST, PEER_PORT_FIRST
 from ringkeep.launcher.processes import send_signal, wait_gone
 from ringkeep.launcher.scaling import Scaling
@@ -114,6 +114,36 @@ class LocalCluster:
             say(f"waiting until {name} is ready")
             await self._nodes.ready(record.node(name), record.cluster_id, limit_s=READY_S)
             return record.node(name)
+
+    async def recover(self, name: str, *, say: Say = quiet) -> Recovery:
+        """Go on from one voter when the majority of the voters is lost for ever; return what that node knew.
+
+        The node is stopped, begins the next generation on its disk, and is started again. Every other node must be down.
+        Raises ``LauncherError`` if one runs, if the disks that are there are a majority, or if the node is no voter: then
+        nothing was changed.
+        """
+        with self.directory.locked():
+            record = self.directory.existing()
+            node = record.node(name)
+            others = [other.name for other in record.nodes if other.name != name]
+            running = [other for other in others if record.node(other).is_running]
+            if running:
+                raise LauncherError(f"{', '.join(running)} still run: every node but {name} must be stopped first")
+            if was_running := node.is_running:
+                say(f"stopping {name}")
+                await asyncio.to_thread(self._nodes.end, [node], grace_s=RESTART_GRACE_S)
+            present = [storage for other in others if (storage := self.directory.storage(other))]
+            say(f"beginning a new generation from {name}")
+            try:
+                begun = await asyncio.to_thread(self._nodes.recover, record, name, present)
+            except LauncherError:
+                if was_running:
+                    self._start(record, [name])
+                raise
+            say(f"starting {name}")
+            record = self._start(record, [name])
+            await self._nodes.ready(record.node(name), record.cluster_id, limit_s=READY_S)
+            return begun
 
     def kill(self, name: str) -> NodeRecord:
         """End a node at once and without a word to it (SIGKILL), as a crash would."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ from ringkeep.retries import RetryPolicy
 T = TypeVar("T")
 
 POLL_S = 0.03
+RECOVER_S = 120.0
 # A starting node is asked often: the pause between two questions is what `up` takes longer than it must.
 _POLICY = RetryPolicy(pause_max_s=0.05)
 
@@ -31,6 +33,18 @@ Say = Callable[[str], None]
 def quiet(text: str) -> None:
     """Say nothing."""
     del text
+
+
+class Recovery(msgspec.Struct, frozen=True):
+    """What a node said when it began a generation: its number, the map version it goes on from, and what is where.
+
+    ``absent`` are the shards of which the node holds no complete copy.
+    """
+
+    generation: int
+    former_version: int
+    shards: int
+    absent: tuple[int, ...]
 
 
 class Nodes:
@@ -59,6 +73,28 @@ class Nodes:
             # Written after each start: whatever happens next, `down` finds every process.
             self._directory.write(record)
         return record
+
+    def recover(self, record: ClusterRecord, name: str, present: Sequence[str]) -> Recovery:
+        """Begin the next generation on the disk of a node that is down. ``present`` are storage ids whose disks are there.
+
+        What it says goes to the node's log, as everything that the node says.
+        """
+        done = subprocess.run(
+            [*self._command, "recover", *present],
+            env=self._environment(record, name),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=RECOVER_S,
+        )
+        with self._directory.log(name).open("a") as log:
+            log.write(done.stdout)
+        if done.returncode == 0:
+            for line in reversed(done.stdout.splitlines()):
+                if '"generation_begun"' in line:
+                    return msgspec.json.decode(line, type=Recovery)
+        raise LauncherError(f"{name} cannot begin a new generation: {last_words(done.stdout)}")
 
     def end(self, nodes: Sequence[NodeRecord], *, grace_s: float) -> None:
         """End nodes politely, and kill after ``grace_s`` those that did not."""

@@ -111,7 +111,7 @@ _transfer_decoder = msgspec.json.Decoder(TransferBody)
 async def plan(exchange: Exchange) -> Reply:
     """Send what is left between the map and the wanted state: nothing, once they agree."""
     parameters(exchange.target.query, ())
-    held = exchange.edge.service.held_map()
+    held = await exchange.current_map()
     return exchange.json(_shown(exchange, held, held.wanted))
 
 
@@ -120,7 +120,7 @@ async def what_if(exchange: Exchange) -> Reply:
     exchange.edge.check_admin(exchange.request.headers.get("Authorization"))
     parameters(exchange.target.query, ("dry_run",))
     body = await body_of(exchange, _what_if_decoder, "a change of the wanted state")
-    held = exchange.edge.service.held_map()
+    held = await exchange.current_map()
     thought = _thought_of(held, body)
     _refuse_impossible(exchange, held, thought)
     return exchange.json(_shown(exchange, held, thought))
@@ -264,7 +264,7 @@ def _change_shape(change: ShardChange) -> dict[str, object]:
 async def wanted(exchange: Exchange) -> Reply:
     """Send the wanted state."""
     parameters(exchange.target.query, ())
-    return exchange.json(exchange.edge.service.held_map().wanted)
+    return exchange.json((await exchange.current_map()).wanted)
 
 
 async def set_wanted(exchange: Exchange) -> Reply:
@@ -286,7 +286,7 @@ async def _map_with(exchange: Exchange, revision: int) -> ShardMap:
     driver, clock = exchange.edge.driver, exchange.edge.service.clock
     timeout_s = exchange.timeout_s()
     until = clock() + timeout_s
-    held = exchange.edge.service.held_map()
+    held = await exchange.current_map()
     while held.wanted.revision < revision:
         left_s = until - clock()
         if left_s <= 0:
@@ -302,7 +302,7 @@ async def drain(exchange: Exchange) -> Reply:
     """Have a member give everything up, or take that back (DELETE); send the new wanted state, or its plan."""
     exchange.edge.check_admin(exchange.request.headers.get("Authorization"))
     is_dry, name = _is_dry(exchange), exchange.target.key
-    held = exchange.edge.service.held_map()
+    held = await exchange.current_map()
     _check_known(held, name)
     draining = exchange.request.method != "DELETE"
     present = held.wanted.members.get(name)
@@ -384,7 +384,7 @@ async def leave(exchange: Exchange) -> Reply:
     """Let a drained member go for good. That the entry commits is the proof that it holds nothing and does not vote."""
     exchange.edge.check_admin(exchange.request.headers.get("Authorization"))
     parameters(exchange.target.query, ())
-    held = exchange.edge.service.held_map()
+    held = await exchange.current_map()
     _check_known(held, exchange.target.key)
     storage = held.by_name[exchange.target.key].storage
     await _carried_out(exchange, Leave(storage, f"request {exchange.id}"))
@@ -396,7 +396,7 @@ async def transfer_leader(exchange: Exchange) -> Reply:
     exchange.edge.check_admin(exchange.request.headers.get("Authorization"))
     parameters(exchange.target.query, ())
     body = await body_of(exchange, _transfer_decoder, "a transfer of leadership")
-    held, driver = exchange.edge.service.held_map(), exchange.edge.driver
+    held, driver = await exchange.current_map(), exchange.edge.driver
     to = ""
     if body.to:
         _check_known(held, body.to)

@@ -34,6 +34,7 @@ async def cluster(exchange: Exchange) -> Reply:
             "has_left": any(member.state == "left" and member.storage_id == own.storage for member in members),
             "cluster_id": driver.cluster_id,
             "version": shard_map.version if shard_map else 0,
+            "generation": shard_map.generation if shard_map else 0,
             "wanted_revision": shard_map.wanted.revision if shard_map else 0,
             "leader": leader.name if leader else None,
             "members": counted([member.state for member in members]),
@@ -64,7 +65,7 @@ async def shard_map(exchange: Exchange) -> Reply:
         held = driver.shard_map
         if held is None or held.version <= version:
             await driver.wait_newer_than(version, timeout_s=exchange.timeout_s())
-    return exchange.reply(200, "Cache-Control: no-store\r\n", _encoded.of(exchange.edge.service.held_map()), JSON_TYPE)
+    return exchange.reply(200, "Cache-Control: no-store\r\n", _encoded.of(await exchange.current_map()), JSON_TYPE)
 
 
 async def events(exchange: Exchange) -> Reply:

@@ -17,7 +17,8 @@ import msgspec
 from aiohttp import web
 
 from ringkeep_core.errors import BadRequest, Overloaded, RingkeepError, TooLarge, Unauthorized, UnsupportedMediaType
-from ringkeep_node.http.problems import PROBLEM_TYPE, headers_of, problem_of, status_of
+from ringkeep_core.shardmap import ShardMap
+from ringkeep_node.http.problems import PROBLEM_TYPE, NotReady, headers_of, problem_of, status_of
 from ringkeep_node.http.replies import JSON_TYPE, STATUS_LINES, Clock, Outgoing, Reply
 from ringkeep_node.http.routing import MethodRefused, Target
 from ringkeep_node.runtime.service import TIMEOUT_DEFAULT_S, Service, checked_timeout_s
@@ -95,6 +96,23 @@ class Exchange:
         if not _SECONDS(text):
             raise BadRequest("Ringkeep-Timeout is a decimal number of seconds, for example 2.5")
         return checked_timeout_s(float(text))
+
+    async def current_map(self) -> ShardMap:
+        """Return the held map once it is at least as new as this start of the node.
+
+        What a restarted node finds on its disk may be of any age, and people would take it for what is now. Raises
+        ``NotReady`` at the deadline, ``NoPrimary`` on a node that belongs to no cluster.
+        """
+        driver, clock = self.edge.driver, self.edge.service.clock
+        until = clock() + self.timeout_s()
+        held = self.edge.service.held_map()
+        while not driver.is_current():
+            left_s = until - clock()
+            if left_s <= 0:
+                raise NotReady("this start of the node is not registered yet, so its map may be old: ask another node")
+            await driver.wait_newer_than(held.version, timeout_s=left_s)
+            held = self.edge.service.held_map()
+        return held
 
     def joined_header(self, name: str) -> str | None:
         """Return a header whose lines may be split over several fields, or None."""

@@ -9,13 +9,16 @@ and ReadIndex requests may start anywhere: they go to the leader, or to whom gos
 compare-and-set, so sending it again is harmless; its outcome is known when the entry has been applied. At its deadline
 it is certainly not applied only if it never left this node: else the outcome is unknown.
 
-Source: replication.md, "The shard map", "Raft group" and rule 2; counterexamples.md L11.
+A node that hears of a newer generation (``ringkeep recover``) ends its part in the old group at once and takes the new
+map: what the old group says, confirms or reports means nothing to it any more, nor does anything of it to others.
+
+Source: replication.md, "The shard map", "Raft group" and rule 2; counterexamples.md L8, L11.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgspec
 from msgspec import Struct
@@ -23,7 +26,7 @@ from msgspec.structs import replace
 
 from ringkeep_core.mapchanges import Boot, MapChange, decode_change, encode_change
 from ringkeep_core.maprules import Applied
-from ringkeep_core.shardmap import ShardMap, encode_map
+from ringkeep_core.shardmap import ShardMap, encode_map, generation_at, position_of
 from ringkeep_node.machines.held_map import HeldMap
 from ringkeep_node.machines.messages import (
     IndexAnswer,
@@ -38,6 +41,7 @@ from ringkeep_node.machines.messages import (
 )
 from ringkeep_node.machines.raft.machine import Raft
 from ringkeep_node.machines.raft.messages import (
+    EMPTY_STEP,
     CONFIGURATION,
     NORMAL,
     Configuration,
@@ -73,7 +77,7 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
 
 def first_snapshot(shard_map: ShardMap, voters: tuple[str, ...]) -> Snapshot:
     """Return the snapshot a bootstrap begins with: the first map, at index 1 of term 1."""
-    return Snapshot(shard_map.index, 1, Configuration(voters), encode_map(shard_map))
+    return Snapshot(shard_map.position, 1, Configuration(voters), encode_map(shard_map))
 
 
 def recovered_raft(
@@ -131,6 +135,7 @@ class Control:
         leader_hint: Callable[[], str | None],
         complete_boot: Callable[[Boot], Boot],
         is_linked: Callable[[str], bool] = lambda _storage: True,
+        linked: Callable[[], Collection[str]] = tuple,
         first_number: int = 1,
     ) -> None:
         self.raft, self.held = raft, held
@@ -145,7 +150,7 @@ class Control:
         self._me = me
         self._leader_hint = leader_hint
         self._complete_boot = complete_boot
-        self._is_linked = is_linked
+        self._is_linked, self._linked = is_linked, linked
         self._unsynced: deque[_Unsynced] = deque()
         self._tracked: dict[int, _Tracked] = {}
         self._relayed: dict[int, tuple[str, int]] = {}
@@ -160,6 +165,8 @@ class Control:
         self._pulled_at = -PULL_RETRY_S
         self._looked_at = -LOOK_AROUND_S
         self._pushed = held.map
+        self.generation = generation_at(held.through)
+        """Of the group that this node's Raft belongs to, or would if it were in one."""
         self._compacted = raft.applied
         snapshot = raft.snapshot
         self._members = snapshot.configuration.members() if snapshot is not None else ()
@@ -198,9 +205,10 @@ class Control:
 
     # --- messages ------------------------------------------------------------------------------------------------
 
-    def raft_message(self, sender: str, message: RaftMessage, *, now: float) -> None:
-        """Take a Raft message of a peer of this cluster."""
-        self.raft.receive(sender, message, now=now)
+    def raft_message(self, sender: str, message: RaftMessage, *, generation: int, now: float) -> None:
+        """Take a Raft message of a peer of this cluster; that of another generation's group is not heard."""
+        if generation == self.generation:
+            self.raft.receive(sender, message, now=now)
 
     def node_message(self, sender: str, message: NodeMessage, step: int, *, now: float) -> bool:
         """Take a control message; ``step`` is the step in which records made now will be. False: not one of ours."""
@@ -209,25 +217,47 @@ class Control:
             if answer is not None:
                 self.sends.append((sender, answer))
         elif isinstance(message, MapEntries | MapWhole):
-            if not self.votes or isinstance(message, MapWhole):
+            if isinstance(message, MapWhole) and generation_at(message.through) > self.generation:
+                self._succeed(generation_at(message.through), now)
+            # To a voter that hears its leader Raft brings the entries. One that does not may have been removed while it
+            # was down, and will never hear one again: it goes on by entries, like everybody who does not vote.
+            if not self.has_raft or isinstance(message, MapWhole):
                 self.records += self.held.pulled(message, step)
-            else:
-                # Entries do not follow on a voter's log; if it has lost touch with Raft, it takes the whole map.
-                self.heard_of_newer(sender, message.through, now=now)
         elif isinstance(message, Propose):
             self._proposed_by(sender, message, now)
         elif isinstance(message, ProposeOutcome):
-            self._settle(message)
+            if not message.version or generation_at(position_of(message.version)) >= self.generation:
+                self._settle(message)  # Else a group that has ended says so: nothing came of it here.
         elif isinstance(message, TransferAsk):
             self.ask_transfer(message.to, hops=message.hops, now=now)
         elif isinstance(message, IndexAsk):
             self._raft_read(sender, message.token, now)
         elif isinstance(message, IndexAnswer):
-            if message.token in self._asked and message.index is not None:
+            is_known = message.token in self._asked and message.index is not None
+            if is_known and message.index is not None and generation_at(message.index) >= self.generation:
                 self.indexes.append((self._asked.pop(message.token).token, message.index))
         else:
             return False
         return True
+
+    def _succeed(self, generation: int, now: float) -> None:
+        """End this node's part in the group of an earlier generation: the map of a later one is on its way to the disk.
+
+        The log is forgotten before the map counts. Kept, its old voters could elect a leader that goes on without the new
+        group, or out-vote it.
+        """
+        self.generation = generation
+        if not self.raft.last_index:
+            return
+        self.raft.forget(now=now)
+        self.records.append(Record(Kind.RAFT_RESET, NO_SHARD, 0, 0, 0))
+        self._unsynced.clear()
+        self._compactions.clear()
+        self._awaited.clear()
+        self._told.clear()
+        self._members = ()
+        self._compacted = self._applied_term = 0
+        self.role_changed = True
 
     def bring_up_to_date(self, peer: str, version_index: int) -> None:
         """Send a peer that pinged with an older map what it lacks; voters get it from Raft."""
@@ -238,13 +268,14 @@ class Control:
 
     def heard_of_newer(self, sender: str, version_index: int, *, now: float) -> None:
         """A peer or gossip names a newer map: pull it, at most one pull under way."""
-        if version_index <= self.held.coming or self.has_raft or now < self._pulled_at + PULL_RETRY_S:
+        if version_index <= self.held.coming or now < self._pulled_at + PULL_RETRY_S:
+            return
+        if self.has_raft and generation_at(version_index) <= self.generation:
             return
         if not self._is_linked(sender):
             return  # Somebody else has it too, and the question would only be lost.
         self._pulled_at = now
-        # A voter's log has no pulled map that entries could follow: it takes the whole one, and Raft goes on from there.
-        self.sends.append((sender, MapPull(0 if self.votes else self.held.through)))
+        self.sends.append((sender, MapPull(self.held.through)))
 
     def look_around(self, *, now: float, pause_s: float = LOOK_AROUND_S) -> None:
         """Ask any member for a newer map, at most every ``pause_s``: who has left is told of nothing by itself."""
@@ -295,10 +326,12 @@ class Control:
     def _any_member(self) -> str | None:
         """Return somebody who may know the leader, another one each time.
 
-        Gossip takes nothing from a new storage under a known name, so the registration itself cannot wait for its hints.
+        Gossip takes nothing from a new storage under a known name, so the registration itself cannot wait for its hints. Nor
+        can it wait for the members of an old map, when all of them have gone: whoever has a link to us is of this cluster.
         """
         members = self.held.map.members if self.held.map is not None else ()
         others = [storage for storage in sorted(members) if storage != self._me and self._is_linked(storage)]
+        others = others or sorted(storage for storage in self._linked() if storage != self._me)
         self._asked_members += 1
         return others[self._asked_members % len(others)] if others else None
 
@@ -443,13 +476,14 @@ class Control:
 
     def collect(self, step: int, *, now: float) -> None:
         """Take over what Raft has to say; its records become part of ``step``."""
-        while taken := self.raft.take_step():
+        # Nearly always nothing, in a node that serves clients at every turn: known by the object, without a look into it.
+        while (taken := self.raft.take_step()) is not EMPTY_STEP:
             self._take(taken, step, now)
         if self.held.map is not self._pushed:
             self._push()
         if self.raft.applied - self._compacted >= COMPACT_AFTER_ENTRIES:
             self._compact(step)
-        if not self.votes and (whole := self.held.compacted()) is not None:
+        if self.held.is_long and (whole := self.held.compacted()) is not None:
             self.records.append(whole)
 
     def _push(self) -> None:
@@ -458,7 +492,7 @@ class Control:
         if self.raft.leader != self._me or before is None or self._pushed is None:
             return
         # From the last change on, not from the last entry: whoever holds that change has no gap.
-        entries = self.held.answer(before.index)
+        entries = self.held.answer(before.position)
         if isinstance(entries, MapEntries):
             voting = self.raft.configuration.members()
             # Who has left is told too, over the link that ends now: it serves nobody any more.

@@ -165,7 +165,9 @@ class CopyState(Struct, array_like=True):
             kept = self.gateways[operation.gateway] = GatewayResults(operation.lowest, {})
         if operation.lowest > kept.lowest:
             kept.lowest = operation.lowest
-            kept.results = {number: result for number, result in kept.results.items() if number >= operation.lowest}
+            for number in tuple(kept.results):  # One or two: what a gateway has open at one shard.
+                if number < operation.lowest:
+                    del kept.results[number]
         if operation.number >= kept.lowest:
             kept.results[operation.number] = (answer, sn)
 

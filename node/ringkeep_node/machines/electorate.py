@@ -59,8 +59,39 @@ class Ballot(Struct, frozen=True):
     level: tuple[str, ...] = ()
 
 
-def electors_of(shard_map: ShardMap, standing: Standing) -> list[Elector]:
-    """Return every registered member as a candidate; who is about to stop counts as dead for what is decided now."""
+class Patience:
+    """Gives up on learners that do not become level, for a while: a candidate that hangs must not hold everybody up.
+
+    ``due`` is when the next one is given up on, or tried again.
+    """
+
+    LEVEL_S = 15.0
+    """A learner has so long to get nearly all of the log: a snapshot of the map is a few MiB."""
+    REST_S = 60.0
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+        self._rests_until: dict[str, float] = {}
+        self.due: float | None = None
+
+    def lost_with(self, ballot: Ballot, *, now: float) -> frozenset[str]:
+        """Return with whom patience is lost at present."""
+        waiting = [it for it in ballot.configuration.learners if it not in ballot.level]
+        self._since = {storage: self._since.get(storage, now) for storage in waiting}
+        self._rests_until = {storage: until for storage, until in self._rests_until.items() if now < until}
+        for storage, since in self._since.items():
+            if now >= since + self.LEVEL_S:
+                self._rests_until.setdefault(storage, now + self.REST_S)
+        ends = [since + self.LEVEL_S for it, since in self._since.items() if it not in self._rests_until]
+        self.due = min([*ends, *self._rests_until.values()], default=None)
+        return frozenset(self._rests_until)
+
+
+def electors_of(shard_map: ShardMap, standing: Standing, hung: Collection[str] = ()) -> list[Elector]:
+    """Return every registered member as a candidate; who is about to stop counts as dead for what is decided now.
+
+    So does a disk that hangs, for it acknowledges nothing, and whoever is ``hung`` as a learner.
+    """
     electors = []
     for storage, member in shard_map.members.items():
         want = shard_map.wanted.members.get(member.name)
@@ -69,7 +100,7 @@ def electors_of(shard_map: ShardMap, standing: Standing) -> list[Elector]:
                 storage,
                 member.name,
                 zone=(want.zone if want is not None else "") or member.zone,
-                lives=standing.lives(storage) and storage not in standing.leaving,
+                lives=standing.can_lead(storage) and storage not in standing.leaving and storage not in hung,
                 stays=not is_leaving(shard_map.wanted, member.name) and storage not in standing.lost,
                 carries=want is not None and want.weight > 0,
             )

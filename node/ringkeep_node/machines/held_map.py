@@ -23,7 +23,7 @@ import msgspec
 from ringkeep_core.errors import BadFrame
 from ringkeep_core.mapchanges import MapChange, decode_change
 from ringkeep_core.maprules import Applied, apply
-from ringkeep_core.shardmap import GENERATION_STEP, ShardMap, decode_map, encode_map
+from ringkeep_core.shardmap import GENERATION_STEP, ShardMap, decode_map, encode_map, floor_of, generation_at
 from ringkeep_node.machines.messages import MapEntries, MapWhole
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
 
@@ -63,7 +63,7 @@ class HeldMap:
         ``voters`` are the members of the Raft configuration as of this entry: they cannot leave.
         """
         done = self._commit(index, payload, voters)
-        if done is not None and done[1].map.index == index:
+        if done is not None and done[1].map.position == index:
             self._chained = False
         return done
 
@@ -152,12 +152,17 @@ class HeldMap:
             self.passed(message.through)
         return changes
 
+    @property
+    def is_long(self) -> bool:
+        """Whether so many entries were pulled that ``compacted`` may have something."""
+        return self._pulled_entries >= PULLED_ENTRIES_MAX
+
     def compacted(self) -> Record | None:
         """Return the whole map as a record once many entries were pulled: the log then repeats no more of them.
 
         None while answers wait for the disk: the record would stand behind them and take them back.
         """
-        if self._pulled_entries < PULLED_ENTRIES_MAX or self._unsynced or self.map is None:
+        if not self.is_long or self._unsynced or self.map is None:
             return None
         self._pulled_entries = 0
         self._chained = True
@@ -167,6 +172,8 @@ class HeldMap:
         """Return what brings a member that holds the map through ``after`` up to date; None if it is."""
         if self.map is None or after >= self.through:
             return None
+        if self.map.position < floor_of(generation_at(self.through)):
+            return None  # The entry that begins this generation is not committed: others may hold more of the last one.
         if after >= self._recent_after:
             entries = tuple((index, payload) for index, payload in self._recent if index > after)
             if sum(len(payload) for _, payload in entries) <= PULL_BYTES_MAX:
@@ -176,7 +183,7 @@ class HeldMap:
     def _apply(self, index: int, payload: bytes, voters: Collection[str]) -> tuple[MapChange, Applied]:
         assert self.map is not None
         change, before = decode_change(payload), self.map
-        applied = apply(before, before.generation * GENERATION_STEP + index, change, voters=voters)
+        applied = apply(before, GENERATION_STEP + index, change, voters=voters)
         self.map, self.through = applied.map, index
         self._pulled_through = max(self._pulled_through, index)
         if applied.map is before:
@@ -197,7 +204,7 @@ def recovered_map(snapshot: bytes | None, through: int, entries: Sequence[Record
         first = decode_map(snapshot) if snapshot is not None else None
     except msgspec.DecodeError as error:
         raise BadFrame("the map in the log is damaged") from error
-    held = HeldMap(first, 0 if first is None else first.index, pulled=first is not None)
+    held = HeldMap(first, 0 if first is None else first.position, pulled=first is not None)
     for record in entries:
         held.replayed(record)
     if first is not None:

@@ -17,7 +17,7 @@ L1-L3, L9.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Struct
@@ -26,7 +26,8 @@ from msgspec.structs import replace
 from ringkeep_core.mapchanges import Boot, MapChange, ShardChanges
 from ringkeep_core.placement.swaps import ShardLoad
 from ringkeep_core.shardmap import ShardMap
-from ringkeep_node.machines.electorate import Ballot, Handover, Reconfigure, electors_of, next_step
+from ringkeep_node.machines.absences import Absences
+from ringkeep_node.machines.electorate import Ballot, Handover, Patience, Reconfigure, electors_of, next_step
 from ringkeep_node.machines.failovers import (
     Chooser,
     Standing,
@@ -62,6 +63,8 @@ class LeaderSettings:
     retry_max_s: float = 4.0
     failover_shards_max: int = 2048
     """Shards in one failover entry: about 300 KB."""
+    lost_after_s: float = 3.0
+    """A new leader calls nobody lost before it has led for so long: what it saw last may be older than the others' word."""
     plan_after_s: float = 0.02
     """The plan goes on so long after a failover was proposed."""
     planning: PlanningSettings = field(default_factory=PlanningSettings)
@@ -120,7 +123,9 @@ class Leader:
         self._odd_one = self._purpose("odd one out")
         self._planner = Planner(settings.planning)
         self._odd_from: dict[int, float] = {}
-        self._out_since: dict[str, float] = {}
+        self._absences = Absences()
+        self._patience = Patience()
+        self._leads_from = now
         self._lag_due: float | None = None
         self._lag_ends = now
         self._hand_over_due = self._vote_due = now
@@ -156,6 +161,7 @@ class Leader:
         facts = {
             fact.storage: fact for fact in members if fact.storage in shard_map.members or fact.storage == self._me
         }
+        facts = self._absences.believed(facts, now=now)
         same_role = (leads, tuple(voters)) == (self._leads, self._voters)
         same_group, self._ballot = ballot == self._ballot, ballot
         if shard_map is self._map and same_role and same_group and facts == self._facts:
@@ -167,6 +173,8 @@ class Leader:
         self._planner.watch(shard_map, [it.storage for it in facts.values() if it.dead or it.leaving], now)
         registered = {storage: member.boot_counter for storage, member in shard_map.members.items()}
         self._verdicts = judge(self._me, registered=registered, voters=self._voters, facts=facts)
+        dead = {storage for storage, verdict in self._verdicts.items() if verdict.dead}
+        self._absences.watch(registered, dead, facts, me=self._me, now=now)
         self._due = now
 
     def lagged(self, lag_s: float, *, now: float) -> None:
@@ -201,7 +209,7 @@ class Leader:
             purpose.forget()
         self._planner.start_afresh()
         self._odd_from = {}
-        self._out_since = {}
+        self._leads_from = now
         self._hand_over_due = self._vote_due = now
         self._hand_overs = self._vote_tries = 0
 
@@ -255,7 +263,8 @@ class Leader:
         if shard_map is None:
             return Explanation(leads=False)
         grace_s = shard_map.wanted.settings.grace_s
-        grace = [(storage, since + grace_s) for storage, since in self._out_since.items() if now < since + grace_s]
+        since = self._absences.out_since
+        grace = [(storage, at + grace_s) for storage, at in since.items() if now < at + grace_s]
         guarded = ((storage, self._guard.guarded_until(storage, now=now)) for storage in sorted(self._facts))
         return Explanation(
             leads=self._leads,
@@ -283,7 +292,10 @@ class Leader:
         dead = {storage for storage, verdict in self._verdicts.items() if verdict.dead}
         # What the dead said last raises no doubts: they cannot take it back.
         accused = {it for it, verdict in self._verdicts.items() if any(by not in dead for by in verdict.accusers)}
-        lost = self._lost(shard_map, dead, now)
+        lost = self._lost(shard_map, now)
+        doubt = self._absences.next_doubt(now=now)
+        if doubt is not None:
+            self._wake(doubt)
         guarded = set()
         for storage in shard_map.members:
             until = self._guard.guarded_until(storage, now=now)
@@ -306,21 +318,16 @@ class Leader:
             lost=frozenset(lost),
         )
 
-    def _lost(self, shard_map: ShardMap, dead: Collection[str], now: float) -> set[str]:
+    def _lost(self, shard_map: ShardMap, now: float) -> set[str]:
         """Return who has been out for longer than the grace: dead, never heard of, or its disk hanging all the time."""
-        grace_s = shard_map.wanted.settings.grace_s
-        out = [
-            storage
-            for storage in shard_map.members
-            if storage != self._me and (storage in dead or storage not in self._facts or self._facts[storage].stalled)
-        ]
-        self._out_since = {storage: self._out_since.get(storage, now) for storage in out}
+        grace_s, led = shard_map.wanted.settings.grace_s, self._leads_from + self._settings.lost_after_s
         lost = set()
-        for storage, since in self._out_since.items():
-            if now >= since + grace_s:
+        for storage, since in self._absences.out_since.items():
+            at = max(since + grace_s, led) if since < self._leads_from else since + grace_s
+            if now >= at:
                 lost.add(storage)
             else:
-                self._wake(since + grace_s)
+                self._wake(at)
         return lost
 
     def _hand_over(self, standing: Standing, now: float) -> TransferLeadership | StepDown | None:
@@ -346,9 +353,11 @@ class Leader:
         """The next step towards the voters that the members call for."""
         if self._ballot is None:
             return []
-        step = next_step(
-            electors_of(shard_map, standing), self._ballot.configuration, leader=self._me, level=self._ballot.level
-        )
+        hung = self._patience.lost_with(self._ballot, now=now)
+        if self._patience.due is not None:
+            self._wake(self._patience.due)
+        electors = electors_of(shard_map, standing, hung)
+        step = next_step(electors, self._ballot.configuration, leader=self._me, level=self._ballot.level)
         if step is None:
             return []
         self._wake(now + self._settings.retry_s)  # Raft takes no step while the last one is not committed.
@@ -396,7 +405,10 @@ class Leader:
         ]
 
     def _heirs_among(self, facts: Mapping[str, MemberFacts]) -> list[str]:
-        """Return the other voters without lag, the one that has run longest first: it saw who led what before."""
+        """Return the other voters without lag, the one that has run longest first: it saw who led what before.
+
+        One whose present boot the map does not name yet comes last: it has run for no time at all.
+        """
         assert self._map is not None
         members = self._map.members
         fit = [
@@ -407,7 +419,7 @@ class Leader:
             and storage in facts
             and facts[storage].lag_s <= self._settings.lag_s
         ]
-        return sorted(fit, key=lambda storage: (members[storage].since, storage))
+        return sorted(fit, key=lambda it: (facts[it].counter > members[it].boot_counter, members[it].since, it))
 
     def _fail_over(self, shard_map: ShardMap, standing: Standing, now: float) -> list[ShardChanges]:
         """All shards of everybody dead or stalled, in one entry."""

@@ -141,11 +141,15 @@ NodeMessage = (
 
 
 class Bundle(Struct, array_like=True):
-    """Everything one node says to another on one channel in one loop turn, in this order."""
+    """Everything one node says to another on one channel in one loop turn, in this order.
+
+    ``generation`` is that of the Raft group that ``raft`` speaks for: votes and entries of another one mean nothing.
+    """
 
     node: list[NodeMessage] = []
     raft: list[RaftMessage] = []
     shard: list[ShardMessage] = []
+    generation: int = 1
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -170,8 +174,8 @@ def encode_bundles(bundle: Bundle) -> list[bytes]:
     half = count // 2
     in_raft = max(0, half - len(node))
     in_shard = max(0, in_raft - len(raft))
-    first = Bundle(node[:half], raft[:in_raft], shard[:in_shard])
-    rest = Bundle(node[half:], raft[in_raft:], shard[in_shard:])
+    first = Bundle(node[:half], raft[:in_raft], shard[:in_shard], bundle.generation)
+    rest = Bundle(node[half:], raft[in_raft:], shard[in_shard:], bundle.generation)
     return encode_bundles(first) + encode_bundles(rest)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
+from ringkeep_core.shardmap import ShardMap, generation_at, position_of
 from ringkeep_node.machines.control import Control
 from ringkeep_node.machines.electorate import Ballot, Reconfigure
 from ringkeep_node.machines.leader import Leader, StepDown, TransferLeadership
@@ -39,6 +39,7 @@ STALLED_KEY = "stalled"
 DEATHS_KEY = "deaths"
 VOTERS_KEY = "voters"
 LEAVING_KEY = "leaving"
+RECEIVED_KEY = "received"
 SIZES_EVERY_S = 2.0
 
 
@@ -128,7 +129,7 @@ class Oversight:
                 if key == LEAVING_KEY:
                     self._look_who_stops()
             elif key == MAP_KEY and value.isdigit():
-                self._control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)
+                self._control.heard_of_newer(storage, position_of(int(value)), now=now)
 
     def _look_who_stops(self) -> None:
         self.stopping = frozenset(
@@ -145,7 +146,14 @@ class Oversight:
         for storage in self._swim.members:
             value = self._swim.values(storage).get(MAP_KEY, b"")
             if value.isdigit():
-                self._control.heard_of_newer(storage, int(value) % GENERATION_STEP, now=now)
+                self._control.heard_of_newer(storage, position_of(int(value)), now=now)
+
+    def look_for_generation(self, *, now: float) -> None:
+        """Ask whoever names a map of a later generation: a group that has ended may still hear its own leader."""
+        for storage in self._swim.members:
+            value = self._swim.values(storage).get(MAP_KEY, b"")
+            if value.isdigit() and generation_at(position_of(int(value))) > self._control.generation:
+                self._control.heard_of_newer(storage, position_of(int(value)), now=now)
 
     # --- what we tell --------------------------------------------------------------------------------------------
 
@@ -191,6 +199,16 @@ class Oversight:
         if has_moved(self._room, room):
             self._room = room
             self._swim.set_state(ROOM_KEY, encode_room(room), now=now)
+
+    def tell_received(self, snapshot_bytes: int, *, now: float) -> None:
+        """Say how many bytes of copies came here since this start: that a long transfer goes on shows nowhere else."""
+        self._swim.set_state(RECEIVED_KEY, str(snapshot_bytes).encode() if snapshot_bytes else b"", now=now)
+
+    def received_bytes(self) -> int:
+        """Return how many bytes of copies all registered members have received, each since its start."""
+        held = self._control.held.map
+        told = [self._swim.values(it).get(RECEIVED_KEY, b"") for it in (held.members if held is not None else ())]
+        return sum(int(value) for value in told if value.isdigit() and len(value) < 19)
 
     def tell_load(self, shards: Replication, *, now: float) -> None:
         """Say what the shards led here are asked for, if that is news and anybody wants to know."""

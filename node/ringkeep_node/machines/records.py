@@ -24,7 +24,7 @@ class Kind(IntEnum):
     RAFT_ENTRY = 2  # epoch = term, sn = index, payload = one byte entry kind + the entry's payload
     RAFT_CUT = 3  # keep entries up to index sn
     RAFT_SNAPSHOT = 4  # own compaction: payload = encoded Snapshot at (epoch, sn); later entries stay
-    RAFT_RESET = 5  # installed from the leader: payload = encoded Snapshot; every entry before this record goes
+    RAFT_RESET = 5  # every entry before this record goes; payload = encoded Snapshot, or nothing: in no group any more
     MAP_ENTRY = 6  # a non-voter's pulled map entry: sn = index, payload = encoded change
     MAP_SNAPSHOT = 7  # a non-voter's pulled whole map: sn = index it is current through, payload = encoded map
     BOOT = 8  # sn = the boot counter, raised before each boot entry; payload = the boots of this directory, newest last

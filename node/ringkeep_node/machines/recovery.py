@@ -378,6 +378,8 @@ class LogState:
             self.raft.reset(record.epoch, record.sn, ())
             self.raft_entries.clear()
             self._raft_snapshot(record)
+            if not record.payload:
+                self.raft_snapshot = None  # The group has ended: this node is in none.
         else:
             self.raft_suspect = False
             self.raft.restate(record.epoch, record.sn, _end_decoder.decode(record.payload))

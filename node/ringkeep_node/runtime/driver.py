@@ -62,9 +62,11 @@ CHECKPOINT_EVERY_S: Final = 10.0
 LAG_NOTICED_S: Final = 0.02
 EARLY_S: Final = 0.05
 """A timer may fire so early; one that would fire earlier is armed anew, because waking an idle process costs most."""
-BUSY_S: Final = 0.01
+BUSY_WINDOW_S: Final = 0.05
 BUSY_TURNS: Final = 4
-"""After so many turns within ``BUSY_S`` the others share one timer, at most so late: finding a deadline costs more."""
+BUSY_S: Final = 0.01
+"""After ``BUSY_TURNS`` turns within ``BUSY_WINDOW_S`` the others share one timer that comes ``BUSY_S`` later: finding the
+deadline of all machines costs more than the turn of one of them."""
 READERS: Final = 2
 LEADER_POLL_S: Final = 0.05
 
@@ -115,6 +117,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._timer_due = self._counted_from = 0.0
         self._turns = 0
         self._tickets: deque[tuple[int, int]] = deque()
+        self._urgent: deque[tuple[int, int]] = deque()
         self._requests: dict[int, asyncio.Future[Result]] = {}
         self._proposals: dict[int, asyncio.Future[ProposeOutcome]] = {}
         self._token = 0
@@ -134,6 +137,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._udp = udp
         self._names = Names(system_lookup(udp.get_extra_info("socket").family), self._now)
         self.log.on_synced = self._on_synced
+        self.log.on_urgent_synced = self._on_urgent_synced
         self.log.on_timed = self._stages.batch
         self.store.on_applied = self._on_applied
         self.store.on_room = self._schedule
@@ -290,6 +294,14 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             self.node.synced(step, now=self._now())
             self._schedule()
 
+    def _on_urgent_synced(self, ticket: int) -> None:
+        step = 0
+        while self._urgent and self._urgent[0][0] <= ticket:
+            step = self._urgent.popleft()[1]
+        if step:
+            self.node.urgent_synced(step, now=self._now())
+            self._schedule()
+
     def _on_applied(self, what: list[tuple[int, int, int]]) -> None:
         self.node.shards.applied(what, now=self._now())
         self._schedule()
@@ -299,7 +311,9 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     def _schedule(self) -> None:
         if not self._flush_scheduled and not self._closed:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            # One turn later than it could be: what is ready by then shares the step, the frames and the batch on disk.
+            # Measured with 64 clients: a fifth fewer frames, and 6 % less CPU per put; a second turn more brings nothing.
+            self._loop.call_soon(self._loop.call_soon, self._flush)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -307,6 +321,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             return
         now = self._now()
         self.node.shards.store_waits(self.store.queued_bytes, now=now)
+        self.store.is_awaited = self.node.shards.has_streams
         self._carry_out(self.node.take_step(now=now))
         self.node.full(self.log.is_full or self.store.is_full)
         self.health.turned_at = now
@@ -315,15 +330,18 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._arm(now)
 
     def _arm(self, now: float) -> None:
-        if now >= self._counted_from + BUSY_S:
+        if now >= self._counted_from + BUSY_WINDOW_S:
             self._counted_from, self._turns = now, 0
         self._turns += 1
         is_busy = self._turns > BUSY_TURNS
         if is_busy and self._timer is not None and self._timer_due <= now + BUSY_S and not self._timer.cancelled():
             return
-        due = now + BUSY_S if is_busy else self.node.next_deadline()
+        # A deadline may lie in the past, as "at once": the time since then is no lag of this loop. But a timer that is
+        # overdue itself stays: how late it fires is the lag, whatever was handled first after a gap.
+        due = now + BUSY_S if is_busy else max(now, self.node.next_deadline())
         if self._timer is not None:
-            if self._timer_due <= due < self._timer_due + EARLY_S and not self._timer.cancelled():
+            is_early = self._timer_due <= now or self._timer_due <= due < self._timer_due + EARLY_S
+            if is_early and not self._timer.cancelled():
                 return  # It fires early and arms itself again: cheaper than one cancelled timer for each message.
             self._timer.cancel()
         self._timer_due = due
@@ -359,7 +377,10 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     def _carry_out(self, step: NodeStep) -> None:
         if step.records:
             self._stages.appended(step.records, self.node.held.map)
-            self._tickets.append((self.log.append(step.records, urgent=step.urgent), step.number))
+            ticket = self.log.append(step.records, urgent=step.urgent)
+            self._tickets.append((ticket, step.number))
+            if step.urgent:
+                self._urgent.append((ticket, step.number))
         for (peer, channel), bundle in step.bundles.items():
             for body in encode_bundles(bundle):
                 self.links.send(peer, channel, body)
@@ -470,16 +491,19 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             bytes_max=read.bytes_max,
         )
 
-    def _tell_room(self) -> None:
-        self.node.oversight.tell_room(Room(self.store.file_bytes, self.log.free_bytes), now=self._now())
+    def _look_at_room(self) -> None:
+        now, oversight = self._now(), self.node.oversight
+        oversight.tell_room(Room(self.store.file_bytes, self.log.free_bytes), now=now)
+        oversight.tell_received(self.node.shards.tally.snapshot_bytes_received, now=now)
+        self.store.look_at_cold(free_bytes=self.log.free_bytes, volume_bytes=self.log.volume_bytes, now=now)
 
     async def _checkpoint_forever(self) -> None:
-        self._tell_room()
+        self._look_at_room()
         while True:
             await asyncio.sleep(CHECKPOINT_EVERY_S)
             covered = await self._loop.run_in_executor(self._checkpointer, self.store.checkpoint)
             self.log.release(covered, raft_index=self.node.control.snapshot_index)
-            self._tell_room()
+            self._look_at_room()
 
 
 async def _finish(closing: Any) -> None:

@@ -14,6 +14,7 @@ from ringkeep_core.mapchanges import (
     EventKind,
     Leave,
     MapChange,
+    NewGeneration,
     SetWanted,
     ShardChanges,
     diff,
@@ -65,6 +66,14 @@ class History:
         """This node has left the cluster for good."""
         self._add(at, "left", sentence, {})
 
+    def followed(self, before: ShardMap, after: ShardMap, at: float) -> None:
+        """This node took the map of a later generation from another one."""
+        text = (
+            f"this node follows generation {after.generation} from version {after.version}; what generation "
+            f"{before.generation} did after version {before.version} does not count"
+        )
+        self._add(at, "recover", text, {"version": after.version, "former": before.version})
+
     def _add(self, at: float, kind: str, text: str, fields: dict[str, str | int | float]) -> None:
         self._number += 1
         self._events.append(Event(self._number, at, kind, text, fields))
@@ -90,6 +99,8 @@ class History:
             wishes = wishes_of(before.wanted, change.wanted) if before is not None else ""
             text = f"wanted state {change.wanted.revision}: {change.reason}" + (f" ({wishes})" if wishes else "")
             self._add(at, "wanted", text, fields)
+        elif isinstance(change, NewGeneration):
+            self._add(at, "recover", f"generation {change.generation} begins: {change.reason}", fields)
         elif isinstance(change, Leave):
             member = before.members.get(change.storage) if before is not None else None
             who = f"{member.name} (storage {change.storage})" if member is not None else f"storage {change.storage}"

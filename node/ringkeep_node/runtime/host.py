@@ -55,6 +55,7 @@ from ringkeep_node.runtime.reporting import (
 )
 from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport, RunningPlan
 from ringkeep_node.runtime.store.store import Store
+from ringkeep_node.runtime.succeeding import durable
 from ringkeep_node.runtime.wal.log import Log
 
 LOOP_SILENCE_S = 10.0
@@ -205,15 +206,7 @@ class Host:
     async def _durable(self, records: Sequence[Record]) -> None:
         """Return when the records are on disk; only before the driver takes the log over."""
         assert self._parts is not None and self._driver is None
-        log, synced = self._parts.log, asyncio.Event()
-        ticket = log.append(records)
-
-        def on_synced(through: int) -> None:
-            if through >= ticket:
-                synced.set()
-
-        log.on_synced = on_synced
-        await synced.wait()
+        await durable(self._parts.log, records)
 
     def _told_of_cluster(self, cluster_id: str) -> None:
         """A founder names this node's storage id: as good as a seed that names its cluster."""
@@ -418,6 +411,11 @@ class Host:
         self._was_ready = self._was_ready or reason is None
         return reason
 
+    def is_current(self) -> bool:
+        """Return whether the held map names this start of the node, or says that it has left."""
+        node = self._driver.node if self._driver is not None else None
+        return node is not None and (node.registered or node.has_left)
+
     def is_live(self) -> str | None:
         """Return None if this process works, else the reason why it should be restarted."""
         if self._driver is None:
@@ -440,6 +438,7 @@ class Host:
             disk_free_bytes=log.free_bytes,
             disk_full=not log.has_room,
             copy_bytes=self._parts.store.file_bytes,
+            cold_copies=self._parts.store.cold_copies,
             peer_frames=traffic.counts(),
             peer_bytes=traffic.sizes(),
             refused=self.news.refusals.total,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from ringkeep_core.mapchanges import SetWanted
+from ringkeep_core.mapchanges import NewGeneration, SetWanted
 from ringkeep_core.plans import opinion_of
 from ringkeep_core.shardmap import GENERATION_STEP, ShardMap
 from ringkeep_node.machines.node import Node, NodeStep
@@ -66,13 +66,12 @@ class News:
 
     def stepped(self, node: Node, step: NodeStep, at: float) -> None:
         """Take in what a step changed."""
-        self._judge_opinions(step)
-        before, self._map = self._map, node.held.map
-        for event in self.history.stepped(step, at, held=before):
-            if event.kind == "member":
-                logger.info("member_changed", cluster=self._cluster, **event.fields)
-            else:
-                self._map_changed(event)
+        before = self._map
+        if step.map_changes or step.member_changes:
+            self._changed(step, at)
+        self._map = node.held.map
+        if before is not self._map:
+            self._look_at_generation(before, step, at)
         if node.has_left and not self._has_left:
             self._has_left = True
             sentence = node.registration.has_left_text
@@ -82,6 +81,29 @@ class News:
         if leader != self._leader:
             self._leader = leader
             self._leader_changed(node)
+
+    def _changed(self, step: NodeStep, at: float) -> None:
+        self._judge_opinions(step)
+        for event in self.history.stepped(step, at, held=self._map):
+            if event.kind == "member":
+                logger.info("member_changed", cluster=self._cluster, **event.fields)
+            else:
+                self._map_changed(event)
+
+    def _look_at_generation(self, before: ShardMap | None, step: NodeStep, at: float) -> None:
+        """Tell that the map of a later generation came as a whole; the entry that begins one is told as a change."""
+        after = self._map
+        if before is None or after is None or after.generation == before.generation:
+            return
+        if not any(isinstance(change, NewGeneration) for change, _, _ in step.map_changes):
+            self.history.followed(before, after, at)
+        logger.warning(
+            "generation_changed",
+            cluster=self._cluster,
+            generation=after.generation,
+            map_version=after.version,
+            former_version=before.version,
+        )
 
     def _judge_opinions(self, step: NodeStep) -> None:
         """Compare while the map is still the one that the author may have seen: every move changes the digest."""

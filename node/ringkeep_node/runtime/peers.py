@@ -299,13 +299,13 @@ class PeerLinks:
         self._replace((theirs.storage, theirs.channel), socket)
         self.events.met(theirs)
         reader, traffic = FrameReader(ours.cluster_id), self.traffic
-        async for message in socket:
-            if message.type is not aiohttp.WSMsgType.BINARY:
-                raise BadFrame("a frame that is not binary")
+        while (message := await socket.receive()).type is aiohttp.WSMsgType.BINARY:
             body = reader.open(message.data)
             traffic.received += 1
             traffic.received_bytes += len(body)
             self.events.frame(theirs, channel, body)
+        if message.type not in HUNG_UP:
+            raise BadFrame("a frame that is not binary")
 
     def _replace(self, key: tuple[str, str], socket: web.WebSocketResponse) -> None:
         # A peer that dials again has given its older connection up, even if that has not ended yet here.

@@ -132,18 +132,21 @@ def running_plan(node: Node, now: float, wall: float) -> RunningPlan | None:
         copies=plan.copies_wanted,
         copies_done=plan.copies_moved,
         primaries=plan.primaries_to_move,
+        received_bytes=node.oversight.received_bytes(),
         waiting=plan.waits,
     )
 
 
 def voters_of(node: Node) -> tuple[str, ...]:
-    """Return the storage ids of the Raft voters: from Raft on a member of it, else from what the leader tells."""
-    configuration = node.raft.configuration
-    if node.control.votes:
-        return configuration.voters
-    leader = node.control.leader()
+    """Return the storage ids of the Raft voters: from Raft on a member that hears its leader, else as the leader tells.
+
+    A voter that was removed while it was down hears no leader, and takes itself for a voter; gossip knows better.
+    """
+    control = node.control
+    leader = None if control.has_raft else control.leader()
     told = node.swim.values(leader).get(VOTERS_KEY, b"") if leader is not None else b""
-    return tuple(storage for storage in told.decode("ascii", "replace").split(",") if storage)
+    voters = tuple(storage for storage in told.decode("ascii", "replace").split(",") if storage)
+    return node.raft.configuration.voters if not voters and control.votes else voters
 
 
 def unready_reason(node: Node, *, was_ready: bool = False) -> str | None:

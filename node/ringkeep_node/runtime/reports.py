@@ -76,7 +76,8 @@ class LeaderReport(Struct, frozen=True):
 class RunningPlan(Struct, frozen=True, kw_only=True):
     """How far the plan has come that this node, as leader, carries out. Counts since it began; ``since`` in unix seconds.
 
-    ``waiting`` says in sentences what it waits for.
+    ``received_bytes`` grows while copies are being sent, about every 10 s: all that members received, each since its
+    start. ``waiting`` says in sentences what the plan waits for.
     """
 
     reason: str
@@ -84,6 +85,7 @@ class RunningPlan(Struct, frozen=True, kw_only=True):
     copies: int
     copies_done: int
     primaries: int
+    received_bytes: int = 0
     waiting: tuple[str, ...] = ()
 
 
@@ -156,6 +158,9 @@ class Driving(Protocol):
 
     def is_ready(self) -> str | None:
         """Return None if clients should be sent here, else the reason why not, in a sentence."""
+
+    def is_current(self) -> bool:
+        """Return whether the held map is at least as new as this start of the node; before that it may be any old one."""
 
     def is_live(self) -> str | None:
         """Return None if this process works, else the reason why it should be restarted."""

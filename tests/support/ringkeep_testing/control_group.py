@@ -109,7 +109,7 @@ class ControlGroup:
             elif isinstance(message, NodeMessage):
                 other.control.node_message(site.storage, message, other.number, now=self.now)
             else:
-                other.control.raft_message(site.storage, message, now=self.now)
+                other.control.raft_message(site.storage, message, generation=control.generation, now=self.now)
         return bool(records or sends or control.sends)
 
     def run(self, seconds: float) -> None:

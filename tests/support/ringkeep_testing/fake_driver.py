@@ -89,6 +89,8 @@ class FakeDriver:
         self.transferred: list[str] = []
         self.lag = 0
         self.not_ready: str | None = None
+        self.current_from = 0
+        self.current_from = 0
         self.not_live: str | None = None
         self.happened: tuple[Event, ...] = ()
         self.open_writes = 0
@@ -212,6 +214,10 @@ class FakeDriver:
     def is_ready(self) -> str | None:
         """Return what the test says."""
         return self.not_ready if self.cluster_id else "this node belongs to no cluster yet"
+
+    def is_current(self) -> bool:
+        """Return whether the version that the test asks for is reached."""
+        return self.shard_map is None or self.shard_map.version >= self.current_from
 
     def is_live(self) -> str | None:
         """Return what the test says."""

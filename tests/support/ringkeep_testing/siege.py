@@ -24,7 +24,7 @@ from ringkeep_core.shardmap import Shard, WantedMember
 from ringkeep_node.machines.shard.messages import Append, Ping, ShardMessage
 from ringkeep_testing.shard_faults import Faults
 from ringkeep_testing.shard_world import INDEXES, MAPS, PROPOSALS, ShardNode, ShardWorld
-from ringkeep_testing.siege_clients import SiegeClients
+from ringkeep_testing.siege_clients import KEYS, SiegeClients
 
 EPISODES = 5
 EPISODE_S = 0.45
@@ -50,9 +50,12 @@ class Siege:
     """One run: ``world`` and ``clients`` are there for the checks."""
 
     def __init__(self, seed: int) -> None:
-        size = (3, 3, 4)[seed % 3]
-        self._need = 1 + seed % 2
-        self.world = ShardWorld(seed, nodes=size, shards=1, faults=False, min_in_sync=self._need)
+        size, self._need = (3, 3, 4)[seed % 3], 1 + seed % 2
+        if seed % 5 == 0:
+            size, self._need = 5, 3
+        self.world = ShardWorld(
+            seed, nodes=size, shards=1, faults=False, copies=5 if self._need > 2 else 3, min_in_sync=self._need
+        )
         self.random = self.world.random
         self.clients = SiegeClients(self.world)
         self.world.hold_s = self.random.choice([0.0, 0.002, 0.03])
@@ -188,7 +191,8 @@ class Siege:
     def _short(self, primary: ShardNode) -> type | None:
         """in_sync falls short of need: whoever is removed becomes eligible, and cannot come back for now."""
         gone = [copy.storage for copy in self.shard.in_sync if copy.storage != primary.storage]
-        if len(gone) > 1 and self.random.random() < 0.15:
+        if len(gone) > 1 and (self._need > 2 or self.random.random() < 0.15):
+            # Whoever is left with nobody asks Raft: for need 3 one stays who can be asked, and be told nothing.
             gone.pop()
         for storage in gone:
             other = self.world.by_storage[storage]
@@ -197,6 +201,11 @@ class Siege:
             self._commit(Shrink(0, self.shard.revision, tuple(gone)))
         self._company = 0.9
         return object
+
+    def _goes_along(self, storage: str) -> bool:
+        """Draw whether a complete copy follows the next primary; where two stayed together the other one rarely does."""
+        company = 0.2 if self._need > 2 and self.shard.is_in_sync(storage) else self._company
+        return self.random.random() < company
 
     def _growing(self, primary: ShardNode) -> type | None:
         """One copy has to be added again; that is the moment."""
@@ -307,7 +316,7 @@ class Siege:
         if shard.is_in_sync(heir) and random.random() < 0.2:
             self._commit(Move(0, shard.revision, heir))
             return
-        live = [heir, *(storage for storage in heirs if storage != heir and random.random() < self._company)]
+        live = [heir, *(it for it in heirs if it != heir and self._goes_along(it))]
         for storage in live:
             if random.random() < 0.8:
                 world.severed.discard((world.by_storage[storage].number, MAPS))
@@ -334,11 +343,32 @@ _EVERY: list[Callable[[Siege, ShardNode], type | None]] = [
     Siege._slow_growth,
     Siege._double_growth,
 ]
-PREPARATIONS = {
+PREPARATIONS: dict[int, list[Callable[[Siege, ShardNode], type | None]]] = {
     1: [*_EVERY, Siege._slow_answers, Siege._growing, Siege._growing, Siege._growing],
     2: [*_EVERY, Siege._as_it_is, Siege._growing, Siege._short, Siege._short, Siege._short],
+    3: [Siege._as_it_is, Siege._growing, Siege._short, Siege._short, Siege._short, Siege._short],
 }
 """What an episode begins with, by need; each returns the moment of the strike: what leaves the primary, or object: any time.
 
-Where one copy suffices, a copy just added can go on alone; where two are needed, in_sync can fall short of that.
+Where one copy suffices, a copy just added can go on alone; where more are needed, in_sync can fall short of that.
 """
+
+
+class HandOverSiege(Siege):
+    """The same, but primaries are deposed by a live hand-over first, and by the adversary while it is under way."""
+
+    def _depose(self, primary: ShardNode) -> None:
+        random, shard, world = self.random, self.shard, self.world
+        heirs = [it.storage for it in shard.in_sync if it.storage != shard.primary.storage]
+        heirs = [storage for storage in heirs if world.by_storage[storage].is_up]
+        if not heirs or shard.primary.storage != primary.storage or not primary.is_up:
+            super()._depose(primary)
+            return
+        self.deposed += 1
+        move = Move(0, shard.revision, random.choice(heirs))
+        # The leader's order comes while changes are under way, so that there is something to drain.
+        for _ in range(random.choice([1, 2, 6])):
+            self.clients.begin(primary, random.choice(KEYS))
+        primary.do(lambda shards, now: shards.hand_over((move,), "siege", now=now))
+        if random.random() < 0.6:
+            world.after(random.random() * 0.3, lambda: Siege._depose(self, primary))

@@ -49,6 +49,7 @@ class SiegeClients:
         self.rival: ShardNode | None = None
         self.histories: dict[str, list[Operation]] = {key: [] for key in KEYS}
         self._unknown: dict[str, list[tuple[int, Operation]]] = {key: [] for key in KEYS}
+        self._denied: dict[int, str] = {}
         self.open: dict[Place, int] = {}
         self.values = 0
         self.seen: dict[str, tuple[int, str] | None] = dict.fromkeys(KEYS)
@@ -77,6 +78,8 @@ class SiegeClients:
         key, target = place[0], self.world.nodes[place[1]]
         self.counts[how] = self.counts.get(how, 0) + 1
         if how == "nothing":
+            if operation.kind == "write":
+                self._denied[mark] = key
             return
         if how == "unknown":
             self._unknown[key].append((mark, operation))
@@ -89,6 +92,9 @@ class SiegeClients:
     def judge(self) -> None:
         """Check the histories, once everything is quiet."""
         end = self.world.now
+        for mark, key in self._denied.items():
+            if mark in self.world.eye.stamps:
+                raise Violation(f"document {key}: a client was told that its change {mark} was not applied, but it was")
         for key, history in self.histories.items():
             effective = [replace(it, returned=end) for mark, it in self._unknown[key] if mark in self.world.eye.stamps]
             judge(history + effective, f"document {key}", Violation)

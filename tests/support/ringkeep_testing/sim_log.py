@@ -6,7 +6,7 @@ in this order, in whole batches, and cuts a torn batch whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 
 from ringkeep_node.machines.records import Kind, Record
@@ -37,7 +37,7 @@ class SimLog:
         return recovered
 
     def append(self, records: Sequence[Record], *, urgent: bool = False) -> int:
-        """Queue records and return a ticket; ``urgent`` has no meaning without overload."""
+        """Queue records and return a ticket; who syncs decides in which order they become durable."""
         self._tickets += 1
         self._pending.append((self._tickets, records))
         return self._tickets
@@ -58,6 +58,13 @@ class SimLog:
             taken += 1
         del self._pending[:taken]
         return self._synced
+
+    def sync_batch(self, tickets: Collection[int]) -> None:
+        """Make these appends durable, which may overtake others."""
+        for ticket, records in self._pending:
+            if ticket in tickets:
+                self._store(records)
+        self._pending = [(ticket, records) for ticket, records in self._pending if ticket not in tickets]
 
     def _store(self, records: Sequence[Record]) -> None:
         for record in records:

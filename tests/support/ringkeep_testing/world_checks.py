@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ringkeep_core.mapchanges import MapChange
 from ringkeep_core.mapchecks import check
-from ringkeep_core.shardmap import ShardMap, encode_map
+from ringkeep_core.shardmap import ShardMap, encode_map, generation_at
 from ringkeep_node.machines import documents
 from ringkeep_node.machines.documents import Begin, Change
 from ringkeep_node.machines.records import Kind, Record
@@ -42,6 +42,9 @@ class GodsEye:
         self._keys: dict[tuple[str, str], int] = {}
         self._values: dict[tuple[str, str, bytes], int] = {}
         self.acknowledged: dict[int, int] = {}
+        self.forgives = False
+        """Whether a later generation may lack what an earlier one applied: its majority went on without the voter that
+        was recovered from. What it has instead must never be mixed with that."""
         self._take(first)
 
     # --- the map -------------------------------------------------------------------------------------------------
@@ -130,6 +133,8 @@ class GodsEye:
         """A copy takes entries into its state: never to be undone, so they must be committed."""
         for epoch, sn, payload in entries:
             known = self._entries.get((shard, sn))
+            if known is not None and self.forgives and generation_at(known[0]) < generation_at(epoch):
+                known = None
             if known is not None:
                 if known != (epoch, payload):
                     raise self._world.violation(

@@ -11,17 +11,20 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ringkeep_node.machines.generation import Succession, succession
 from ringkeep_node.machines.messages import Channel
 from ringkeep_node.machines.node import Node, NodeIdentity, NodeStep, split_address
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
 from ringkeep_node.machines.recovery import encode_boots
 from ringkeep_node.machines.shard import effects
 from ringkeep_node.machines.shard.effects import Result, WriteRequest
-from ringkeep_node.runtime.wal.log import LogGone
+from ringkeep_node.runtime.wal.format import LINE_BYTES
+from ringkeep_node.runtime.wal.log import LogGone, LogSettings
+from ringkeep_node.runtime.wal.queue import Queue, Waiting
 from ringkeep_testing.sim_log import SimLog
 from ringkeep_testing.sim_store import SimStore
 
@@ -104,6 +107,8 @@ class Machine:
         self._timers: deque[Callable[[Node], None]] = deque()
         self._is_draining = False
         self._tickets: deque[tuple[int, int]] = deque()
+        self._urgent: deque[tuple[int, int]] = deque()
+        self._queue = Queue(LogSettings().batch_bytes_max)
         self._sync_since: float | None = None
         self._storing: deque[Callable[[Node], None]] = deque()
         self._is_storing = False
@@ -135,6 +140,15 @@ class Machine:
         world.note("start", self.name, self.counter)
         world.eye.started(self)
         self.flush()
+
+    def recover(self) -> Succession:
+        """Do what ``ringkeep recover`` does to the disk of a voter that is down; raises ``StartRefused``."""
+        assert self.node is None
+        begun = succession(self.log.open(self.store.synced()), me=self.storage)
+        self.log.append(begun.records)
+        self.log.sync()
+        self.world.note("recover", self.name, begun.generation)
+        return begun
 
     def kill(self) -> None:
         """End the process without warning; some prefix of what it had not synced is on the disk all the same."""
@@ -263,7 +277,7 @@ class Machine:
         step = node.take_step(now=self.world.now)
         self.world.eye.group_seen(self)
         self._carry_out(step)
-        due = node.next_deadline()
+        due = max(self.world.now, node.next_deadline())
         if self.node is node and (self._wake_at < 0 or due < self._wake_at):
             self._wake_at = due
             self._arm(due)
@@ -297,7 +311,11 @@ class Machine:
         world = self.world
         if step.records:
             world.eye.recorded(step.records)
-            self._tickets.append((self.log.append(step.records, urgent=step.urgent), step.number))
+            ticket = self.log.append(step.records, urgent=step.urgent)
+            self._tickets.append((ticket, step.number))
+            if step.urgent:
+                self._urgent.append((ticket, step.number))
+            self._queue.add(Waiting(ticket, step.urgent, size_of(step.records), step.records))
             self._sync()
         for (peer, channel), bundle in step.bundles.items():
             world.network.transmit(self, peer, channel, bundle)
@@ -336,7 +354,9 @@ class Machine:
             return
         world, life = self.world, self.life
         self._sync_since = world.now
-        through = self._tickets[-1][0]
+        batch = self._queue.next_batch()
+        speed = world.plan.disk_bytes_per_s
+        written_s = sum(append.size for append in batch) / speed if speed else 0.0
 
         def done() -> None:
             if self.life != life:
@@ -344,19 +364,20 @@ class Machine:
             if world.now < self.hung_until:
                 world.at(self.hung_until, done)
                 return
-            durable = self.log.sync(through)
+            self.log.sync_batch({append.ticket for append in batch})
             self._sync_since = None
-            step = 0
-            while self._tickets and self._tickets[0][0] <= durable:
-                step = self._tickets.popleft()[1]
+            urgent = _steps_through(self._urgent, self._queue.urgent_durable_through())
+            step = _steps_through(self._tickets, self._queue.durable_through())
             if self._tickets:
                 self._sync()
             if world.rng.random() < 0.01:
                 self.log.release(self.store.checkpoint(), keep=world.rng.choice((0, 3, 30)))
+            if urgent > step:
+                self.on(lambda node: node.urgent_synced(urgent, now=world.now))
             if step:
                 self.on(lambda node: node.synced(step, now=world.now))
 
-        world.at(world.now + world.plan.sync_s * self.sync_factor * (0.5 + world.rng.random()), done)
+        world.at(world.now + world.plan.sync_s * self.sync_factor * (0.5 + world.rng.random()) + written_s, done)
 
     def _store(self, change: Callable[[Node], None]) -> None:
         """Queue a change of the store: one thread makes them in order, in batches."""
@@ -444,3 +465,16 @@ class Machine:
             return
         self.answers[token] = answer
         self.on(lambda node: node.submit(token, shard, request, size=100, now=self.world.now))
+
+
+def size_of(records: Sequence[Record]) -> int:
+    """Return what records take in a batch, as the log counts it."""
+    return sum(LINE_BYTES + len(record.payload) for record in records)
+
+
+def _steps_through(waiting: deque[tuple[int, int]], ticket: int) -> int:
+    """Take out what is durable up to a ticket and return the last step of it, 0 for none."""
+    step = 0
+    while waiting and waiting[0][0] <= ticket:
+        step = waiting.popleft()[1]
+    return step

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ringkeep_node.machines.messages import Bundle, Channel, Propose
+from ringkeep_node.machines.messages import Bundle, Channel, Propose, encode_bundle
 from ringkeep_node.machines.node import split_address
 from ringkeep_node.machines.swim.members import Evidence
 
@@ -131,6 +131,8 @@ class Network:
         assert machine.node is not None
         boot, sender, sent_at = machine.node.identity.boot, machine.storage, world.now
         due = max(world.now + self._latency_s(machine, other), self._arrives.get((sender, link), 0.0) + 1e-6)
+        if world.plan.link_bytes_per_s:
+            due += len(encode_bundle(bundle)) / world.plan.link_bytes_per_s
         self._arrives[sender, link] = due
         self._repeat_proposals(machine, other, bundle)
 

@@ -29,6 +29,9 @@ class Plan:
     latency_s: float = 0.002
     sync_s: float = 0.003
     store_s: float = 0.003
+    disk_bytes_per_s: float = 0.0
+    link_bytes_per_s: float = 0.0
+    """What a log's disk and each connection between two nodes carry a second; 0: bytes take no time."""
     kill_rate: float = 0.0
     power_cut_rate: float = 0.0
     pause_rate: float = 0.0

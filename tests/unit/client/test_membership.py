@@ -162,6 +162,25 @@ def test_nobody_is_called_empty_who_holds_a_copy_that_no_step_can_move() -> None
     _with(play)
 
 
+def test_a_plan_that_still_receives_bytes_is_not_stuck_however_long_the_map_says_nothing() -> None:
+    async def play(cluster: FakeCluster, client: AsyncClient) -> int:
+        looks = 0
+        cluster.plan = {"nodes": [{"name": "n2", "copies": 3}], "running": {"received_bytes": 0}}
+
+        def look() -> None:
+            nonlocal looks
+            looks += 1
+            if looks < 4:
+                cluster.plan["running"]["received_bytes"] += 1
+
+        # A look that brings nothing ends the wait at once.
+        with pytest.raises(Stuck, match="n2 still has 3 copies"):
+            await until_moved(client, revision=1, empty=["n2"], check=look, stuck_s=0.0)
+        return looks
+
+    assert _with(play) == 4
+
+
 def test_nothing_is_done_before_the_new_nodes_are_alive() -> None:
     async def play(cluster: FakeCluster, client: AsyncClient) -> None:
         await cluster.stop("n3")

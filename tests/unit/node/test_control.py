@@ -21,7 +21,6 @@ from ringkeep_node.machines.messages import (
     IndexAsk,
     MapEntries,
     MapPull,
-    MapWhole,
     Propose,
     ProposeOutcome,
 )
@@ -345,28 +344,35 @@ def test_a_voter_that_hears_a_leader_takes_no_pulled_entries_and_pulls_none() ->
     assert (sent(site.control, MapPull), site.control.held.through < 99) == ([], True)
 
 
-def test_a_voter_cut_off_from_the_leader_learns_the_map_from_another_member() -> None:
+def test_a_voter_that_hears_no_leader_learns_the_map_by_entries_from_another_member() -> None:
+    """It may have been removed while it was down: then it never hears a leader again, and every change must stay small."""
     group = ControlGroup(3, 1)
     leader = group.leader()
     cut_off = group.others_than(leader)[0]
     group.offline = {cut_off.storage}
-    propose(group, leader)
-    group.run(2.0)
     friend = group.sites[storage_of(4)]
-    friend.control.heard_of_newer(leader.storage, leader.map.index, now=group.now)
-    group.exchange()
-
-    cut_off.control.heard_of_newer(friend.storage, leader.map.index, now=group.now)
-    ((_, pull),) = sent(cut_off.control, MapPull)
-    answer = friend.control.held.answer(getattr(pull, "after", -1))
-    assert isinstance(answer, MapWhole)
-    cut_off.control.node_message(friend.storage, answer, cut_off.number, now=group.now)
-    group.exchange()
-    learned = encoded(cut_off)
+    group.run(2.0)
+    kinds, learned = [], []
+    for revision in (1, 2):
+        leader.control.propose(touch(0, revision), now=group.now)
+        group.run(0.5)
+        friend.control.heard_of_newer(leader.storage, leader.map.index, now=group.now)
+        group.exchange()
+        written = len(cut_off.log)
+        cut_off.control.heard_of_newer(friend.storage, leader.map.index, now=group.now)
+        ((_, pull),) = sent(cut_off.control, MapPull)
+        cut_off.control.sends.clear()
+        answer = friend.control.held.answer(getattr(pull, "after", -1))
+        assert isinstance(answer, MapEntries)
+        cut_off.control.node_message(friend.storage, answer, cut_off.number, now=group.now)
+        group.exchange()
+        kinds.append([it.kind for it in cut_off.log[written:] if it.kind in (Kind.MAP_SNAPSHOT, Kind.MAP_ENTRY)])
+        learned.append(encoded(cut_off) == encode_map(leader.map))
     group.offline = set()
     group.run(2.0)
 
-    assert learned == encode_map(leader.map) == encoded(cut_off)
+    assert kinds == [[Kind.MAP_SNAPSHOT, Kind.MAP_ENTRY], [Kind.MAP_ENTRY]]
+    assert learned == [True, True] and encode_map(leader.map) == encoded(cut_off)
 
 
 def test_a_member_that_pings_with_an_older_map_is_sent_what_it_lacks_but_voters_are_not() -> None:
@@ -403,7 +409,7 @@ def test_a_vote_leaves_only_when_it_is_on_disk() -> None:
     site = group.sites[storage_of(1)]
     request = RequestVote(5, 10, 4, False, True)
 
-    site.control.raft_message(storage_of(2), request, now=group.now)
+    site.control.raft_message(storage_of(2), request, generation=1, now=group.now)
     site.control.collect(1, now=group.now)
     before = sent(site.control, VoteAnswer)
     site.control.synced(1, now=group.now)
@@ -458,3 +464,21 @@ def test_the_first_snapshot_holds_the_first_map_and_voters() -> None:
 
     assert recovered.snapshot is not None and held.map is not None
     assert (recovered.snapshot.configuration.voters, encode_map(held.map)) == ((storage_of(1),), encode_map(first))
+
+
+def test_a_node_whose_known_members_have_all_gone_asks_whoever_has_a_link_to_it() -> None:
+    """Elastic seed 21000: a voter was down while the members of its map left, one after the other."""
+    group = ControlGroup(3)
+    site = group.sites[storage_of(1)]
+    site.linked = False
+    newcomer = storage_of(9)
+    control = site.control
+    control._linked = lambda: (storage_of(1), newcomer)
+
+    control.look_around(now=group.now)
+    number = propose(group, site)
+
+    assert sent(control, MapPull) == [(newcomer, MapPull(1))]
+    assert [(to, message.number) for to, message in sent(control, Propose) if isinstance(message, Propose)] == [
+        (newcomer, number)
+    ]

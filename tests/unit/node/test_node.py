@@ -15,7 +15,7 @@ from ringkeep_node.machines.documents import Answer, Begin, Write, encode
 from ringkeep_node.machines.gateway import Answered
 from ringkeep_node.machines.messages import Bundle, Channel, ForwardAnswer, ForwardRead, ForwardWrite, MapPull
 from ringkeep_node.machines.node import GREETED_MAX, STALLED_AFTER_S, Node, NodeIdentity, NodeSettings, NodeStep
-from ringkeep_node.machines.raft.messages import AppendEntries, Heartbeat
+from ringkeep_node.machines.raft.messages import AppendEntries, Heartbeat, RaftMessage, RequestVote
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
 from ringkeep_node.machines.shard.effects import CreateCopy, Found, NotApplied, ReadRequest, Stored, WriteRequest
 from ringkeep_node.machines.shard.messages import Append, Ping
@@ -438,3 +438,21 @@ def test_an_administrative_proposal_has_one_outcome() -> None:
     held = host.node.held.map
     assert held is not None and (told, outcome.code, outcome.version) == (number, "", held.version)
     assert "9" * 16 in held.members
+
+
+# --- generations -------------------------------------------------------------------------------------------------
+
+
+def test_votes_and_entries_of_another_generation_are_not_heard_however_high_their_term() -> None:
+    """counterexamples.md L8: an old voter comes back with its log."""
+    host = alone()
+    node = host.node
+    before = (node.raft.term, node.raft.leader, node.raft.last_index)
+    old: list[RaftMessage] = [RequestVote(1 << 50, 1 << 50, 1 << 50, False, True), AppendEntries(1 << 50, 0, 0, 0)]
+
+    node.receive(OTHER, boot_of(2), Bundle(raft=list(old), generation=2), now=host.now)
+    unheard = (node.raft.term, node.raft.leader, node.raft.last_index)
+    node.receive(OTHER, boot_of(2), Bundle(raft=list(old), generation=1), now=host.now)
+
+    assert unheard == before
+    assert node.raft.term == 1 << 50

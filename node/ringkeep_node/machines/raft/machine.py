@@ -246,6 +246,19 @@ class Raft:
         """Drop the entries that ``snapshot`` covers, but for a tail. Call it when the snapshot is durable."""
         self._log.compact(snapshot, self._settings.tail_entries)
 
+    def forget(self, *, now: float) -> None:
+        """Be in no group any more: the one of our log has ended, and another took its place. The term stays.
+
+        Nothing of the old group is sent or answered after this. The caller puts it on the disk.
+        """
+        self._become_follower(self._term, None, now)
+        self._log = RaftLog(Recovered())
+        self._votes = {}
+        self._incoming = IncomingSnapshot(self._settings.snapshot_bytes_max)
+        self._outbox.send.clear()
+        self._outbox.send_synced.clear()
+        self._outbox.install = None
+
     # What the application asks for
 
     def propose(self, payload: bytes, *, now: float) -> Proposed | NotLeader | Refused:

@@ -6,12 +6,14 @@
 A read joins the next round or ReadIndex that starts, never one that started before it arrived. One ping per peer serves
 all shards; each shard is judged by its own set, by the map that is held when it is judged: answers that name a newer map
 are judged again when that map is held. A peer that missed a round is asked on, but not waited for until it answers.
+A shard whose primary has the only copy is always confirmed by Raft.
 
 Source: replication.md, rule 2; counterexamples.md S4.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ringkeep_node.machines.shard.context import Context
@@ -109,21 +111,28 @@ class Confirmation:
                 continue
             if self._leads.get(lead.copy.shard) is not lead:
                 lead.refuse_reads(waiters)
-            elif not self.fresh or any(it in self._silent or not ctx.is_up(it) for it in lead.confirmers):
+            elif not self._can_hear(lead.confirmers):
                 _join(self._next_index, lead, waiters)
                 asked.update(dict.fromkeys(lead.confirmers))
-            elif lead.confirmers:
+            else:
                 waiting[lead] = waiters
                 asked.update(dict.fromkeys(lead.confirmers))
-            else:
-                # Nobody else could have been made primary but by a change that this boot itself proposes.
-                lead.confirmed(waiters)
         self._number += 1
         assert ctx.held is not None
         for storage in asked:
             ctx.send(storage, Ping(self._number, ctx.boot, ctx.held.version))
         if waiting:
             self._round = _Round(self._number, ctx.now, waiting)
+
+    def _can_hear(self, confirmers: Sequence[str]) -> bool:
+        """Return whether a round can prove anything: nobody asked is nobody who could know better.
+
+        A copy that is alone is led by its own storage only, but perhaps by a later boot of it: its volume was taken away
+        and given to another process, or copied, while this one hung. Only Raft knows (counterexamples.md S4(b)).
+        """
+        return (
+            self.fresh and bool(confirmers) and all(it not in self._silent and self._ctx.is_up(it) for it in confirmers)
+        )
 
     def pong(self, sender: str, boot: str, message: Pong) -> None:
         """Take in the answer of a registered boot."""

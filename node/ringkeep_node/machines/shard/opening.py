@@ -68,8 +68,11 @@ class Opening:
 
     def _without_log(self, shard: int, listed: Copy, stored: StoredCopyLike | None) -> LocalCopy:
         copy = _empty(shard, listed)
-        # Only a copy of the first map may count as complete without ever having written to its log.
-        never_written = listed.added % GENERATION_STEP == 1
+        # Only a copy of the first map may count as complete without ever having written to its log: in the generation of
+        # that map. The map of a later one may list a copy that was removed and deleted when the lost majority still led.
+        held = self._ctx.held
+        assert held is not None
+        never_written = listed.added % GENERATION_STEP == 1 and (held.generation <= 1 or stored is not None)
         is_lost = self._ctx.shard(shard).is_complete(self._ctx.me) and not never_written
         if is_lost or (stored is not None and stored.sn > 0):
             copy.unfit = True

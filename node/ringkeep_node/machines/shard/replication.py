@@ -377,7 +377,7 @@ class Replication:
                 lead = self._leads.get(copy.shard)
                 if lead is not None and lead.copy is copy:
                     lead.advance()
-                else:
+                elif copy.handed < copy.commit:
                     ctx.hand_over(copy)
             for shard, added in dropped:
                 ctx.step.orders.append(DropCopy(shard, added))
@@ -437,6 +437,11 @@ class Replication:
     def streams(self) -> tuple[int, int]:
         """How many snapshots are going out and coming in."""
         return self._catch_up.streams
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether snapshots are going out or coming in."""
+        return any(self._catch_up.streams)
 
     def stalled(self, is_stalled: bool, *, now: float) -> None:
         """The own disk hangs, or works again: told to the peers in pongs."""

@@ -27,7 +27,7 @@ from ringkeep_node.machines.documents import (
 from ringkeep_node.machines.records import EpochStart
 from ringkeep_node.machines.recovery import EPOCHS_KEPT, CopyKey, decode_epochs, encode_epochs
 from ringkeep_node.runtime.store.row_cache import RowPlace
-from ringkeep_node.runtime.store.schema import GARBAGE, LIVE, ROWS_A_STATEMENT, STAGING, advance, upsert
+from ringkeep_node.runtime.store.schema import COLD, GARBAGE, LIVE, ROWS_A_STATEMENT, STAGING, advance, upsert
 
 Entry = tuple[int, int, bytes]
 RowKey = tuple[int, str, str]
@@ -95,13 +95,16 @@ class Changes:
         self.live: dict[CopyKey, Slot] = {}
         self._staging: dict[CopyKey, int] = {}
         self._garbage: list[int] = []
+        self.cold: dict[int, float | None] = {}
+        """Slots of removed copies that are kept for a while, and since when somebody with a clock has known of them."""
+        self._ahead: tuple[list[tuple[int, int, int]], list[tuple[RowPlace, Row | None]]] = ([], [])
         self._next_slot = 1
         self._rows: dict[RowKey, Row | None] = {}
         self._remembered: dict[RowKey, Remembered] = {}
         self._touched: dict[CopyKey, Slot] = {}
 
     def load(self) -> None:
-        """Read the slots; what a crash left in staging becomes garbage."""
+        """Read the slots; what a crash left in staging becomes garbage. The time of cold ones begins anew."""
         self._connection.execute("UPDATE slots SET status = ? WHERE status = ?", (GARBAGE, STAGING))
         everything: list[Any] = self._connection.execute(
             "SELECT slot, shard, copy, status, epoch, sn, complete_at, state, epochs FROM slots ORDER BY slot"
@@ -110,6 +113,8 @@ class Changes:
             self._next_slot = slot + 1
             if status == GARBAGE:
                 self._garbage.append(slot)
+            elif status == COLD:
+                self.cold[slot] = None
             else:
                 loaded = Slot(slot, epoch, sn, complete_at, decode_state(state), decode_epochs(epochs))
                 self._count_remembered(loaded)
@@ -162,7 +167,8 @@ class Changes:
             self._forget_old(slot)
         moved = [(*key, slot.sn) for key, slot in touched.items()]
         touched.clear()
-        return moved, changed
+        ahead, self._ahead = self._ahead, ([], [])
+        return ahead[0] + moved, ahead[1] + changed
 
     def _write_rows(self) -> None:
         rows = self._rows
@@ -284,10 +290,29 @@ class Changes:
         if staged is not None:
             self._throw_away(staged)
 
-    def drop(self, key: CopyKey) -> None:
-        """Remove a copy and its staging slot; the rows go bit by bit."""
+    def drop(self, key: CopyKey, *, keeps: bool = False) -> None:
+        """Remove a copy and its staging slot; the rows go bit by bit, or, if it ``keeps`` them, later.
+
+        What never was complete is worth nothing to anybody, and is not kept.
+        """
         self.install_abort(key)
-        self._discard(key)
+        old = self.live.get(key)
+        if old is None or not keeps or old.sn < old.complete_at:
+            self._discard(key)
+            return
+        if key in self._touched:
+            self._ahead = self.flush()  # What it has applied belongs to it, also when it is cold.
+        del self.live[key]
+        self._connection.execute("UPDATE slots SET status = ? WHERE slot = ?", (COLD, old.slot))
+        self.cold[old.slot] = None
+
+    def end_cold(self, now: float, kept_s: float, *, has_room: bool) -> None:
+        """Throw cold copies away that were kept for ``kept_s``, or all of them when there is no room."""
+        for slot, since in list(self.cold.items()):
+            first = self.cold[slot] = now if since is None else since
+            if not has_room or now >= first + kept_s:
+                del self.cold[slot]
+                self._throw_away(slot)
 
     def _discard(self, key: CopyKey) -> None:
         old = self.live.pop(key, None)

@@ -1,8 +1,9 @@
 """The SQLite file: its tables, its statements and how a connection to it is opened.
 
 Rows are keyed by (slot, user, key). A slot belongs to a copy (shard, version at which it was added) and is live, staging
-(a snapshot being written beside the old copy) or garbage (being deleted bit by bit). Which slot a copy's rows are in is
-decided by one row of ``slots``, so a snapshot takes the old copy's place in one transaction.
+(a snapshot being written beside the old copy), cold (a copy that was removed, kept for a while for a rescue by hand) or
+garbage (being deleted bit by bit). Which slot a copy's rows are in is decided by one row of ``slots``, so a snapshot takes
+the old copy's place in one transaction. Only live slots are copies: nothing reads the others.
 
 WAL mode; synchronous NORMAL, because the log is the truth and checkpoints are made, and synced, on purpose; every page has
 a checksum (the cksumvfs extension), so rot is an error and never a wrong answer. Transactions are explicit BEGIN and
@@ -21,7 +22,7 @@ import apsw.sqlite_extra
 
 FILE_NAME = "store.sqlite"
 FORMAT = 1
-LIVE, STAGING, GARBAGE = 0, 1, 2
+LIVE, STAGING, GARBAGE, COLD = 0, 1, 2, 3
 CHECKSUM_VFS = "cksmvfs"
 _CHECKSUM_BYTES = 8
 ROWS_A_STATEMENT = (32, 8, 1)

@@ -38,13 +38,23 @@ class StoreDamaged(RingkeepError):
 
 
 class StoreSettings(NamedTuple):
-    """``gather_s``: how long a small transaction waits for more; a large queue does not wait."""
+    """``gather_s``: how long a small transaction waits for more, ``gather_awaited_s`` while somebody waits for what is
+    applied; a large queue does not wait.
+
+    Most of what a transaction costs is pages and applied numbers, which many rows share. Measured with 64 clients: 20 us
+    of CPU less per put with 0.2 s than with 0.05 s.
+
+    ``cold_s``: so long a removed copy is kept, while at least the share ``cold_free_share`` of the volume is free.
+    """
 
     cache_kib: int = 8192
     transaction_bytes_max: int = 4 * MEBI
     queue_bytes_max: int = 64 * MEBI
-    gather_s: float = 0.05
-    gather_bytes: int = 256 * 1024
+    gather_s: float = 0.2
+    gather_awaited_s: float = 0.05
+    gather_bytes: int = 1024 * 1024
+    cold_s: float = 300.0
+    cold_free_share: float = 0.25
     vfs: str = schema.CHECKSUM_VFS
 
 
@@ -100,6 +110,8 @@ class Store:
         self.on_applied: Callable[[list[tuple[int, int, int]]], None] = _ignore
         self.on_room: Callable[[], object] = _no_news
         """Called when rows of a snapshot are in the store: there is room for more."""
+        self.is_awaited = False
+        """Set by the owner while snapshots go out, which begin at what is applied, or come in."""
         self._folder = folder
         self._settings = settings
         self._writer = writer
@@ -119,6 +131,7 @@ class Store:
         self._on_fatal: Callable[[BaseException], None] | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._has_room = True
 
     @classmethod
     def open(cls, folder: Path, settings: StoreSettings | None = None) -> Store:
@@ -277,7 +290,7 @@ class Store:
     def _queue(self, command: _Command) -> None:
         self._queued += command.size
         self._inbox.put(command)
-        if command.synced:
+        if command.synced or command.closes:
             self._hurry.set()
 
     def apply(self, shard: int, copy: int, entries: Sequence[Entry]) -> None:
@@ -344,8 +357,21 @@ class Store:
         self._put(_ENTRY_BYTES, lambda changes: changes.install_abort((shard, copy)))
 
     def drop(self, shard: int, copy: int) -> None:
-        """Remove a copy."""
-        self._queue(_Command(_ENTRY_BYTES, lambda changes: changes.drop((shard, copy)), exchanges=True))
+        """Remove a copy: it is none from now on. Its rows are kept cold for a while if there is room."""
+        keeps = self._settings.cold_s > 0 and self._has_room
+        self._queue(_Command(_ENTRY_BYTES, lambda changes: changes.drop((shard, copy), keeps=keeps), exchanges=True))
+
+    def look_at_cold(self, *, free_bytes: int, volume_bytes: int, now: float) -> None:
+        """Let go of cold copies whose time is up, or of all when too little of the volume is free. Call it regularly."""
+        kept_s = self._settings.cold_s
+        has_room = self._has_room = free_bytes >= self._settings.cold_free_share * volume_bytes
+        if self._changes.cold:
+            self._put(_ENTRY_BYTES, lambda changes: changes.end_cold(now, kept_s, has_room=has_room))
+
+    @property
+    def cold_copies(self) -> int:
+        """How many removed copies are kept for a while."""
+        return len(self._changes.cold)
 
     def checkpoint(self) -> Mapping[CopyKey, int]:
         """Sync what is committed and return the applied sns that are durable now. Blocks: call it in a worker thread."""
@@ -412,7 +438,8 @@ class Store:
                 size = commands[0].size
                 if size < self._settings.gather_bytes and self.queued_bytes < self._settings.gather_bytes:
                     # Somebody waits for what is to be synced; everything else may gather.
-                    self._hurry.wait(self._settings.gather_s)
+                    settings = self._settings
+                    self._hurry.wait(settings.gather_awaited_s if self.is_awaited else settings.gather_s)
             self._hurry.clear()  # Before the queue is looked into: what is set later is about something later.
             while size < self._settings.transaction_bytes_max:
                 command = self._inbox.get_nowait()

@@ -177,6 +177,11 @@ class Log:
         return self._disk.free_bytes()
 
     @property
+    def volume_bytes(self) -> int:
+        """How large the log's volume is."""
+        return self._disk.volume_bytes()
+
+    @property
     def has_room(self) -> bool:
         """Whether the volume has room for another segment."""
         return self.free_bytes >= self._settings.segment_bytes

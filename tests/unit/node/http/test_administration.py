@@ -39,7 +39,9 @@ def test_nothing_is_left_to_do_where_map_and_wanted_state_agree() -> None:
 
 def test_the_leader_tells_how_far_the_running_plan_is() -> None:
     async def test(edge: EdgeUnderTest) -> None:
-        edge.driver.running = RunningPlan(reason="drain n2", since=5.0, copies=16, copies_done=4, primaries=2)
+        edge.driver.running = RunningPlan(
+            reason="drain n2", since=5.0, copies=16, copies_done=4, primaries=2, received_bytes=9
+        )
         plan = (await edge.ask("GET", "/v1/cluster/plan")).json
 
         assert plan["running"] == {
@@ -48,6 +50,7 @@ def test_the_leader_tells_how_far_the_running_plan_is() -> None:
             "copies": 16,
             "copies_done": 4,
             "primaries": 2,
+            "received_bytes": 9,
             "waiting": [],
         }
 

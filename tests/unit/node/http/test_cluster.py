@@ -73,6 +73,29 @@ def test_the_map_is_shown_with_names_beside_storage_ids() -> None:
     serve(test)
 
 
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [("/v1/cluster/map", "wanted"), ("/v1/cluster/wanted", "revision"), ("/v1/cluster/plan", "wanted_revision")],
+)
+def test_a_node_that_started_again_shows_no_map_that_is_older_than_its_start(path: str, field: str) -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        held = edge.driver.shard_map
+        assert held is not None
+        edge.driver.current_from = held.version + 1
+        early = await edge.ask("GET", path, Ringkeep_Timeout="0.01")
+        wire = await edge.connect()
+        await wire.send(request("GET", path, Ringkeep_Timeout="30"))
+        newer = apply(held, held.version + 1, SetWanted(msgspec.structs.replace(held.wanted, revision=2), "")).map
+        edge.driver.replace_map(newer)
+        answer = await wire.answer()
+        shown = answer.json[field]
+
+        assert (early.status, early.json["code"], early.json["retryable"]) == (503, "not_ready", True)
+        assert (answer.status, shown["revision"] if isinstance(shown, dict) else shown) == (200, 2)
+
+    serve(test)
+
+
 def test_whoever_waits_for_a_newer_map_gets_it_when_it_comes() -> None:
     async def test(edge: EdgeUnderTest) -> None:
         held = edge.driver.shard_map
@@ -107,6 +130,7 @@ def test_a_summary_counts_members_and_shards() -> None:
             "has_left": False,
             "cluster_id": CLUSTER_ID,
             "version": held.version,
+            "generation": 1,
             "wanted_revision": 1,
             "leader": "n1",
             "members": {"total": 3, "alive": 3},

@@ -100,3 +100,15 @@ def test_neither_the_dead_nor_the_suspected_nor_the_stalled_are_named() -> None:
     world.tick()
 
     assert world.handed == [(100.0, TransferLeadership("n5", HANGS))]
+
+
+def test_a_voter_that_started_again_is_the_last_to_be_chosen_even_before_the_map_names_its_boot() -> None:
+    """It saw nothing of who led what before, so under it primaries would not find home."""
+    world = LeaderWorld.of(3, 16)
+    world.restart("n3")
+    world.counters["n2"] += 1
+    world.tick()
+    _slow_for(world, 2.25)
+
+    assert world.leader.successor() == "n3"
+    assert world.handed == [(102.0, TransferLeadership("n3", SLOW))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
+
 from ringkeep_core.mapchanges import SetWanted
 from ringkeep_core.plans import with_drain
 from ringkeep_node.machines.electorate import Ballot, Reconfigure
@@ -32,8 +34,10 @@ def _ticks(world: LeaderWorld, seconds: float) -> list[tuple[float, LeaderOrder]
     return orders
 
 
-def test_leadership_goes_to_a_voter_whose_disk_works_and_to_another_one_at_each_try() -> None:
-    world = _draining_leader("n2")
+@pytest.mark.parametrize("fault", ["a disk that hangs", "a slow loop"])
+def test_leadership_goes_to_a_voter_that_works_and_to_another_one_at_each_try(fault: str) -> None:
+    world = _draining_leader(*(["n2"] if fault == "a disk that hangs" else []))
+    world.lags = {"n2": 1.0} if fault == "a slow loop" else {}
     tries = [(at, order.to) for at, order in _ticks(world, 13.0) if isinstance(order, TransferLeadership)]
 
     assert [to for _, to in tries] == ["n3", "n4", "n3", "n4"]

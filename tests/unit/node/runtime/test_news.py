@@ -13,13 +13,14 @@ import structlog
 from msgspec.structs import replace
 from structlog.testing import LogCapture
 
-from ringkeep_core.mapchanges import SetWanted, apply
+from ringkeep_core.mapchanges import NewGeneration, SetWanted, apply
 from ringkeep_core.plans import expected_digest
-from ringkeep_core.shardmap import ShardMap, Wanted
+from ringkeep_core.shardmap import GENERATION_STEP, ShardMap, Wanted
 from ringkeep_node.machines.node import NodeStep
 from ringkeep_node.machines.swim.members import Evidence, MemberChanged, MemberState
 from ringkeep_node.runtime.history import History
 from ringkeep_node.runtime.news import REPEAT_S, TOLD_MAX, News, Refusals
+from ringkeep_node.runtime.reports import Event
 from ringkeep_testing.live_hosts import found, hosts, run, until
 from ringkeep_testing.maps import shard, shard_map
 
@@ -181,3 +182,27 @@ def node_with(held: ShardMap) -> Any:
     """What the news look at of a node that holds a map."""
     raft = SimpleNamespace(leader=None, term=0)
     return SimpleNamespace(held=SimpleNamespace(map=held), raft=raft, has_left=False)
+
+
+def test_a_generation_is_told_by_whoever_begins_it_and_by_whoever_takes_its_map() -> None:
+    before = shard_map("a b c", [shard("a b")])
+    change = NewGeneration(2, "a", "a", before.version, "the majority of the voters is lost")
+    applied = apply(before, 2 * GENERATION_STEP + 1, change)
+    begins, follows = History(), History()
+
+    begins.stepped(NodeStep(1, map_changes=[(change, applied.map, applied)]), 5.0, held=before)
+    follows.followed(before, applied.map, 6.0)
+
+    reason = "the majority of the voters is lost"
+    moved: dict[str, str | int | float] = {"version": applied.map.version, "former": before.version}
+    assert [(it.kind, it.text) for it in begins.after(0)] == [("recover", f"generation 2 begins: {reason}")]
+    assert follows.after(0) == (
+        Event(
+            1,
+            6.0,
+            "recover",
+            f"this node follows generation 2 from version {applied.map.version}; what generation 1 did after version "
+            f"{before.version} does not count",
+            moved,
+        ),
+    )

@@ -106,7 +106,7 @@ def test_a_stream_that_waits_long_for_its_turn_stays_alive_by_empty_pieces() -> 
             _took(bench, begin, message.piece)
 
     assert len(empty) >= 4 and set(empty) == {()}
-    assert bench.machine.streams == (1, 0)
+    assert (bench.machine.streams, bench.machine.has_streams) == ((1, 0), True)
 
 
 def test_while_clients_are_served_pieces_are_small_and_slower_and_afterwards_not() -> None:

@@ -226,11 +226,16 @@ def test_the_start_waits_for_the_map_at_the_index_it_was_given() -> None:
     assert (asks_raft, bench.result(token)) == (1, Absent(1))
 
 
-def test_a_primary_without_others_confirms_by_itself_once_it_is_up_to_date() -> None:
+def test_a_primary_with_the_only_copy_asks_raft_for_every_read_for_nobody_else_knows_of_a_later_boot() -> None:
     bench = Bench(shard("a", need=1))
     bench.answer_index()
+    first, second = bench.read(), bench.read()
+    early = (bench.result(first), len(bench.indexes))
+    bench.answer_index()
+    after_one = (bench.result(first), bench.result(second))
+    bench.answer_index()
 
-    assert bench.result(bench.read()) == Absent(1)
+    assert (early, after_one, bench.result(second)) == ((None, 1), (Absent(1), None), Absent(1))
 
 
 def test_a_ping_is_answered_when_it_is_handled_with_the_map_held_then() -> None:

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from ringkeep_core.mapchanges import Unfit
-from ringkeep_core.shardmap import Shard
+from ringkeep_core.shardmap import GENERATION_STEP, Shard
 from ringkeep_node.machines.documents import CopyState
 from ringkeep_node.machines.records import EpochStart, Kind, Record
 from ringkeep_node.machines.recovery import RecoveredCopy, encode_epochs
@@ -41,12 +41,13 @@ def _open(
     *,
     listed: Shard | None = None,
     stored: Sequence[StoredCopy] | None = None,
+    version: int = LATER,
 ) -> Bench:
     """Start a node "a" whose shard is led by "b" in epoch 3; its map is version 5 of this generation."""
     known = {} if recovered is None else {(recovered.shard, recovered.copy): recovered}
     bench = Bench(listed or shard("b a c", epoch=3), store=store, recovered=known, stored=stored, holds=False)
     bench.up("b", "c")
-    bench.hold(replace(bench.map, version=LATER))
+    bench.hold(replace(bench.map, version=version))
     return bench
 
 
@@ -127,6 +128,18 @@ def test_a_first_copy_that_was_made_and_never_written_is_opened_empty() -> None:
     bench = _open(_stored(0))
 
     assert (_facts(bench), bench.orders) == ((False, 0, 0, 0), [])
+
+
+@pytest.mark.parametrize(
+    ("store", "is_unfit"), [(SimStore(), True), (_stored(0), False)], ids=["deleted", "never written"]
+)
+def test_a_copy_of_the_first_map_that_is_not_there_is_unfit_in_a_later_generation(
+    store: SimStore, is_unfit: bool
+) -> None:
+    """counterexamples.md L8: the lost majority may have removed it, and this node deleted it, after what one voter knew."""
+    bench = _open(store, version=2 * GENERATION_STEP + 1)
+
+    assert _facts(bench) == (is_unfit, 0, 0, 0)
 
 
 def test_a_log_from_the_beginning_makes_up_for_a_store_that_has_nothing() -> None:

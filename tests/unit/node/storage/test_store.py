@@ -1,6 +1,7 @@
 """The store: applying, reading, snapshots beside the old copy, checkpoints, and what a crash leaves."""
 
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from ringkeep_node.machines.documents import (
     encode,
 )
 from ringkeep_node.machines.records import EpochStart
-from ringkeep_node.runtime.store import Store, StoreDamaged, StoredCopy
+from ringkeep_node.runtime.store import Store, StoreDamaged, StoredCopy, StoreSettings
 from ringkeep_testing.sim_store import SimStore
 
 GATEWAY = "00000000000000aa"
@@ -242,7 +243,108 @@ def test_an_aborted_snapshot_leaves_nothing(store: Store) -> None:
     assert store.applied(1, 5) == (0, 0)
 
 
-def test_a_dropped_copy_is_gone_at_once_and_its_rows_in_time(store: Store) -> None:
+def rows_kept(store: Store) -> tuple[int, int]:
+    """How many rows of whatever slot there are, and how many slots."""
+    counts = [store._writer.execute(f"SELECT count(*) FROM {table}").get for table in ("rows", "slots")]
+    return counts[0], counts[1]
+
+
+def look(store: Store, now: float, *, free_bytes: int = 50) -> None:
+    """Let a clock and a volume of 100 bytes be looked at, and what follows be done."""
+    store.look_at_cold(free_bytes=free_bytes, volume_bytes=100, now=now)
+    store.pump()
+
+
+def test_a_removed_copy_is_none_at_once_and_its_rows_are_kept_cold_for_five_minutes(store: Store) -> None:
+    store.apply(1, 5, [put(sn, f"k{sn}", b"v") for sn in range(1, 4)])
+    store.drop(1, 5)
+    store.pump()
+    served = (store.copies(), store.applied(1, 5), store.row(1, 5, "ada", "k1"), dict(store.checkpoint()))
+    page = store.page(1, 5, "ada", prefix="", after="", limit=10, bytes_max=1000).rows
+    kept = (store.cold_copies, rows_kept(store))
+    look(store, 10.0)
+    look(store, 309.0)
+    late = (store.cold_copies, rows_kept(store))
+    look(store, 310.0)
+
+    assert (served, page) == (([], None, None, {}), [])
+    assert kept == late == (1, (3, 1))
+    assert (store.cold_copies, rows_kept(store)) == (0, (0, 0))
+
+
+@pytest.mark.parametrize("settings", [StoreSettings(cold_s=0.0), StoreSettings(cold_free_share=0.6)])
+def test_a_removed_copy_is_not_kept_if_nobody_wants_that_or_the_volume_is_too_full(
+    tmp_path: Path, settings: StoreSettings
+) -> None:
+    store = Store.open(tmp_path, settings)
+    look(store, 0.0)
+    store.create(1, 5)
+    store.apply(1, 5, [put(1, "a", b"v")])
+    store.drop(1, 5)
+    store.pump()
+
+    assert (store.cold_copies, rows_kept(store)) == (0, (0, 0))
+
+    store.close()
+
+
+def test_a_cold_copy_can_be_read_by_hand_with_any_sqlite(tmp_path: Path, store: Store) -> None:
+    store.apply(1, 5, [put(1, "a", b"one"), put(2, "b", b"two")])
+    store.drop(1, 5)
+    store.pump()
+    store.checkpoint()
+    by_hand = sqlite3.connect(f"file:{tmp_path / 'store.sqlite'}?mode=ro", uri=True)
+    found = by_hand.execute(
+        "SELECT shard, copy, sn, user, key, value FROM slots JOIN rows USING (slot) WHERE status = 3 ORDER BY key"
+    ).fetchall()
+    by_hand.close()
+
+    assert found == [(1, 5, 2, "ada", "a", b"one"), (1, 5, 2, "ada", "b", b"two")]
+
+
+def test_cold_copies_go_when_the_volume_fills_up(store: Store) -> None:
+    store.apply(1, 5, [put(1, "a", b"v")])
+    store.drop(1, 5)
+    look(store, 0.0, free_bytes=25)
+    before = store.cold_copies
+    look(store, 1.0, free_bytes=24)
+
+    assert (before, store.cold_copies, rows_kept(store)) == (1, 0, (0, 0))
+
+
+def test_a_copy_that_never_was_complete_is_not_kept(store: Store) -> None:
+    store.install_begin(1, 7)
+    store.install_rows(1, 7, [Row("ada", "a", 3, 0, "t", b"v")], [])
+    store.install_finish(1, 7, epoch=1, sn=3, state=CopyState(), epochs=(), done=int, complete_at=9)
+    store.drop(1, 7)
+    store.install_begin(1, 8)
+    store.drop(1, 8)
+    store.pump()
+
+    assert (store.cold_copies, [copy.copy for copy in store.copies()]) == (0, [5])
+
+
+def test_a_cold_copy_stays_none_after_a_restart_and_its_time_begins_anew(tmp_path: Path, store: Store) -> None:
+    store.apply(1, 5, [put(1, "a", b"v")])
+    store.drop(1, 5)
+    look(store, 1000.0)
+    store.close()
+    again = Store.open(tmp_path)
+    found = (again.copies(), again.cold_copies, dict(again.checkpoint()))
+    look(again, 5.0)
+    look(again, 304.0)
+    kept = (again.cold_copies, rows_kept(again))
+    look(again, 305.0)
+
+    assert (found, kept) == (([], 1, {}), (1, (1, 1)))
+    assert (again.cold_copies, rows_kept(again)) == (0, (0, 0))
+
+    again.close()
+
+
+def test_a_dropped_copy_is_gone_at_once_and_its_rows_in_time(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, StoreSettings(cold_s=0.0))
+    store.create(1, 5)
     store.apply(1, 5, [put(sn, f"k{sn}", b"v", named=f"n{sn}") for sn in range(1, 2501)])
     store.create(2, 5)
     store.apply(2, 5, [put(1, "other", b"v")])
@@ -256,6 +358,8 @@ def test_a_dropped_copy_is_gone_at_once_and_its_rows_in_time(store: Store) -> No
     counts = [store._writer.execute(f"SELECT count(*) FROM {table}").get for table in ("rows", "remembered", "slots")]
     assert counts == [1, 0, 1]
 
+    store.close()
+
 
 def test_the_same_shard_added_again_is_another_copy(store: Store) -> None:
     store.apply(1, 5, [put(1, "a", b"old")])
@@ -266,6 +370,7 @@ def test_the_same_shard_added_again_is_another_copy(store: Store) -> None:
     assert store.row(1, 9, "ada", "a") is None
     assert store.row(1, 5, "ada", "a") is None
     assert [(copy.shard, copy.copy, copy.sn) for copy in store.copies()] == [(1, 9, 0)]
+    assert store.cold_copies == 1
 
 
 def image_of(folder: Path, journal: bytes | None = None) -> Path:
@@ -407,6 +512,24 @@ def test_the_write_thread_applies_and_reports_and_a_bug_ends_it_through_on_fatal
 
     assert [type(error) for error in fatal] == [AssertionError]
     assert store.applied(1, 5) == (1, 1)
+
+
+def test_changes_gather_but_neither_what_somebody_waits_for_nor_the_end_waits_for_more(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, StoreSettings(gather_s=3600.0, gather_awaited_s=0.001))
+    applied = threading.Event()
+    store.on_applied = lambda _moved: applied.set()
+    store.start(lambda function, *arguments: function(*arguments), lambda error: pytest.fail(repr(error)))
+    store.create(1, 5)
+    store.is_awaited = True
+    store.apply(1, 5, [put(1, "a", b"v")])
+    assert applied.wait(10)
+    store.is_awaited = False
+    store.apply(1, 5, [put(2, "a", b"w")])
+    store.close()
+    reopened = Store.open(tmp_path)
+
+    assert reopened.applied(1, 5) == (1, 2)
+    reopened.close()
 
 
 def test_a_checkpoint_goes_on_while_others_read_and_write(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""The one timer of a node's loop, and what counts as the loop being late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+from ringkeep_node.metrics import NodeMetrics
+from ringkeep_node.runtime.driver import Driver
+
+AN_HOUR_S = 3600.0
+
+
+def driver_of(next_deadline: Callable[[], float], lags: list[float]) -> Driver:
+    """Return a driver of a node that only has deadlines."""
+    nothing = cast(Any, None)
+    node: Any = SimpleNamespace(
+        identity=SimpleNamespace(storage="a"),
+        next_deadline=next_deadline,
+        lagged=lambda lag_s, now: lags.append(lag_s),
+    )
+    return Driver(node, nothing, nothing, nothing, nothing, NodeMetrics())
+
+
+async def until_fired(driver: Driver) -> None:
+    """Let the armed timer fire, and nothing follow."""
+    driver._closed = True
+    while driver._timer is not None:  # noqa: ASYNC110 - the timer has no event
+        await asyncio.sleep(0)
+
+
+def test_a_deadline_in_the_past_means_at_once_and_is_no_lag_of_the_loop() -> None:
+    """Taken for lag, every message to an idle node counted, and after two seconds of that a leader gave up leading."""
+
+    async def play() -> None:
+        loop, lags = asyncio.get_running_loop(), list[float]()
+        driver = driver_of(lambda: loop.time() - AN_HOUR_S, lags)
+        driver._arm(loop.time())
+        await until_fired(driver)
+
+        assert (driver.health.worst_lag_s < AN_HOUR_S / 2, [it for it in lags if it > AN_HOUR_S / 2]) == (True, [])
+
+    asyncio.run(play())
+
+
+def test_what_is_handled_before_an_overdue_timer_after_a_gap_does_not_hide_the_lag() -> None:
+    async def play() -> None:
+        loop, lags = asyncio.get_running_loop(), list[float]()
+        overdue = loop.time() - AN_HOUR_S
+        driver = driver_of(lambda: overdue, lags)
+        driver._arm(overdue)
+        driver._arm(loop.time())  # As for a message that came in during the gap.
+        await until_fired(driver)
+
+        assert len(lags) == 1 and lags[0] >= AN_HOUR_S
+
+    asyncio.run(play())
