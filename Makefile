@@ -8,7 +8,7 @@ PYTEST := $(PY) -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format lint bench lock clean
+.PHONY: help venv demo test check format lint bench lock images e2e clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## \(.*\)$$/\1|\2/p' Makefile | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -36,7 +36,13 @@ bench: venv  ## the benchmarks
 	@if [ -f benchmarks/run.sh ]; then bash benchmarks/run.sh; \
 	else echo "bench: there is no benchmarks/run.sh in this version" >&2; exit 1; fi
 
-lock:  ## renew requirements.txt and requirements-demo.txt (needs uv)
+images:  ## the images ringkeep-node and ringkeep-operator (needs docker)
+	@bash tools/images.sh
+
+e2e: venv  ## the tests on a kind cluster (needs kind, docker, kubectl, helm); E2E_CLUSTER=current: on the current one
+	@bash tools/e2e.sh
+
+lock:  ## renew the locks, requirements*.txt (needs uv)
 	@bash tools/lock.sh
 
 clean:  ## remove the environment, caches and what local clusters left here

@@ -1,4 +1,4 @@
-"""What holds for every test: fixed examples from Hypothesis, and the mark of tests that start real processes."""
+"""What holds for every test: fixed examples from Hypothesis, and the marks of tests that start real processes or pods."""
 
 from pathlib import Path
 
@@ -8,11 +8,12 @@ import pytest
 hypothesis.settings.register_profile("ringkeep", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("ringkeep")
 
-_CLUSTER_TESTS = Path(__file__).parent / "cluster"
+_MARKED_FOLDERS = {name: Path(__file__).parent / name for name in ("cluster", "e2e")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything in tests/cluster, so that nobody has to remember it in each file."""
+    """Mark everything in tests/cluster and tests/e2e, so that nobody has to remember it in each file."""
     for item in items:
-        if item.path.is_relative_to(_CLUSTER_TESTS):
-            item.add_marker("cluster")
+        for mark, folder in _MARKED_FOLDERS.items():
+            if item.path.is_relative_to(folder):
+                item.add_marker(mark)

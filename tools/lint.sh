@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 sources=()
-for folder in core node client operator tests benchmarks tools; do
+for folder in core node client operator helm tests benchmarks tools; do
     if [ -d "$folder" ]; then sources+=("$folder"); fi
 done
 typed=()

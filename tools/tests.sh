@@ -32,7 +32,7 @@ part() {  # part NAME ARGUMENTS...: run pytest once and add up what it says
     printf '%s: %s s\n' "$name" "$((SECONDS - started))"
 }
 
-part "unit and simulation tests" -n "$workers" --dist worksteal -m "not cluster" tests
+part "unit and simulation tests" -n "$workers" --dist worksteal -m "not cluster and not e2e" tests
 part "tests of real processes" -m "cluster" tests
 
 # A run without a single test proves nothing, and a crash of pytest itself has no failed test to show.

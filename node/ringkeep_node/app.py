@@ -4,6 +4,8 @@
     SIGTERM, SIGINT -> not ready -> running requests end -> Raft leadership and primaries to others, everybody is told
                     -> peers -> store, log -> 0
     a failed disk, a bug in a core task -> 1, at once: what cannot be trusted must not go on answering
+    the cluster says that this storage id has left for good -> marked on disk -> 4: with RINGKEEP_LEFT_DATA=empty the
+                    next start deletes the data and goes on as a new member
 
 A node that cannot start says why in one log line and in one sentence on standard error, and exits with 1.
 """
@@ -56,6 +58,7 @@ from ringkeep_node.settings import NodeSettings, node_settings, subsystem, unkno
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
+EXIT_LEFT: Final = 4
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 OPEN_FILES: Final = 65_536
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -225,6 +228,7 @@ class Process:
         self._writer = writer
         self._metrics = NodeMetrics()
         self._ended: asyncio.Future[str] | None = None
+        self._has_left = False
 
     async def run(self) -> int:
         """Run until a signal or a failure; return the exit code. Raises ``StartRefused``."""
@@ -246,7 +250,8 @@ class Process:
                 logger.error("node_failed", error_code="internal", reason=reason)
                 _tell_people(reason)
                 self._writer.stop()
-                os._exit(EXIT_FAILED)  # fail-stop: nothing is flushed, closed or said any more
+                # fail-stop: nothing is flushed, closed or said any more
+                os._exit(EXIT_LEFT if self._has_left else EXIT_FAILED)
             logger.info("node_stopping")
         logger.info("node_stopped")
         return EXIT_OK
@@ -307,6 +312,10 @@ class Process:
         if not self._ended.done():
             self._ended.set_result(reason)
 
+    def _mark_left(self, directory: Directory) -> None:
+        directory.mark_left()
+        self._has_left = True
+
     def _settle_memory(self) -> None:
         # What exists now lives as long as the process: a full collection need not look at it again and again.
         gc.collect()
@@ -320,7 +329,14 @@ class Process:
     @contextlib.asynccontextmanager
     async def _opened_disk(self) -> AsyncIterator[Disk]:
         config, loop = self._config, asyncio.get_running_loop()
-        directory = Directory.open(config.node.data, config.node.name, lambda: secrets.token_hex(8))
+        directory = Directory.open(
+            config.node.data,
+            config.node.name,
+            lambda: secrets.token_hex(8),
+            empties_left=config.node.left_data == "empty",
+        )
+        if directory.emptied:
+            logger.warning("directory_emptied", storage_id=directory.emptied)
         try:
             store = Store.open(directory.store_folder, config.store)
             applied = {(copy.shard, copy.copy): copy.sn for copy in store.copies()}
@@ -399,6 +415,7 @@ class Process:
                 draw=random.random,
                 nonce=lambda: secrets.token_hex(16),
                 fatal=self._fatal,
+                mark_left=lambda: self._mark_left(disk.directory),
             )
         )
         # Only now: a greeting names this boot, so the disk must know it first.

@@ -28,6 +28,7 @@ ZONE_MAX = 63
 WEIGHT_MAX = 100.0
 STOP_NOTICE_MAX_S = 300.0
 LEVELS = ("debug", "info", "warning", "error")
+LEFT_DATA = ("refuse", "empty")
 T = TypeVar("T")
 
 FOREIGN = frozenset({"URL", "DIR"})
@@ -88,6 +89,8 @@ class NodeSettings:
     """RINGKEEP_LOG_LINES_MAX: 100..1,000,000 lines that may wait for whoever reads the output; more are dropped."""
     stop_notice_s: float = 0.0
     """RINGKEEP_STOP_NOTICE_S: 0..300; so long /readyz says 503 before a node that is asked to end hands over."""
+    left_data: str = "refuse"
+    """RINGKEEP_LEFT_DATA: refuse or empty; what a start does in a directory whose storage id has left its cluster."""
 
     def __post_init__(self) -> None:
         """Check every field; raise ``BadSetting`` with one sentence."""
@@ -103,6 +106,8 @@ class NodeSettings:
             raise BadSetting(f"RINGKEEP_SEEDS names at most {SEEDS_MAX} nodes, not {len(self.seeds)}")
         if self.log_level not in LEVELS:
             raise BadSetting(f"RINGKEEP_LOG_LEVEL is one of {', '.join(LEVELS)}, not {self.log_level!r}")
+        if self.left_data not in LEFT_DATA:
+            raise BadSetting(f"RINGKEEP_LEFT_DATA is one of {', '.join(LEFT_DATA)}, not {self.left_data!r}")
         if not 100 <= self.log_lines_max <= 1_000_000:
             raise BadSetting(f"RINGKEEP_LOG_LINES_MAX is 100..1,000,000, not {self.log_lines_max}")
         if self.advertise.is_wildcard:
@@ -146,6 +151,7 @@ PLAIN_FIELDS: tuple[tuple[str, type[Any]], ...] = (
     ("log_level", str),
     ("log_lines_max", int),
     ("stop_notice_s", float),
+    ("left_data", str),
 )
 NODE_VARIABLES = tuple(PREFIX + field.name.upper() for field in dataclasses.fields(NodeSettings))
 

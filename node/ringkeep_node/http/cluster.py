@@ -23,9 +23,15 @@ async def cluster(exchange: Exchange) -> Reply:
     parameters(exchange.target.query, ())
     driver = exchange.edge.driver
     shard_map, leader, members = driver.shard_map, driver.leader(), driver.members()
+    own = driver.identity
     return exchange.json(
         {
-            "node": driver.identity.name,
+            "node": own.name,
+            "storage_id": own.storage,
+            "boot_id": own.boot,
+            "peer": own.peer,
+            "url": own.url,
+            "has_left": any(member.state == "left" and member.storage_id == own.storage for member in members),
             "cluster_id": driver.cluster_id,
             "version": shard_map.version if shard_map else 0,
             "generation": shard_map.generation if shard_map else 0,
@@ -101,14 +107,24 @@ _encoded = _Encoded()
 
 
 def map_shape(held: ShardMap) -> dict[str, object]:
-    """Return the map as the REST interface shows it: names beside storage ids."""
+    """Return the map as the REST interface shows it: names beside storage ids, and all that a plan is made from."""
     names = {storage: member.name for storage, member in held.members.items()}
     return {
         "cluster_id": held.cluster_id,
         "version": held.version,
         "wanted": held.wanted,
         "members": [
-            {"name": member.name, "storage_id": storage, "boot_id": member.boot, "url": member.url}
+            {
+                "name": member.name,
+                "storage_id": storage,
+                "boot_id": member.boot,
+                "boot_counter": member.boot_counter,
+                "url": member.url,
+                "peer": member.peer,
+                "zone": member.zone,
+                "since": member.since,
+                "state": member.state,
+            }
             for storage, member in held.members.items()
         ],
         "left": held.left,

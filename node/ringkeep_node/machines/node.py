@@ -38,7 +38,13 @@ from ringkeep_node.machines.messages import (
     NodeMessage,
     ProposeOutcome,
 )
-from ringkeep_node.machines.oversight import Oversight, leader_hint, registered_members, split_address
+from ringkeep_node.machines.oversight import (
+    Oversight,
+    leader_hint,
+    member_addresses,
+    registered_members,
+    split_address,
+)
 from ringkeep_node.machines.raft.machine import Raft
 from ringkeep_node.machines.raft.messages import RaftMessage
 from ringkeep_node.machines.raft.settings import RaftSettings
@@ -598,7 +604,7 @@ class Node:
             return {}
         addresses = self._farewells.without_left(self._greeted)
         if held is not None:
-            addresses.update((member.storage, member.peer) for member in held.members.values())
+            addresses.update(member_addresses(held, self.swim))
         addresses.pop(self.identity.storage, None)
         return addresses
 
@@ -608,6 +614,8 @@ class Node:
         if not self.has_left:
             self.oversight.take(done, now=now)
             self.shards.peers_stopping(self.oversight.stopping, now=now)
+            if done.changes:
+                self._step.peers = self._addresses()
 
     def _bid_farewell(self, storage: str, now: float) -> None:
         """Keep a link to somebody who has left and talks to us: it must be told."""

@@ -68,6 +68,21 @@ def registered_members(shard_map: ShardMap) -> list[RegisteredMember]:
     return rows
 
 
+def member_addresses(shard_map: ShardMap, swim: Swim) -> dict[str, str]:
+    """Return where each member of the map is dialled: where it said that it is now, if it started again since.
+
+    A start at another address is in the map only when a leader has committed it. When most of the voters come back at
+    new addresses, there is none before they have found each other without the map.
+    """
+    seen = swim.members
+    addresses: dict[str, str] = {}
+    for storage, member in shard_map.members.items():
+        now = seen.get(storage)
+        is_later = now is not None and now.counter > member.boot_counter
+        addresses[storage] = f"{now.address[0]}:{now.address[1]}" if now is not None and is_later else member.peer
+    return addresses
+
+
 def leader_hint(swim: Swim) -> str | None:
     """Return who says that it leads, in the highest term: for nodes that Raft does not tell."""
     best: tuple[int, str] | None = None

@@ -31,9 +31,14 @@ class Registration:
     def __init__(
         self, *, name: str, storage: str, boot: str, cluster_id: str, control: Control, boot_for: Callable[[str], Boot]
     ) -> None:
-        """``boot_for`` returns the change that registers this boot, given the storage id that has the name now."""
+        """``boot_for`` returns the change that registers this boot, given the storage id that has the name now.
+
+        ``is_gone`` says that the cluster told this process so: the own storage id has left for good, which nothing takes
+        back. That a map lacks the own name or storage id says nothing of the kind.
+        """
         self.fatal = ""
         self.has_left = False
+        self.is_gone = False
         self._name, self._storage, self._boot = name, storage, boot
         self._cluster_id = cluster_id
         self._control = control
@@ -58,6 +63,7 @@ class Registration:
         if held.is_registered(self._storage, self._boot):
             self._was_registered = True
         elif self._storage in held.left and not self.has_left:
+            self.is_gone = True
             if self._was_registered and self._name not in held.by_name:
                 self.has_left = True
             else:
@@ -86,6 +92,7 @@ class Registration:
             if outcome.code == STALE_NAME:
                 self._version_needed = outcome.version
             elif outcome.code == "left":
+                self.is_gone = True
                 self.fatal = self.has_left_text
             elif outcome.code and outcome.code not in RETRIED:
                 self.fatal = f"this node was refused by the cluster: {outcome.detail}"

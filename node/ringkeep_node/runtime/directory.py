@@ -4,9 +4,13 @@
     <directory>/lock            flock while a process uses the directory; its death frees it
     <directory>/log/            the segments
     <directory>/store/          the SQLite file
+    <directory>/left.json       once the cluster has said that this storage id has left for good: which one, and whose
 
 A storage id is made with the directory and names what it holds for ever; a directory without a readable identity but
-with data is refused, because a new identity on old data would be a copy that nobody can judge.
+with data is refused, because a new identity on old data would be a copy that nobody can judge. What has left may be
+emptied at the next start, if people want that, and gets a new storage id:
+
+    left.json --data deleted--> identity.json with a new storage id --> left.json deleted; a crash repeats the step
 
 Source: replication.md, rules 0 and 8, and "Bootstrap"; counterexamples.md S9 and S11.
 """
@@ -16,6 +20,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +33,11 @@ from ringkeep_node.runtime.disk import sync_folder
 
 IDENTITY_NAME = "identity.json"
 LOCK_NAME = "lock"
+LEFT_NAME = "left.json"
+LOG_FOLDER = "log"
+STORE_FOLDER = "store"
+NOT_OURS = frozenset({LOCK_NAME, f"{IDENTITY_NAME}.new", "lost+found"})
+"""What an empty directory may hold: the file system of a whole volume has a folder of its own at the top."""
 FORMAT = 1
 
 
@@ -41,23 +51,34 @@ class Identity(Struct, frozen=True):
     cluster_id: str = ""
 
 
+class LeftMark(Struct, frozen=True):
+    """That a storage id has left its cluster for good, as the cluster itself said."""
+
+    storage_id: str
+    cluster_id: str
+
+
 _decoder = msgspec.json.Decoder(Identity)
+_mark_decoder = msgspec.json.Decoder(LeftMark)
 
 
 class Directory:
     """A data directory that this process holds the lock of."""
 
-    def __init__(self, path: Path, identity: Identity, lock: int) -> None:
+    def __init__(self, path: Path, identity: Identity, lock: int, emptied: str = "") -> None:
         self.path = path
         self.identity = identity
+        self.emptied = emptied
+        """The storage id whose data were deleted at this start, because it had left; "" if there was none."""
         self._lock = lock
 
     @classmethod
-    def open(cls, path: Path, name: str, draw_id: Callable[[], str]) -> Directory:
+    def open(cls, path: Path, name: str, draw_id: Callable[[], str], *, empties_left: bool = False) -> Directory:
         """Lock a directory for the node ``name``, making it when missing.
 
-        ``draw_id`` returns a new random id (16 lower-case hexadecimal digits). Raises DirectoryInUse, ForeignDirectory or
-        StartRefused, each with one sentence; nothing was changed then.
+        ``draw_id`` returns a new random id (16 lower-case hexadecimal digits). A directory that is marked as left is
+        emptied with ``empties_left``, else refused. Raises DirectoryInUse, ForeignDirectory or StartRefused, each with one
+        sentence; nothing was changed then.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -65,7 +86,9 @@ class Directory:
         except OSError as error:
             raise StartRefused(f"the data directory {path} cannot be used: {error.strerror}") from error
         try:
-            return cls(path, _identity(path, name, draw_id), lock)
+            identity = _identity(path, name, draw_id)
+            stays = _after_leave(path, identity, draw_id, empties_left=empties_left)
+            return cls(path, stays, lock, "" if stays is identity else identity.storage_id)
         except OSError as error:
             os.close(lock)
             raise StartRefused(f"the data directory {path} cannot be used: {error.strerror}") from error
@@ -76,12 +99,12 @@ class Directory:
     @property
     def log_folder(self) -> Path:
         """Where the segments are."""
-        return self.path / "log"
+        return self.path / LOG_FOLDER
 
     @property
     def store_folder(self) -> Path:
         """Where the SQLite file is; made when missing."""
-        folder = self.path / "store"
+        folder = self.path / STORE_FOLDER
         if not folder.is_dir():
             folder.mkdir()
             sync_folder(self.path)
@@ -98,8 +121,12 @@ class Directory:
             return
         assert not self.identity.cluster_id, "a data directory belongs to one cluster for ever"
         identity = msgspec.structs.replace(self.identity, cluster_id=cluster_id)
-        _write(self.path, identity)
+        _write(self.path, IDENTITY_NAME, identity)
         self.identity = identity
+
+    def mark_left(self) -> None:
+        """Note for good that this storage id has left, as the cluster itself has said. Blocks on the disk."""
+        _write(self.path, LEFT_NAME, LeftMark(self.identity.storage_id, self.identity.cluster_id))
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -123,13 +150,13 @@ def _lock(path: Path) -> int:
 def _identity(path: Path, name: str, draw_id: Callable[[], str]) -> Identity:
     file = path / IDENTITY_NAME
     if not file.exists():
-        held = sorted(entry.name for entry in path.iterdir() if entry.name not in (LOCK_NAME, f"{IDENTITY_NAME}.new"))
+        held = sorted(entry.name for entry in path.iterdir() if entry.name not in NOT_OURS)
         if held:
             raise StartRefused(
                 f"the data directory {path} has no {IDENTITY_NAME} but holds {held[0]!r}: it is not ours"
             )
         identity = Identity(FORMAT, name, draw_id(), draw_id())
-        _write(path, identity)
+        _write(path, IDENTITY_NAME, identity)
         return identity
     try:
         identity = _decoder.decode(file.read_bytes())
@@ -145,14 +172,41 @@ def _identity(path: Path, name: str, draw_id: Callable[[], str]) -> Identity:
     return identity
 
 
-def _write(path: Path, identity: Identity) -> None:
-    new = path / f"{IDENTITY_NAME}.new"
+def _after_leave(path: Path, identity: Identity, draw_id: Callable[[], str], *, empties_left: bool) -> Identity:
+    """Return the identity to go on with: the same one, or a new one in a directory that was emptied."""
+    file = path / LEFT_NAME
+    if not file.exists():
+        return identity
+    try:
+        mark = _mark_decoder.decode(file.read_bytes())
+    except msgspec.DecodeError as error:
+        raise StartRefused(f"{file} is damaged: {error}") from error
+    if mark.storage_id == identity.storage_id:
+        if not empties_left:
+            raise StartRefused(
+                f"{identity.name} has left cluster {mark.cluster_id} for good; empty its directory to use it again"
+            )
+        for folder in (LOG_FOLDER, STORE_FOLDER):
+            if (path / folder).exists():
+                shutil.rmtree(path / folder)
+        # Nothing of the old copies may be found under the new identity, whatever the machine does now.
+        sync_folder(path)
+        identity = Identity(FORMAT, identity.name, draw_id(), draw_id())
+        _write(path, IDENTITY_NAME, identity)
+    # Otherwise the mark names an identity that is gone: a crash came before the mark could follow it.
+    file.unlink()
+    sync_folder(path)
+    return identity
+
+
+def _write(path: Path, name: str, content: Identity | LeftMark) -> None:
+    new = path / f"{name}.new"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, msgspec.json.encode(identity) + b"\n")
+        os.write(descriptor, msgspec.json.encode(content) + b"\n")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    new.rename(path / IDENTITY_NAME)
+    new.rename(path / name)
     sync_folder(path)
     sync_folder(path.parent)

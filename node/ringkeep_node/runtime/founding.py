@@ -1,7 +1,7 @@
 """How a node comes to belong to a cluster: by a bootstrap that names it, or by a seed that already belongs to one.
 
     none --bootstrap here--> founder: first map and first voters on disk, then the id
-    none --a seed names a cluster--> member: the id on disk, then the ``boot`` entry
+    none --a seed names a cluster, or its founder tells us--> member: the id on disk, then the ``boot`` entry
 
 Bootstrap happens once: the cluster id is a hash of the first voters' storage ids and a nonce, so a second bootstrap is
 always another cluster. The call fails if any named member, or any seed, already belongs to one or cannot be asked. A node
@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import aiohttp
 from msgspec import Struct
+from msgspec.structs import replace
 from xxhash import xxh3_64_hexdigest
 
 from ringkeep_core.electorate import voters_wanted
@@ -26,9 +27,10 @@ from ringkeep_core.ids import is_identity, is_node_name
 from ringkeep_core.maprules import bootstrap
 from ringkeep_core.shardmap import Member, Settings, ShardMap
 from ringkeep_core.wire import Hello
-from ringkeep_node.runtime.peers import greet
+from ringkeep_node.runtime.peers import FOUNDED_CHANNEL, greet
 
 SEED_POLL_S = 0.15
+TELLS_MAX = 20
 MEMBERS_MAX = 200
 WEIGHT_MAX = 100.0
 
@@ -137,6 +139,26 @@ def found(request: BootstrapRequest, members: tuple[Member, ...], weights: Mappi
     return Founded(cluster_id, first_map, voters)
 
 
+async def tell_founded(session: aiohttp.ClientSession, own: Hello, members: Sequence[FirstMember]) -> None:
+    """Tell the members that a bootstrap named that they have a cluster.
+
+    Each is told by its storage id: whoever has its address by now has another one and does not listen. A member would
+    hear it from its seeds too, but their names may not be known yet, and that they are not is remembered by resolvers for
+    half a minute. A member that cannot be told is left to its seeds.
+    """
+
+    async def tell(member: FirstMember) -> None:
+        hello = replace(own, channel=FOUNDED_CHANNEL + member.storage_id)
+        for _ in range(TELLS_MAX):
+            try:
+                await greet(session, member.peer, hello)
+                return
+            except (OSError, BadFrame, aiohttp.ClientError):
+                await asyncio.sleep(SEED_POLL_S)
+
+    await asyncio.gather(*(tell(member) for member in members if member.storage_id != own.storage))
+
+
 async def wait_for_cluster(
     session: aiohttp.ClientSession,
     own: Callable[[], Hello],
@@ -181,5 +203,6 @@ __all__ = [
     "ask_members",
     "check_request",
     "found",
+    "tell_founded",
     "wait_for_cluster",
 ]

@@ -20,6 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ringkeep_core.errors import Conflict, NoPrimary, StartRefused
+from ringkeep_core.ids import is_identity
 from ringkeep_core.mapchanges import MapChange
 from ringkeep_core.plans import NodeFacts
 from ringkeep_core.shardmap import ShardMap
@@ -37,6 +38,7 @@ from ringkeep_node.runtime.founding import (
     ask_members,
     check_request,
     found,
+    tell_founded,
     wait_for_cluster,
 )
 from ringkeep_node.runtime.news import News
@@ -74,13 +76,19 @@ class HostParts(Struct, frozen=True):
     nonce: Callable[[], str]
     fatal: Callable[[str], None]
     """End the process, with a reason in a sentence."""
+    mark_left: Callable[[], None]
+    """Write into the data directory, with a sync, that its storage id has left; called in a worker thread."""
 
 
 class _Inbox(LinkEvents, asyncio.DatagramProtocol):
     """Where links and the gossip socket deliver; passes on to the driver once there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, founded: Callable[[str], None]) -> None:
         self.driver: Driver | None = None
+        self._founded = founded
+
+    def founded(self, cluster_id: str) -> None:
+        self._founded(cluster_id)
 
     def met(self, hello: Hello) -> None:
         if self.driver is not None:
@@ -120,7 +128,7 @@ class Host:
     ) -> None:
         self.identity = identity
         self.cluster_id = ""
-        self.inbox = _Inbox()
+        self.inbox = _Inbox(self._told_of_cluster)
         self.news = News()
         self.links = PeerLinks(self._hello, self.inbox, draw)
         self._settings = settings
@@ -130,6 +138,8 @@ class Host:
         self._founding = asyncio.Lock()
         self._running = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._was_ready = False
+        self._marking: asyncio.Future[None] | None = None
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -198,6 +208,11 @@ class Host:
         assert self._parts is not None and self._driver is None
         await durable(self._parts.log, records)
 
+    def _told_of_cluster(self, cluster_id: str) -> None:
+        """A founder names this node's storage id: as good as a seed that names its cluster."""
+        if not self.cluster_id and self._parts is not None and is_identity(cluster_id):
+            self._spawn(self._adopt(cluster_id))
+
     async def _adopt(self, cluster_id: str) -> None:
         async with self._founding:
             if not self.cluster_id:
@@ -254,16 +269,29 @@ class Host:
     def stepped(self, step: NodeStep) -> None:
         """A step of the node was carried out: remember what people may ask about."""
         assert self._driver is not None
-        self.news.stepped(self._driver.node, step, time.time())
+        node = self._driver.node
+        self.news.stepped(node, step, time.time())
+        if node.registration.is_gone and self._marking is None:
+            self._marking = asyncio.get_running_loop().create_future()
+            self._spawn(self._mark_left(self._marking))
+
+    async def _mark_left(self, marked: asyncio.Future[None]) -> None:
+        assert self._parts is not None
+        await asyncio.get_running_loop().run_in_executor(None, self._parts.mark_left)
+        marked.set_result(None)
 
     def stranger(self, address: str, reason: str) -> None:
         """Somebody was refused."""
         self.news.refused(address, reason, time.time())
 
     def fatal(self, reason: str) -> None:
-        """The node must end."""
+        """The node must end; one whose storage id has left only when that is on disk, so that the next start knows."""
         assert self._parts is not None
-        self._parts.fatal(reason)
+        end = self._parts.fatal
+        if self._marking is None:
+            end(reason)
+        else:
+            self._marking.add_done_callback(lambda _: end(reason))
 
     # --- Driving -------------------------------------------------------------------------------------------------
 
@@ -300,6 +328,7 @@ class Host:
             await self._durable([Record(Kind.RAFT_RESET, NO_SHARD, 0, snapshot.term, snapshot.index, payload)])
             # The record stands for whatever an interrupted bootstrap left: without an id on disk nobody ever heard of that.
             await self._join(founded.cluster_id, replace(self._parts.recovered, raft_snapshot=payload, raft_entries=[]))
+            self._spawn(tell_founded(self.links.session, self._hello(HELLO_CHANNEL), request.members))
             return founded.cluster_id
 
     async def wait_newer_than(self, version: int, *, timeout_s: float) -> None:
@@ -378,7 +407,9 @@ class Host:
         """Return None if clients should be sent here, else the reason why not."""
         if self._driver is None:
             return "this node belongs to no cluster yet"
-        return unready_reason(self._driver.node)
+        reason = unready_reason(self._driver.node, was_ready=self._was_ready)
+        self._was_ready = self._was_ready or reason is None
+        return reason
 
     def is_current(self) -> bool:
         """Return whether the held map names this start of the node, or says that it has left."""

@@ -17,7 +17,8 @@ from typing import Final, TypeVar
 
 from msgspec import Struct
 
-REFRESH_S: Final = 30.0
+REFRESH_S: Final = 5.0
+"""A node that starts again may have another address, and what was found a moment before that is wrong."""
 RETRY_S: Final = 1.0
 """Between two attempts for a name that cannot be looked up."""
 NAMES_MAX: Final = 1024

@@ -29,9 +29,15 @@ OUTBOX_BYTES_MAX: Final = 160 << 20
 """Above what replication can have for one peer at once: its cache (64 MiB) and a chunk from disk for each shard."""
 KEPT_BYTES_MAX: Final = 64 << 10
 DIAL_TIMEOUT_S: Final = 2.0
+CLOSE_TIMEOUT: Final = aiohttp.ClientWSTimeout(ws_close=1.0)
+"""How long a link that is given up waits for its peer to say goodbye."""
+NAMES_KNOWN_S: Final = 3
+"""How long the address of a name is believed: pods and machines get new ones."""
 REDIAL_FIRST_S: Final = 0.05
 REDIAL_MOST_S: Final = 1.0
 HELLO_CHANNEL: Final = "hello"
+FOUNDED_CHANNEL: Final = "founded:"
+"""Followed by the storage id that a bootstrap named: its founder tells that member of the cluster."""
 
 HUNG_UP: Final = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED)
 
@@ -60,6 +66,9 @@ class LinkEvents:
 
     def stranger(self, address: str, reason: str) -> None:
         """Somebody was refused."""
+
+    def founded(self, cluster_id: str) -> None:
+        """A founder told us, by our storage id, that its bootstrap has made us a member."""
 
 
 async def greet(session: aiohttp.ClientSession, address: str, hello: Hello) -> Hello:
@@ -100,6 +109,17 @@ class Link:
         """Do not wait for the next redial: there is reason to think that the peer is back."""
         self._redial.set()
 
+    def move(self, address: str) -> None:
+        """Dial another address from now on.
+
+        A connection to the old one is given up: whoever had that address may be gone without having closed anything,
+        and the system would go on trying to reach it for a quarter of an hour.
+        """
+        self.address = address
+        self._break_off()
+        self._wake.set()
+        self.dial_now()
+
     def _break_off(self) -> None:
         self.is_up = False
         self._outbox.clear()
@@ -129,7 +149,7 @@ class Link:
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S) as dialling:
                 async with self._links.session.ws_connect(
-                    f"http://{self.address}/peer", compress=0, max_msg_size=FRAME_BYTES_MAX
+                    f"http://{self.address}/peer", compress=0, max_msg_size=FRAME_BYTES_MAX, timeout=CLOSE_TIMEOUT
                 ) as socket:
                     hello = await self._greet(socket)
                     dialling.reschedule(None)
@@ -193,7 +213,8 @@ class PeerLinks:
         self.is_open = True
         self.traffic = Traffic()
         self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=aiohttp.ClientTimeout(total=None)
+            connector=aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=NAMES_KNOWN_S),
+            timeout=aiohttp.ClientTimeout(total=None),
         )
         self._links: dict[tuple[str, Channel], Link] = {}
         self._incoming: set[web.WebSocketResponse] = set()
@@ -210,8 +231,7 @@ class PeerLinks:
             for channel in Channel:
                 link = self._links.get((storage, channel)) or Link(self, storage, channel)
                 if link.address != address:
-                    link.address = address
-                    link.dial_now()
+                    link.move(address)
                 self._links[storage, channel] = link
         return closing
 
@@ -265,6 +285,9 @@ class PeerLinks:
             ours = self.hello(theirs.channel)
             await socket.send_bytes(encode_hello(ours))
         if theirs.channel == HELLO_CHANNEL:
+            return
+        if theirs.channel == FOUNDED_CHANNEL + ours.storage:
+            self.events.founded(theirs.cluster_id)
             return
         if not ours.cluster_id:
             return  # We cannot tell yet who belongs to us: it hangs up too, and dials again.

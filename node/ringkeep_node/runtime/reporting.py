@@ -149,8 +149,12 @@ def voters_of(node: Node) -> tuple[str, ...]:
     return node.raft.configuration.voters if not voters and control.votes else voters
 
 
-def unready_reason(node: Node) -> str | None:
-    """Return why clients should not be sent here yet, or None: joined, caught up, routes."""
+def unready_reason(node: Node, *, was_ready: bool = False) -> str | None:
+    """Return why clients should not be sent here yet, or None: joined, caught up, routes.
+
+    A start is caught up once (``was_ready``). Copies that a plan brings to it later keep nobody away: while a cluster
+    shrinks, all nodes that stay get some, and the ones that clients would be sent to instead are those that go.
+    """
     held, own = node.held.map, node.identity.storage
     if node.has_left:
         return node.registration.has_left_text
@@ -160,6 +164,8 @@ def unready_reason(node: Node) -> str | None:
         return "this start of the node is not registered in the shard map yet"
     if node.control.leader() is None:
         return "no leader is known"
+    if was_ready:
+        return None
     behind = sum(1 for shard in held.shards if any(copy.storage == own for copy in shard.learners))
     if behind:
         return f"{behind} copies on this node are still being brought up to date"

@@ -41,6 +41,7 @@ class LiveNode:
         self.name, self.number, self.folder = f"n{number}", number, folder
         self.metrics = NodeMetrics()
         self.failures: list[str] = []
+        self.left: list[str] = []
         self.seeds = seeds
         self._weight, self._called = weight, called
         self._stack = AsyncExitStack()
@@ -86,6 +87,7 @@ class LiveNode:
                 draw=random.Random(self.number).random,
                 nonce=lambda: "nonce",
                 fatal=self.failures.append,
+                mark_left=lambda: self.left.append(self.storage),
             )
         )
 
@@ -120,14 +122,14 @@ def _made(folder: Path) -> Path:
 
 @asynccontextmanager
 async def hosts(
-    folder: Path, count: int, *, weights: tuple[float, ...] = (), called: str = "127.0.0.1"
+    folder: Path, count: int, *, weights: tuple[float, ...] = (), called: str = "127.0.0.1", have_seeds: bool = True
 ) -> AsyncIterator[list[LiveNode]]:
     """Start nodes that belong to no cluster; end them afterwards."""
     made: list[LiveNode] = []
     try:
         for number in range(1, count + 1):
             weight = weights[number - 1] if weights else 1.0
-            seeds = (made[0].peer,) if made else ()
+            seeds = (made[0].peer,) if made and have_seeds else ()
             made.append(LiveNode(number, folder / f"n{number}", weight=weight, seeds=seeds, called=called))
             await made[-1].start()
         yield made

@@ -21,7 +21,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-COPIED = ("core", "node", "client", "tests", "pyproject.toml")
+COPIED = ("core", "node", "client", "operator", "tests", "pyproject.toml")
 CAUGHT = 1
 """pytest's exit code for "some tests failed"; 2 and above mean that nothing was judged."""
 
@@ -76,7 +76,7 @@ def copy_tree(root: Path, target: Path) -> None:
 def run_test(tree: Path, test: str, timeout_s: float) -> tuple[int, str]:
     """Run one test in a copy of the tree. Returns pytest's exit code and its output."""
     # The editable install points at the original tree, so the copy has to come first on the path.
-    path = os.pathsep.join(str(tree / part) for part in ("core", "node", "client", "tests/support"))
+    path = os.pathsep.join(str(tree / part) for part in ("core", "node", "client", "operator", "tests/support"))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", test],
         cwd=tree,

@@ -47,7 +47,13 @@ def test_the_guards_look_at_real_files() -> None:
     names = {path.relative_to(ROOT).as_posix() for path in guards.python_files(ROOT)}
 
     assert names >= {"core/ringkeep_core/__init__.py", "tests/unit/guard/test_guards.py"}
-    assert sorted(path.name for path in ROOT.glob("requirements*.txt")) == ["requirements-demo.txt", "requirements.txt"]
+    assert sorted(path.name for path in ROOT.glob("requirements*.txt")) == [
+        "requirements-build.txt",
+        "requirements-demo.txt",
+        "requirements-node.txt",
+        "requirements-operator.txt",
+        "requirements.txt",
+    ]
 
 
 def test_a_module_that_hides_the_standard_library_is_noticed(tmp_path: Path) -> None:
@@ -172,6 +178,14 @@ def test_a_clock_or_input_in_a_pure_module_is_noticed(tmp_path: Path, text: str,
     root = _tree(tmp_path, {"node/ringkeep_node/machines/raft/log.py": text, "node/ringkeep_node/runtime/udp.py": text})
 
     assert guards.impure_imports(root) == [f"node/ringkeep_node/machines/raft/log.py:{complaint} in a pure module"]
+
+
+def test_a_clock_in_what_decides_for_the_operator_is_noticed_and_not_in_what_acts(tmp_path: Path) -> None:
+    files = {f"operator/ringkeep_operator/{name}.py": "import time\n" for name in ("plan", "kube")}
+
+    assert guards.impure_imports(_tree(tmp_path, files)) == [
+        "operator/ringkeep_operator/plan.py:1: import of time in a pure module"
+    ]
 
 
 def test_an_own_module_with_the_name_of_an_impure_one_is_no_impurity(tmp_path: Path) -> None:

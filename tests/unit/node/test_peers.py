@@ -267,3 +267,25 @@ def test_a_plain_request_to_the_peer_port_is_told_where_the_interface_is() -> No
             assert (status, "REST is on its API port" in text) == (404, True)
 
     run(play())
+
+
+def test_a_peer_that_has_moved_is_dialled_at_its_new_address_though_the_old_connection_never_ended() -> None:
+    async def play() -> None:
+        async with two_hosts() as (one, two):
+            one.links.set_peers({two.storage: two.address})
+            await one.events.until(lambda told: ups(told) == set(Channel))
+            one.events.told.clear()
+            again = Host(2, CLUSTER)
+            await again.listen()
+            try:
+                # The first one still listens and answers: what is lost here is only what the old address promises.
+                one.links.set_peers({two.storage: again.address})
+                await one.events.until(lambda told: ups(told) == set(Channel))
+                one.links.send(two.storage, Channel.DATA, b"moved")
+                await again.events.until(bool)
+            finally:
+                await again.close()
+
+            assert again.events.told == [("frame", "n1", Channel.DATA, b"moved")]
+
+    run(play())

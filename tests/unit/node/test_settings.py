@@ -51,6 +51,7 @@ def test_everything_can_be_set() -> None:
             "RINGKEEP_LOG_LEVEL": "debug",
             "RINGKEEP_LOG_LINES_MAX": "100",
             "RINGKEEP_STOP_NOTICE_S": "5",
+            "RINGKEEP_LEFT_DATA": "empty",
         }
     )
 
@@ -67,6 +68,7 @@ def test_everything_can_be_set() -> None:
         "log_level": "debug",
         "log_lines_max": "100",
         "stop_notice_s": "5.0",
+        "left_data": "empty",
     }
     assert settings.url == "http://demo-0.demo.ns.svc:8080"
     assert "s3cret" not in str(settings.shown())
@@ -100,6 +102,7 @@ def test_everything_can_be_set() -> None:
         ({"RINGKEEP_LOG_LINES_MAX": "10.5"}, "RINGKEEP_LOG_LINES_MAX is a whole number"),
         ({"RINGKEEP_LOG_LINES_MAX": "1"}, "RINGKEEP_LOG_LINES_MAX is 100..1,000,000"),
         ({"RINGKEEP_STOP_NOTICE_S": "301"}, "RINGKEEP_STOP_NOTICE_S is 0..300 seconds"),
+        ({"RINGKEEP_LEFT_DATA": "keep"}, "RINGKEEP_LEFT_DATA is one of refuse, empty"),
         ({"RINGKEEP_RAFT_HEARTBEAT_S": "soon"}, "RINGKEEP_RAFT_HEARTBEAT_S is a number, not 'soon'"),
         ({"RINGKEEP_RAFT_HEARTBEAT_S": "9"}, "the settings RINGKEEP_RAFT_\\* contradict each other"),
         ({"RINGKEEP_RAFT_PREVOTE": "perhaps"}, "RINGKEEP_RAFT_PREVOTE is true or false"),

@@ -44,7 +44,12 @@ def test_the_map_is_shown_with_names_beside_storage_ids() -> None:
             "name": "n1",
             "storage_id": "5000000000000001",
             "boot_id": "b000000000000001",
+            "boot_counter": held.members["5000000000000001"].boot_counter,
             "url": "http://127.0.0.1:8081",
+            "peer": held.members["5000000000000001"].peer,
+            "zone": held.members["5000000000000001"].zone,
+            "since": held.members["5000000000000001"].since,
+            "state": "member",
         }
         assert shown["wanted"] == msgspec.to_builtins(held.wanted)
         assert shown["left"] == list(held.left)
@@ -118,6 +123,11 @@ def test_a_summary_counts_members_and_shards() -> None:
 
         assert summary == {
             "node": "n1",
+            "storage_id": "5000000000000001",
+            "boot_id": "b000000000000001",
+            "peer": "127.0.0.1:7401",
+            "url": "http://127.0.0.1:8081",
+            "has_left": False,
             "cluster_id": CLUSTER_ID,
             "version": held.version,
             "generation": 1,

@@ -10,8 +10,10 @@ import pytest
 from ringkeep_core.errors import Conflict
 from ringkeep_core.mapchanges import Leave, MapChange, SetWanted
 from ringkeep_core.plans import with_drain
+from ringkeep_core.wire import PROTOCOL_VERSION, Hello
 from ringkeep_node.machines.shard.effects import Found, NotApplied, Stored
 from ringkeep_node.runtime.host import Host
+from ringkeep_node.runtime.peers import greet
 from ringkeep_testing.live_hosts import SHARDS, found, hosts, run, until
 
 
@@ -59,6 +61,29 @@ def test_a_node_of_weight_0_is_a_pure_gateway_that_holds_nothing_and_serves(tmp_
             assert isinstance(written, Stored) and isinstance(read, Found)
             assert read.row.value == b"through the gateway"
             assert numbers.shards == {} and numbers.forwards >= 2
+
+    run(play())
+
+
+def test_the_members_of_a_bootstrap_hear_of_it_from_the_founder_where_no_seed_can_be_asked(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 3, have_seeds=False) as nodes:
+            cluster_id = await found(nodes)
+
+            assert [node.host.cluster_id for node in nodes] == [cluster_id] * 3
+
+    run(play())
+
+
+@pytest.mark.parametrize("channel", ["founded:" + "f" * 16, "founded:", "hello", "control"])
+def test_only_a_founder_that_names_the_own_storage_id_is_believed(tmp_path: Path, channel: str) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 2, have_seeds=False) as (one, other):
+            hello = Hello(PROTOCOL_VERSION, "c" * 16, "n9", "9" * 16, "b" * 16, 1, "u", "p", "", channel)
+            await greet(one.host.links.session, other.peer, hello)
+            await found([one])
+
+            assert (other.host.cluster_id, other.failures) == ("", [])
 
     run(play())
 
@@ -131,6 +156,7 @@ def test_a_node_that_has_left_stays_up_idle_and_says_so_and_the_others_go_on(tmp
             await until_applied(asked, Leave(gone.storage, "test"))
 
             await until(lambda: gone.host.members()[0].state == "left")
+            await until(lambda: gone.left)
             sentence = f"n4 has left cluster {cluster_id} for good; empty its directory to use it again"
             refused = await gone.put(0, "after")
             answers = [await others[0].put(shard, "after") for shard in range(SHARDS)]
@@ -138,6 +164,7 @@ def test_a_node_that_has_left_stays_up_idle_and_says_so_and_the_others_go_on(tmp
             assert (gone.host.is_ready(), gone.host.is_live(), gone.failures) == (sentence, None, [])
             assert [event.text for event in gone.host.events(0)][-1] == sentence
             assert refused == NotApplied("no_primary", sentence)
+            assert [node.left for node in nodes] == [[], [], [], [gone.storage]]
             assert {type(answer) for answer in answers} == {Stored}
             assert [member.name for member in asked.members()] == ["n1", "n2", "n3"]
 

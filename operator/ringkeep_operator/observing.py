@@ -1,0 +1,246 @@
+"""One look at a cluster: everything that a pass decides from, read anew.
+
+    API server: the resource, its labelled children, pods, claims, then what these refer to (Nodes, volumes, classes)
+    nodes:      who answers, and the cluster as the leader, or whoever knows most, sees it
+                                                                                 --> Observed(seen, where to ask changes)
+
+Lists are by label and live (no cache), so a pass never decides from anything older than its own last write. What is not
+of the cluster's namespace may be forbidden to us; then zones, lost Nodes and classes are simply not known.
+
+Source: reference/operator.md (b): level-based; findings 4, 10.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ringkeep_core.resource import ClusterResource, decode_cluster
+from ringkeep_operator.kube import Api, Denied, Json, Missing
+from ringkeep_operator.naming import CLUSTER_LABEL, TOKEN_KEY, Names
+from ringkeep_operator.nodes import Answering, Nodes
+from ringkeep_operator.queueing import Key
+from ringkeep_operator.reading import condition_of, has_default_class, only_node_of, pods_of, volume_name, volumes_of
+from ringkeep_operator.state import Refusal, Seen, SeenPod, SeenVolume
+
+CHILD_KINDS = ("StatefulSet", "Service", "ServiceAccount", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy")
+WATCHED_KINDS = (*CHILD_KINDS, "Pod", "PersistentVolumeClaim")
+KEPT_S = 10.0
+"""So long what a Node or a class said is taken for true."""
+KEPT_MAX = 5_000
+
+
+def cluster_of(manifest: Mapping[str, Any]) -> Key | None:
+    """Return the cluster that an object belongs to by its label, or None."""
+    metadata = manifest.get("metadata") or {}
+    name = (metadata.get("labels") or {}).get(CLUSTER_LABEL)
+    return (str(metadata.get("namespace", "")), str(name)) if name else None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a pass saw. ``answering`` are the nodes that can be asked for changes, the best first; ``raw`` the resource."""
+
+    seen: Seen
+    raw: Json
+    answering: tuple[Answering, ...]
+    token: str
+
+    @property
+    def resource(self) -> ClusterResource:
+        """The resource as a value."""
+        return self.seen.resource
+
+
+class Kept:
+    """What was read of objects that are not ours, for some seconds. ``None`` is kept too: there is none, or none for us."""
+
+    def __init__(self, clock: Callable[[], float], kept_s: float = KEPT_S) -> None:
+        self._clock, self._kept_s = clock, kept_s
+        self._known: dict[str, tuple[float, Any]] = {}
+
+    def get(self, name: str) -> tuple[bool, Any]:
+        """Return whether this is known, and what."""
+        at, value = self._known.get(name, (float("-inf"), None))
+        return self._clock() - at < self._kept_s, value
+
+    def put(self, name: str, value: Any) -> None:
+        """Keep this."""
+        if len(self._known) >= KEPT_MAX:
+            self._known.clear()
+        self._known[name] = (self._clock(), value)
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """What a pass needs of a Kubernetes Node; its images and the rest are forgotten at once."""
+
+    labels: Mapping[str, str]
+    is_ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Machines:
+    zones: Mapping[str, str]
+    gone: frozenset[str]
+    down: frozenset[str]
+
+
+class Observer:
+    """Looks at clusters. ``now`` is unix time, ``clock`` monotonic."""
+
+    def __init__(self, api: Api, nodes: Nodes, *, now: Callable[[], float], clock: Callable[[], float]) -> None:
+        self._api, self._nodes, self._now = api, nodes, now
+        self._machines, self._classes = Kept(clock), Kept(clock)
+        self._volumes = Kept(clock, kept_s=float("inf"))  # A volume's Node never changes.
+
+    async def resource(self, key: Key) -> Json | None:
+        """Return the resource as it is now, or None if there is none."""
+        return await self._api.get("Cluster", *key)
+
+    async def observe(self, raw: Json, refusal: Refusal | None) -> Observed:
+        """Look at everything. Raises ``InvalidSpec`` if the spec breaks a rule, ``ApiError`` if something cannot be read."""
+        resource = decode_cluster(raw)
+        kinds = [*CHILD_KINDS, *(["ServiceMonitor"] if resource.spec.monitoring.service_monitor else [])]
+        listed = await _all([self._list(kind, resource) for kind in (*kinds, "Pod", "PersistentVolumeClaim")])
+        *lists, pod_list, claims = listed
+        children = {
+            (kind, str(child["metadata"]["name"])): child
+            for kind, found in zip(kinds, lists, strict=True)
+            for child in found
+        }
+        pods = pods_of(pod_list)
+        answering, machines, volumes, foreign, has_class = await _all(
+            [
+                self._nodes.answering(pods),
+                self._machines_of(resource.spec.placement.zone_key, pods),
+                self._volumes_of(claims),
+                self._look_up(resource, children, kinds),
+                self._has_class(resource),
+            ]
+        )
+        lost, cluster = await _all([self._machines_of("", volumes), self._nodes.cluster(answering)])
+        secret = children.get(("Secret", Names(resource.name, resource.namespace).secret), {})
+        seen = Seen(
+            resource=resource,
+            now=self._now(),
+            children=children,
+            foreign=foreign,
+            pods=pods,
+            volumes=volumes,
+            zones=machines.zones,
+            nodes_gone=machines.gone | lost.gone,
+            nodes_down=machines.down | lost.down,
+            answering=tuple(one.node for one in answering),
+            cluster=cluster,
+            refusal=refusal,
+            has_storage_class=has_class,
+        )
+        return Observed(seen, raw, answering, token_of(secret))
+
+    async def _list(self, kind: str, resource: ClusterResource) -> tuple[Json, ...]:
+        try:
+            selector = f"{CLUSTER_LABEL}={resource.name}"
+            return (await self._api.list(kind, resource.namespace, selector)).items
+        except Missing:
+            return ()  # The kind is not installed (ServiceMonitor).
+
+    async def _look_up(
+        self, resource: ClusterResource, children: dict[tuple[str, str], Json], kinds: Sequence[str]
+    ) -> frozenset[tuple[str, str]]:
+        """Return which of the names that we may need belong to somebody else; add the Secret, which is never listed."""
+        names = Names(resource.name, resource.namespace).all()
+        wanted = [one for one in names if one not in children and one[0] in (*kinds, "Secret")]
+        found = await _all([self._api.get(kind, resource.namespace, name) for kind, name in wanted])
+        foreign = set()
+        for who, manifest in zip(wanted, found, strict=True):
+            if manifest is None:
+                continue
+            if cluster_of(manifest) != (resource.namespace, resource.name):
+                foreign.add(who)
+            else:
+                children[who] = manifest
+        return frozenset(foreign)
+
+    # --- what is not of our namespace
+
+    async def _machines_of(self, zone_key: str, seen: Sequence[SeenPod | SeenVolume]) -> _Machines:
+        zones, gone, down = {}, set(), set()
+        for name in sorted({one.node for one in seen if one.node}):
+            is_known, node = self._machines.get(name)
+            if not is_known:
+                node = await self._node(name)
+                self._machines.put(name, node)
+            if node == "denied":
+                continue
+            if node is None:
+                gone.add(name)
+                continue
+            if not node.is_ready:
+                down.add(name)
+            if zone_key and node.labels.get(zone_key):
+                zones[name] = node.labels[zone_key]
+        return _Machines(zones, frozenset(gone), frozenset(down))
+
+    async def _node(self, name: str) -> _Node | str | None:
+        try:
+            found = await self._api.get("Node", "", name)
+        except Denied:
+            return "denied"
+        if found is None:
+            return None
+        labels = dict(found["metadata"].get("labels") or {})
+        return _Node(labels, condition_of(found.get("status") or {}, "Ready") == "True")
+
+    async def _volumes_of(self, claims: Sequence[Json]) -> tuple[SeenVolume, ...]:
+        nodes: dict[str, str] = {}
+        for name in sorted({volume_name(claim) for claim in claims} - {""}):
+            is_known, node = self._volumes.get(name)
+            if not is_known:
+                try:
+                    volume = await self._api.get("PersistentVolume", "", name)
+                except Denied:
+                    volume = None
+                node = only_node_of(volume or {})
+                self._volumes.put(name, node)
+            nodes[name] = node
+        return volumes_of(claims, nodes)
+
+    async def _has_class(self, resource: ClusterResource) -> bool:
+        wanted = resource.spec.storage.class_name
+        if wanted == "":
+            return True  # Asks for volumes that somebody made by hand.
+        is_known, has = self._classes.get(wanted or "")
+        if is_known:
+            return bool(has)
+        try:
+            if wanted is not None:
+                has = await self._api.get("StorageClass", "", wanted) is not None
+            else:
+                has = has_default_class((await self._api.list("StorageClass")).items)
+        except Denied:
+            has = True
+        self._classes.put(wanted or "", has)
+        return bool(has)
+
+
+def token_of(secret: Mapping[str, Any]) -> str:
+    """Return the administration token in a Secret, "" if there is none."""
+    data = secret.get("data") or {}
+    try:
+        return b64decode(data.get(TOKEN_KEY) or "").decode().strip()
+    except ValueError:
+        return ""
+
+
+async def _all(reads: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Wait for all of them; when one fails, end the others and raise its error as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(read) for read in reads]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return [task.result() for task in tasks]

@@ -1,0 +1,148 @@
+"""From the API server's JSON to what the planner sees. Pure: nothing here asks anybody.
+
+A field that is missing is as if it were not set, and an object that cannot be understood is left out: the API server has
+checked the shapes, but pods of ours may be edited by anybody.
+
+Source: Kubernetes API reference (Pod, PersistentVolumeClaim, PersistentVolume, Node).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from ringkeep_core.quantities import parse_bytes
+from ringkeep_operator.state import ObjectId, SeenPod, SeenVolume
+
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+DETAIL_MAX = 512
+
+
+def identity(kind: str, manifest: Mapping[str, Any]) -> ObjectId:
+    """Return which object this is, in which state."""
+    metadata = manifest.get("metadata") or {}
+    return ObjectId(
+        kind, str(metadata.get("name", "")), str(metadata.get("uid", "")), str(metadata.get("resourceVersion", ""))
+    )
+
+
+def ordinal_of(name: str) -> int | None:
+    """Return the number at the end of a name that a StatefulSet gave, or None."""
+    _, dash, digits = name.rpartition("-")
+    return int(digits) if dash and digits.isdigit() and len(digits) <= 6 else None
+
+
+def pods_of(manifests: Iterable[Mapping[str, Any]]) -> tuple[SeenPod, ...]:
+    """Return the pods that have an ordinal, by name."""
+    seen = (_pod(manifest) for manifest in manifests)
+    return tuple(sorted((pod for pod in seen if pod is not None), key=lambda pod: pod.name))
+
+
+def _pod(manifest: Mapping[str, Any]) -> SeenPod | None:
+    metadata, status = manifest.get("metadata") or {}, manifest.get("status") or {}
+    who = identity("Pod", manifest)
+    ordinal = ordinal_of(who.name)
+    if ordinal is None:
+        return None
+    waiting, detail = _why_it_waits(status)
+    return SeenPod(
+        name=who.name,
+        uid=who.uid,
+        version=who.version,
+        ordinal=ordinal,
+        node=str((manifest.get("spec") or {}).get("nodeName") or ""),
+        ip=str(status.get("podIP") or ""),
+        phase=str(status.get("phase") or "Pending"),
+        is_ready=condition_of(status, "Ready") == "True",
+        is_deleting=bool(metadata.get("deletionTimestamp")),
+        revision=str((metadata.get("labels") or {}).get("controller-revision-hash", "")),
+        waiting=waiting,
+        detail=detail[:DETAIL_MAX],
+        since=seconds_of(str(metadata.get("creationTimestamp") or "")),
+    )
+
+
+def _why_it_waits(status: Mapping[str, Any]) -> tuple[str, str]:
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    for container in containers:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason = str(waiting.get("reason") or "")
+        # A container that is being made waits for nothing that could be told.
+        if reason and reason not in ("ContainerCreating", "PodInitializing"):
+            return reason, str(waiting.get("message") or "")
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return str(condition.get("reason") or "Unschedulable"), str(condition.get("message") or "")
+    return "", ""
+
+
+def condition_of(status: Mapping[str, Any], type_: str) -> str:
+    """Return the status of a condition: True, False or Unknown; "" if there is none."""
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == type_:
+            return str(condition.get("status") or "")
+    return ""
+
+
+def volumes_of(manifests: Iterable[Mapping[str, Any]], nodes: Mapping[str, str]) -> tuple[SeenVolume, ...]:
+    """Return the claims that have an ordinal, by name; ``nodes``: the only Node that can mount it, by PersistentVolume."""
+    seen = []
+    for manifest in manifests:
+        who = identity("PersistentVolumeClaim", manifest)
+        ordinal = ordinal_of(who.name)
+        if ordinal is None:
+            continue
+        seen.append(
+            SeenVolume(
+                name=who.name,
+                uid=who.uid,
+                version=who.version,
+                ordinal=ordinal,
+                phase=str((manifest.get("status") or {}).get("phase") or "Pending"),
+                is_deleting=bool((manifest.get("metadata") or {}).get("deletionTimestamp")),
+                node=nodes.get(volume_name(manifest), ""),
+                requested=_requested(manifest),
+            )
+        )
+    return tuple(sorted(seen, key=lambda volume: volume.name))
+
+
+def _requested(claim: Mapping[str, Any]) -> int:
+    requests = ((claim.get("spec") or {}).get("resources") or {}).get("requests") or {}
+    try:
+        return parse_bytes(str(requests.get("storage") or "0"))
+    except ValueError:
+        return 0
+
+
+def volume_name(claim: Mapping[str, Any]) -> str:
+    """Return the PersistentVolume of a claim, "" while it has none."""
+    return str((claim.get("spec") or {}).get("volumeName") or "")
+
+
+def only_node_of(volume: Mapping[str, Any]) -> str:
+    """Return the one Node that can mount a PersistentVolume, "" if several can."""
+    required = ((volume.get("spec") or {}).get("nodeAffinity") or {}).get("required") or {}
+    terms = list(required.get("nodeSelectorTerms") or ())
+    if len(terms) != 1:
+        return ""
+    for field in ("matchExpressions", "matchFields"):
+        for rule in terms[0].get(field) or ():
+            named = rule.get("key") in ("kubernetes.io/hostname", "metadata.name")
+            if named and rule.get("operator") == "In" and len(rule.get("values") or ()) == 1:
+                return str(rule["values"][0])
+    return ""
+
+
+def has_default_class(classes: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether volumes that name no class get one."""
+    return any(((one.get("metadata") or {}).get("annotations") or {}).get(DEFAULT_CLASS) == "true" for one in classes)
+
+
+def seconds_of(text: str) -> float:
+    """Return a time as Kubernetes writes it as unix seconds, 0 if it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return 0.0

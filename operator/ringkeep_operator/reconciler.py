@@ -1,0 +1,253 @@
+"""One pass after another for each cluster: look, decide, act, show; and then again.
+
+    kopf's events, child watches, the nodes' map (long poll), resync, look_again_s --> queue --> pass of one key
+
+Level-based: a pass knows nothing of the one before it, so it may be cut off anywhere and the next one goes on. The only
+thing kept is the leader's last refusal, for some seconds, so that the same is not asked again at once.
+
+Source: reference/operator.md (b), "Design rules that follow".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from ringkeep_core.errors import RingkeepError
+from ringkeep_core.resource import ClusterResource, InvalidSpec, decode_status, status_json
+from ringkeep_operator.acting import Actor, described, show_status
+from ringkeep_operator.kube import Api, ApiError, Changed
+from ringkeep_operator.metrics import OperatorMetrics
+from ringkeep_operator.nodes import Answering, Nodes, NodeSilent
+from ringkeep_operator.observing import Observed, Observer
+from ringkeep_operator.plan import decide_invalid
+from ringkeep_operator.queueing import Key, KeyQueue
+from ringkeep_operator.state import Action, Apply, Decision, Refusal, Seen, Tell
+
+REFUSAL_KEPT_S = 10.0
+ACTED_AGAIN_S = 1.0
+"""After a pass that changed something: what it changed may tell nobody."""
+BACKOFF_FIRST_S = 0.5
+BACKOFF_MAX_S = 10.0
+POLL_PAUSE_S = 0.3
+"""At least so much time between two passes that only the map called for: a plan changes it many times a second."""
+
+EXTRA_KINDS = frozenset({"ServiceMonitor", "PersistentVolumeClaim"})
+
+logger = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is kept of a cluster between passes: nothing that a decision depends on."""
+
+    refusal: Refusal | None = None
+    refused_at: float = 0.0
+    failures: int = 0
+    follower: asyncio.Task[None] | None = None
+    answering: tuple[Answering, ...] = ()
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a pass came to, and when to look again."""
+
+    result: str
+    again_s: float
+    failed: RingkeepError | None = field(default=None, compare=False)
+
+
+class Reconciler:
+    """Runs passes. ``decide`` is ``ringkeep_operator.plan.plan``; ``clock`` is the event loop's."""
+
+    def __init__(
+        self,
+        api: Api,
+        nodes: Nodes,
+        observer: Observer,
+        actor: Actor,
+        decide: Callable[[Seen], Decision],
+        queue: KeyQueue,
+        metrics: OperatorMetrics,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
+        self._api, self._nodes, self._observer, self._actor, self._decide = api, nodes, observer, actor, decide
+        self.queue, self._metrics, self._clock, self._now = queue, metrics, clock, now
+        self._known: dict[Key, _Known] = {}
+        self._random = random.Random()  # noqa: S311 - spreads retries, protects nothing
+        self.turned_at = clock()
+
+    async def work(self, passes: int) -> None:
+        """Run passes for ever, so many clusters at a time; cancelled, it leaves nothing running."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(passes):
+                    group.create_task(self._worker())
+        finally:
+            await self.stop()
+
+    async def stop(self) -> None:
+        """End what runs between passes."""
+        await self._stop_following(list(self._known))
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self.queue.get()
+            try:
+                await self.turn(key)
+            finally:
+                self.queue.done(key)
+
+    async def turn(self, key: Key) -> Outcome | None:
+        """Run one pass and queue the next one; return what it came to, or None if the cluster is gone."""
+        began = self._clock()
+        outcome = await self._guarded(key)
+        self.turned_at = self._clock()
+        if outcome is None:
+            await self._stop_following([key])
+            self._known.pop(key, None)
+            self.queue.forget(key)
+            return None
+        self._metrics.pass_s.labels(outcome.result).observe(self._clock() - began)
+        self.queue.add(key, outcome.again_s)
+        self._metrics.queue.set(len(self.queue))
+        return outcome
+
+    async def _guarded(self, key: Key) -> Outcome | None:
+        """Run a pass; turn what goes wrong into when to try again."""
+        known = self._known.setdefault(key, _Known())
+        namespace, cluster = key
+        try:
+            outcome = await self._pass(key, known)
+        except Changed as error:
+            return self._failed(key, known, error, again_s=0.1)
+        except RingkeepError as error:
+            return self._failed(key, known, error)
+        except Exception as error:
+            # A bug of ours, met with one cluster, must not stop the others.
+            logger.error("pass_broken", cluster=cluster, namespace=namespace, exc_info=error)
+            return self._failed(key, known, RingkeepError("a bug of the operator: see its log"))
+        if outcome is not None and outcome.failed is None:
+            known.failures = 0
+        return outcome
+
+    def _failed(self, key: Key, known: _Known, error: RingkeepError, again_s: float | None = None) -> Outcome:
+        known.failures += 1
+        if again_s is None or known.failures > 5:
+            longest = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(known.failures - 1, 10))
+            again_s = longest * (0.5 + self._random.random() / 2)
+        log = logger.info if error.retryable else logger.warning
+        log("pass_failed", cluster=key[1], namespace=key[0], error=error.detail, error_code=error.code, again_s=again_s)
+        return Outcome("failed", again_s, error)
+
+    # --- a pass
+
+    async def _pass(self, key: Key, known: _Known) -> Outcome | None:
+        raw = await self._observer.resource(key)
+        if raw is None:
+            return None
+        if known.refusal is not None and self._clock() - known.refused_at >= REFUSAL_KEPT_S:
+            known.refusal = None
+        try:
+            observed = await self._observer.observe(raw, known.refusal)
+        except InvalidSpec as error:
+            return await self._show_invalid(raw, error)
+        decision = self._decide(observed.seen)
+        self._follow(key, known, observed)
+        refusal, failed, acted = await self._act(decision, observed)
+        if refusal is not None:
+            known.refusal, known.refused_at = refusal, self._clock()
+            return Outcome("refused", 0.0)
+        shown = await self._actor.show_status(observed, status_json(decision.status))
+        if failed is not None:
+            again_s = 0.1 if isinstance(failed, Changed) else None
+            return self._failed(key, known, failed, again_s)
+        if acted:
+            return Outcome("acted", min(ACTED_AGAIN_S, decision.look_again_s))
+        return Outcome("acted" if shown else "converged", decision.look_again_s)
+
+    async def _act(self, decision: Decision, observed: Observed) -> tuple[Refusal | None, RingkeepError | None, bool]:
+        """Carry the actions out in order, until one is refused or fails; the status is shown all the same."""
+        acted, failed = False, None
+        for action in decision.actions:
+            try:
+                refusal = await self._actor.carry_out(action, observed)
+            except RingkeepError as error:
+                failed = error
+                if isinstance(error, ApiError) and not error.retryable:
+                    text = f"{' '.join(described(action).values())}: {error.detail}"
+                    await self._actor.carry_out(Tell("ActionRefused", text, "Warning"), observed)
+                if is_extra(action) and not error.retryable:
+                    continue
+                break
+            if refusal is not None:
+                return refusal, None, acted
+            acted = acted or not isinstance(action, Tell)
+        return None, failed, acted
+
+    async def _show_invalid(self, raw: Mapping[str, Any], error: InvalidSpec) -> Outcome:
+        """Say in the conditions what is wrong; nothing else changes."""
+        metadata, before = raw["metadata"], decode_status(raw.get("status"))
+        about = ClusterResource(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata["uid"],
+            generation=int(metadata.get("generation", 1)),
+            version=metadata.get("resourceVersion", ""),
+        )
+        decision = decide_invalid(before, about.generation, error.offences, self._now())
+        for action in decision.actions:
+            if isinstance(action, Tell):
+                await self._actor.tell(about, action)
+        if await show_status(self._api, raw, status_json(decision.status)):
+            logger.warning("spec_invalid", cluster=about.name, namespace=about.namespace, error=str(error))
+        return Outcome("invalid", decision.look_again_s)
+
+    # --- the map
+
+    def _follow(self, key: Key, known: _Known, observed: Observed) -> None:
+        """Be told at once when the map changes: keep one long poll at whoever answers best."""
+        cluster = observed.seen.cluster
+        known.answering = tuple(one for one in observed.answering if one.version and not one.node.has_left)
+        if cluster is None or not known.answering:
+            return
+        known.version = max(known.version, cluster.shard_map.version)
+        if known.follower is None or known.follower.done():
+            known.follower = asyncio.create_task(self._poll(key, known))
+
+    async def _poll(self, key: Key, known: _Known) -> None:
+        failures = 0
+        while known.answering:
+            one = known.answering[failures % len(known.answering)]
+            try:
+                version = await self._nodes.wait_newer_than(one.base, known.version)
+            except NodeSilent:
+                # It may be the leader that died: what that means is worth a look.
+                failures += 1
+                self.queue.add(key, POLL_PAUSE_S)
+                await asyncio.sleep(min(POLL_PAUSE_S * failures, 5.0))
+                continue
+            failures = 0
+            if version > known.version:
+                known.version = version
+                self.queue.add(key)
+                await asyncio.sleep(POLL_PAUSE_S)
+
+    async def _stop_following(self, keys: list[Key]) -> None:
+        tasks = [known.follower for key in keys if (known := self._known.get(key)) and known.follower is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def is_extra(action: Action) -> bool:
+    """Return whether the cluster works without this: its kind may not be installed, its size may not be allowed."""
+    return isinstance(action, Apply) and action.manifest["kind"] in EXTRA_KINDS

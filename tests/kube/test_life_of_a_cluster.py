@@ -1,0 +1,266 @@
+"""The life of a cluster over a fake API server and fake pods, and what is left of it when the operator is killed anywhere.
+
+Source: issue 5, "Life of a cluster" and "failpoints"; reference/operator.md, bars 6 and 16.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from ringkeep_testing.operator_bench import Bench
+
+Change = dict[str, Any]
+START: Change = {"replicas": 3}
+CHANGES: dict[str, tuple[Change, Change]] = {
+    "three become five": (START, {"replicas": 5}),
+    "five become three": ({"replicas": 5}, {"replicas": 3}),
+    "another image": (START, {"image": "node:2"}),
+    "suspended": (START, {"suspend": True}),
+}
+
+
+def run(test: Callable[[Bench], Awaitable[None]]) -> None:
+    async def inside() -> None:
+        async with Bench() as bench:
+            await test(bench)
+
+    asyncio.run(inside())
+
+
+async def ready(bench: Bench, **spec: Any) -> None:
+    bench.create(**spec)
+    await bench.settle()
+
+
+def is_suspended(bench: Bench) -> bool:
+    generation = bench.kube.get("clusters", "demo")["metadata"]["generation"]
+    progressing = bench.condition("Progressing")
+    return not bench.kube.names("pods") and progressing.get("observedGeneration") == generation
+
+
+async def settled_after(bench: Bench, change: Change) -> None:
+    bench.change(**change)
+    await bench.settle((lambda: is_suspended(bench)) if change.get("suspend") else None)
+
+
+def test_a_new_cluster_is_founded_once_and_ready_only_with_all_copies() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        status = bench.kube.get("clusters", "demo")["status"]
+
+        assert bench.pods.changes.count("bootstrap") == 1
+        assert [member["zone"] for member in status["members"]] == ["zone-0", "zone-1", "zone-2"]
+        assert status["shards"] == {"total": 16, "ok": 16, "moving": 0, "underReplicated": 0, "unavailable": 0}
+        assert (status["readyReplicas"], status["clusterId"], status["observedGeneration"]) == (
+            3,
+            "c0ffee0000000001",
+            1,
+        )
+        assert {name: want.zone for name, want in bench.pods.map.wanted.members.items()} == {  # type: ignore[union-attr]
+            "demo-0": "zone-0",
+            "demo-1": "zone-1",
+            "demo-2": "zone-2",
+        }
+
+    run(test)
+
+
+def test_nothing_is_written_once_everything_is_as_wanted() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        bench.points.clear()
+        for _ in range(20):
+            await bench.one_pass()
+
+        assert bench.points == []
+
+    run(test)
+
+
+def test_five_become_three_by_draining_and_leaving_before_a_pod_or_volume_goes() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench, replicas=5)
+        bench.points.clear()
+        bench.kube.writes.clear()
+        bench.pods.changes.clear()
+        await settled_after(bench, {"replicas": 3})
+
+        order = [
+            point for point in bench.points if point in ("after:node:leave", "before:delete:PersistentVolumeClaim")
+        ]
+        assert bench.pods.changes == ["wanted", "leave demo-4", "leave demo-3"]
+        assert order == ["after:node:leave"] * 2 + ["before:delete:PersistentVolumeClaim"] * 2
+        assert bench.kube.names("persistentvolumeclaims") == ["data-demo-0", "data-demo-1", "data-demo-2"]
+
+    run(test)
+
+
+def test_a_new_image_takes_one_pod_at_a_time_and_the_leader_last() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        leader = bench.pods.leader
+        bench.kube.writes.clear()
+        await settled_after(bench, {"image": "node:2"})
+
+        deleted = [name for verb, plural, name in bench.kube.writes if (verb, plural) == ("delete", "pods")]
+        assert sorted(deleted) == ["demo-0", "demo-1", "demo-2"]
+        assert deleted[-1] == leader and "transfer" in bench.pods.changes
+
+    run(test)
+
+
+def test_a_bad_image_takes_one_pod_only_and_heals_when_the_spec_is_corrected() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        bench.pods.bad_images.add("node:bad")
+        bench.kube.writes.clear()
+        bench.change(image="node:bad")
+        for _ in range(20):
+            await bench.one_pass()
+        broken = [
+            pod for pod in bench.kube.names("pods") if bench.kube.get("pods", pod)["status"]["phase"] == "Pending"
+        ]
+        degraded = bench.condition("Degraded")
+        await settled_after(bench, {"image": "node:2"})
+
+        assert len(broken) == 1
+        assert (degraded["status"], degraded["reason"]) == ("True", "ImagePullFailed")
+        assert set(bench.end_state()["images"].values()) == {"node:2"}
+
+    run(test)
+
+
+def test_what_somebody_changed_in_an_object_of_ours_is_repaired_and_a_deleted_one_comes_back() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        before = bench.end_state()
+        bench.kube.change("services", "demo", {"spec": {"selector": {"ringkeep.dev/cluster": "other"}}})
+        bench.kube.remove("poddisruptionbudgets", "demo")
+        await bench.settle()
+
+        assert bench.kube.get("services", "demo")["spec"]["selector"] == {"ringkeep.dev/cluster": "demo"}
+        assert bench.end_state() == before
+
+    run(test)
+
+
+def test_an_object_of_somebody_else_with_a_name_of_ours_is_left_alone_and_told() -> None:
+    async def test(bench: Bench) -> None:
+        theirs = {"metadata": {"name": "demo", "labels": {"app": "theirs"}}, "spec": {"selector": {"app": "theirs"}}}
+        kept = bench.kube.put("services", theirs)
+        bench.create()
+        for _ in range(10):
+            await bench.one_pass()
+        degraded = bench.condition("Degraded")
+
+        assert bench.kube.get("services", "demo") == kept
+        assert (degraded["status"], degraded["reason"]) == ("True", "ForeignObject")
+
+    run(test)
+
+
+def test_a_spec_that_breaks_a_rule_is_told_in_the_conditions_and_changes_nothing() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        before = bench.end_state()["objects"]
+        bench.change(minInSync=5)
+        outcome = await bench.one_pass()
+        state = bench.condition("Ready")
+        told = [event["reason"] for (plural, _, _), event in bench.kube.objects.items() if plural == "events"]
+
+        assert outcome is not None and outcome.result == "invalid"
+        assert (state["status"], state["reason"]) == ("False", "InvalidSpec") and "minInSync" in state["message"]
+        assert bench.end_state()["objects"] == before and "InvalidSpec" in told
+
+    run(test)
+
+
+def test_a_kind_that_is_not_installed_is_told_and_stops_nothing_else() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench, replicas=4)
+        bench.change(replicas=3, monitoring={"serviceMonitor": True})
+        for _ in range(30):
+            await bench.one_pass()
+            bench.pods.move()
+        told = [event["message"] for (plural, _, _), event in bench.kube.objects.items() if plural == "events"]
+
+        assert bench.kube.names("pods") == ["demo-0", "demo-1", "demo-2"]
+        assert any("ServiceMonitor/demo" in message for message in told)
+
+    run(test)
+
+
+def test_an_impossible_shrink_is_refused_in_the_conditions_and_the_rest_goes_on() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench, replicas=5)
+        bench.pods.silent |= {"demo-0", "demo-1"}
+        bench.kube.writes.clear()
+        bench.change(replicas=2)
+        for _ in range(10):
+            await bench.one_pass()
+        degraded = bench.condition("Degraded")
+        bench.kube.change("services", "demo", {"spec": {"selector": {"ringkeep.dev/cluster": "other"}}})
+        await bench.one_pass()
+
+        assert degraded["status"] == "True" and "refused" in degraded["message"]
+        assert bench.kube.get("statefulsets", "demo")["spec"]["replicas"] == 5
+        assert bench.kube.get("services", "demo")["spec"]["selector"] == {"ringkeep.dev/cluster": "demo"}
+
+    run(test)
+
+
+def test_a_cluster_that_is_gone_is_forgotten() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        bench.kube.remove("clusters", "demo")
+        bench.points.clear()
+        outcome = await bench.one_pass()
+
+        assert (outcome, bench.points, len(bench.reconciler.queue)) == (None, [], 0)
+
+    run(test)
+
+
+@pytest.mark.slow
+def test_a_new_cluster_comes_to_the_same_end_wherever_the_operator_is_killed() -> None:
+    async def test(bench: Bench) -> None:
+        empty = bench.photograph()
+        await ready(bench)
+        wanted, points = bench.end_state(), list(bench.points)
+
+        assert len(points) >= 20
+        for number, point in enumerate(points, 1):
+            await bench.restore(empty)
+            bench.pods.map = None
+            bench.kill_at = number
+            await ready(bench)
+            assert (bench.kills, bench.end_state()) == (1, wanted), f"killed at {number} {point}"
+            assert bench.pods.changes.count("bootstrap") == 1
+
+    run(test)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_comes_to_the_same_end_wherever_the_operator_is_killed(name: str) -> None:
+    before, change = CHANGES[name]
+
+    async def test(bench: Bench) -> None:
+        await ready(bench, **before)
+        start = bench.photograph()
+        await bench.restore(start)
+        await settled_after(bench, change)
+        wanted, points = bench.end_state(), list(bench.points)
+
+        assert points
+        for number, point in enumerate(points, 1):
+            await bench.restore(start)
+            bench.kill_at = number
+            await settled_after(bench, change)
+            assert (bench.kills, bench.end_state()) == (1, wanted), f"killed at {number} {point}"
+
+    run(test)

@@ -1,0 +1,146 @@
+"""What the conditions say, from when, and about which generation."""
+
+from dataclasses import replace as with_
+from typing import Any
+
+import pytest
+
+from ringkeep_core.resource import ClusterStatus
+from ringkeep_operator.plan import decide_invalid, plan
+from ringkeep_operator.state import SeenVolume
+from ringkeep_testing.operator_world import OperatorWorld
+
+
+@pytest.fixture(name="world")
+def _world() -> OperatorWorld:
+    world = OperatorWorld()
+    assert world.settle()
+    world.run(3)
+    return world
+
+
+def _judged(world: OperatorWorld, **changes: Any) -> dict[str, tuple[str, str]]:
+    status = plan(with_(world.seen(), **changes)).status
+    return {condition.type: (condition.status, condition.reason) for condition in status.conditions}
+
+
+def test_a_cluster_as_it_should_be_is_ready_available_settled_and_not_degraded(world: OperatorWorld) -> None:
+    assert _judged(world) == {
+        "Ready": ("True", "AsWanted"),
+        "Available": ("True", "Serving"),
+        "Progressing": ("False", "Settled"),
+        "Degraded": ("False", "AsWanted"),
+    }
+
+
+def test_each_condition_says_which_generation_it_was_judged_from(world: OperatorWorld) -> None:
+    world.want(replicas=4)
+    world.pass_()
+
+    generations = {condition.observed_generation for condition in world.status.conditions}
+    assert (generations, world.status.observed_generation) == ({world.generation}, world.generation)
+    assert world.condition("Ready")[0] == "False"
+
+
+def test_the_time_of_a_change_is_kept_while_the_status_is_the_same(world: OperatorWorld) -> None:
+    before = {condition.type: condition.last_transition_time for condition in world.status.conditions}
+    world.now += 100
+    world.want(replicas=4)
+    world.pass_()
+    after = {condition.type: condition.last_transition_time for condition in world.status.conditions}
+
+    assert {type_ for type_ in before if before[type_] != after[type_]} == {"Ready", "Progressing"}
+
+
+@pytest.mark.parametrize(
+    ("waiting", "reason"),
+    [
+        ("ErrImagePull", "ImagePullFailed"),
+        ("ImagePullBackOff", "ImagePullFailed"),
+        ("CrashLoopBackOff", "PodCrashing"),
+        ("Unschedulable", "PodUnschedulable"),
+    ],
+)
+def test_a_pod_that_cannot_run_is_told_with_its_reason(world: OperatorWorld, waiting: str, reason: str) -> None:
+    pods = world.seen().pods
+    bad = with_(pods[1], is_ready=False, waiting=waiting, detail="because of this")
+
+    status = plan(with_(world.seen(), pods=(pods[0], bad, pods[2]))).status
+
+    degraded = status.condition("Degraded")
+    assert degraded is not None
+    assert (degraded.status, degraded.reason, degraded.message) == (
+        "True",
+        reason,
+        f"pod demo-1: {waiting}: because of this",
+    )
+    assert _judged(world, pods=(pods[0], bad, pods[2]))["Ready"] == ("False", reason)
+
+
+def test_a_missing_storage_class_is_told_while_volumes_wait_for_it() -> None:
+    world = OperatorWorld()
+    world.pass_()
+    pending = SeenVolume(name="data-demo-0", uid="v", version="1", ordinal=0, phase="Pending")
+
+    assert _judged(world, volumes=(pending,), has_storage_class=False)["Degraded"] == ("True", "StorageClassMissing")
+
+
+def test_fewer_members_than_copies_is_a_recorded_degradation_and_ready_all_the_same() -> None:
+    world = OperatorWorld()
+    world.want(replicas=2)
+    assert world.settle()
+
+    assert (world.condition("Ready"), world.condition("Degraded")) == (
+        ("True", "AsWanted"),
+        ("True", "FewerMembersThanCopies"),
+    )
+
+
+def test_no_leader_and_nobody_who_answers_are_told(world: OperatorWorld) -> None:
+    cluster = world.seen().cluster
+    assert cluster is not None
+
+    assert _judged(world, cluster=with_(cluster, leader="", term=0))["Available"] == ("False", "NoLeader")
+    assert _judged(world, cluster=None, answering=())["Available"] == ("False", "NoMemberAnswers")
+
+
+@pytest.mark.parametrize("change", ["plan", "shards", "pod", "member", "revision", "extra pod"])
+def test_ready_is_not_said_while_anything_is_not_as_wanted(world: OperatorWorld, change: str) -> None:
+    seen = world.seen()
+    cluster = seen.cluster
+    assert cluster is not None
+    first, *others = cluster.members
+    changes: dict[str, dict[str, Any]] = {
+        "plan": {"cluster": with_(cluster, plan=with_(cluster.plan, copies=1))},
+        "shards": {"cluster": with_(cluster, shards_ok=cluster.shards_ok - 1)},
+        "pod": {"pods": (with_(seen.pods[0], is_ready=False), *seen.pods[1:])},
+        "member": {"cluster": with_(cluster, members=(with_(first, state="suspect"), *others))},
+        "revision": {"pods": (with_(seen.pods[0], revision="older"), *seen.pods[1:])},
+        "extra pod": {"pods": (*seen.pods, with_(seen.pods[0], name="demo-7", ordinal=7))},
+    }
+
+    assert _judged(world, **changes[change])["Ready"][0] == "False"
+
+
+def test_an_event_is_told_for_a_change_and_not_again(world: OperatorWorld) -> None:
+    told = len(world.told)
+    world.pods["demo-1"].hangs = True
+    world.run(20)
+
+    assert [tell.reason for tell in world.told[told:]].count("MemberDown") == 1
+
+
+def test_a_spec_that_cannot_be_acted_on_is_told_and_nothing_is_done(world: OperatorWorld) -> None:
+    decision = decide_invalid(world.status, 9, ("first.", "second."), world.now)
+
+    assert {(c.type, c.status, c.reason, c.observed_generation) for c in decision.status.conditions} == {
+        ("Ready", "False", "InvalidSpec", 9),
+        ("Available", "True", "Serving", 9),
+        ("Progressing", "False", "InvalidSpec", 9),
+        ("Degraded", "True", "InvalidSpec", 9),
+    }
+    (tell,) = decision.actions
+    assert (tell.kind, tell.message) == ("Warning", "first.; second.")  # type: ignore[union-attr]
+    assert decide_invalid(decision.status, 9, ("first.", "second."), world.now + 50).status == decision.status
+    assert decide_invalid(decision.status, 9, ("first.", "second."), world.now + 50).actions == ()
+    assert len(decide_invalid(ClusterStatus(), 1, ("no.",), 0.0).status.conditions) == 4

@@ -1,0 +1,149 @@
+"""The objects of a cluster: the same for the same spec, and fit for a namespace with restricted Pod Security."""
+
+import json
+from typing import Any
+
+from msgspec.structs import replace
+
+from ringkeep_core.resource import ClusterResource, ClusterSpec, Placement, Resources, Retain, Storage
+from ringkeep_operator import manifests
+from ringkeep_operator.drift import hash_of
+from ringkeep_operator.naming import Names
+
+CLUSTER = ClusterResource(name="demo", namespace="ns", uid="u")
+
+
+def _with(**changes: Any) -> ClusterResource:
+    return replace(CLUSTER, spec=replace(ClusterSpec(), **changes))
+
+
+def _everything(resource: ClusterResource) -> list[manifests.Json]:
+    return [
+        *manifests.constants_of(resource),
+        manifests.secret(resource),
+        manifests.service_monitor(resource),
+        manifests.nodes_set(resource, 3),
+        manifests.gateways_set(resource, 2),
+    ]
+
+
+def _pod(made: manifests.Json) -> dict[str, Any]:
+    pod = made["spec"]["template"]["spec"]
+    assert isinstance(pod, dict)
+    return pod
+
+
+def _environment(made: manifests.Json) -> dict[str, str]:
+    return {item["name"]: str(item.get("value", item.get("valueFrom"))) for item in _pod(made)["containers"][0]["env"]}
+
+
+def test_the_same_spec_gives_the_same_bytes() -> None:
+    assert json.dumps(_everything(CLUSTER)) == json.dumps(_everything(replace(CLUSTER, spec=ClusterSpec())))
+
+
+def test_what_a_pod_is_made_from_does_not_depend_on_how_many_there_are() -> None:
+    small, large = manifests.nodes_set(_with(replicas=1), 1), manifests.nodes_set(_with(replicas=50), 50)
+
+    assert small["spec"]["template"] == large["spec"]["template"]
+
+
+def test_a_field_that_is_wanted_no_more_changes_the_hash() -> None:
+    limited = _with(resources=Resources(limits={"memory": "1Gi"}))
+
+    assert hash_of(manifests.nodes_set(limited, 3)) != hash_of(manifests.nodes_set(CLUSTER, 3))
+
+
+def test_everything_is_owned_labelled_named_as_promised_and_in_the_namespace() -> None:
+    known = set(Names("demo", "ns").all())
+    for made in _everything(CLUSTER):
+        metadata = made["metadata"]
+
+        assert (made["kind"], metadata["name"]) in known
+        assert metadata["namespace"] == "ns"
+        assert [(owner["uid"], owner["controller"]) for owner in metadata["ownerReferences"]] == [("u", True)]
+        assert metadata["labels"]["ringkeep.dev/cluster"] == "demo"
+        assert metadata["labels"]["app.kubernetes.io/managed-by"] == "ringkeep-operator"
+
+
+def test_pods_are_fit_for_a_restricted_namespace() -> None:
+    for made in (manifests.nodes_set(CLUSTER, 3), manifests.gateways_set(CLUSTER, 1)):
+        pod = _pod(made)
+        (container,) = pod["containers"]
+
+        assert (pod["securityContext"]["runAsNonRoot"], pod["securityContext"]["runAsUser"]) == (True, 65532)
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
+        assert pod["terminationGracePeriodSeconds"] == 60
+        writable = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert writable == {"/data", "/tmp"}
+
+
+def test_the_rollout_and_the_volumes_are_ours_to_pace() -> None:
+    storage = Storage(retain=Retain(when_deleted="Delete"), class_name="fast", size="3Gi")
+    spec = manifests.nodes_set(_with(storage=storage), 4)["spec"]
+
+    assert (spec["replicas"], spec["podManagementPolicy"], spec["updateStrategy"]) == (
+        4,
+        "Parallel",
+        {"type": "OnDelete"},
+    )
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Delete", "whenScaled": "Retain"}
+    (claim,) = spec["volumeClaimTemplates"]
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "fast",
+        "resources": {"requests": {"storage": "3Gi"}},
+    }
+
+
+def test_a_node_is_told_who_and_where_it_is() -> None:
+    told = _environment(manifests.nodes_set(CLUSTER, 3))
+
+    assert told == {
+        "POD_IP": "{'fieldRef': {'fieldPath': 'status.podIP'}}",
+        "RINGKEEP_NAME": "{'fieldRef': {'fieldPath': 'metadata.name'}}",
+        "RINGKEEP_DATA": "/data",
+        "RINGKEEP_API": "0.0.0.0:8080",
+        "RINGKEEP_PEER": "0.0.0.0:7400",
+        "RINGKEEP_ADVERTISE": "$(POD_IP):7400",
+        "RINGKEEP_SEEDS": ",".join(f"demo-{n}.demo-nodes.ns.svc:7400" for n in range(5)),
+        "RINGKEEP_WEIGHT": "1",
+        "RINGKEEP_LEFT_DATA": "empty",
+        "RINGKEEP_STOP_NOTICE_S": "2",
+        "RINGKEEP_ADMIN_TOKEN": "{'secretKeyRef': {'name': 'demo-admin', 'key': 'token'}}",
+    }
+
+
+def test_a_gateway_has_no_weight_and_no_volume() -> None:
+    made = manifests.gateways_set(CLUSTER, 1)
+
+    assert _environment(made)["RINGKEEP_WEIGHT"] == "0"
+    assert {"name": "data", "emptyDir": {}} in _pod(made)["volumes"]
+    assert "volumeClaimTemplates" not in made["spec"]
+
+
+def test_pods_are_spread_over_zones_and_nodes() -> None:
+    pod = _pod(manifests.nodes_set(_with(placement=Placement(zone_key="rack", anti_affinity="required")), 3))
+
+    assert [rule["topologyKey"] for rule in pod["topologySpreadConstraints"]] == ["rack", "kubernetes.io/hostname"]
+    assert list(pod["affinity"]["podAntiAffinity"]) == ["requiredDuringSchedulingIgnoredDuringExecution"]
+
+
+def test_peers_find_each_other_before_they_are_ready_and_clients_only_who_is() -> None:
+    services = {
+        made["metadata"]["name"]: made["spec"] for made in manifests.constants_of(CLUSTER) if made["kind"] == "Service"
+    }
+
+    assert (services["demo-nodes"]["clusterIP"], services["demo-nodes"]["publishNotReadyAddresses"]) == ("None", True)
+    assert "publishNotReadyAddresses" not in services["demo"]
+
+
+def test_the_secret_has_no_token_in_it() -> None:
+    made = manifests.secret(CLUSTER)
+
+    assert not {"data", "stringData"} & made.keys()

@@ -1,0 +1,142 @@
+"""A cluster is founded once, by all its pods, and never beside data of a former one."""
+
+from ringkeep_operator.state import Apply, Bootstrap, CreateSecret
+from ringkeep_testing.operator_world import OperatorWorld
+
+
+def _kinds(world: OperatorWorld) -> list[str]:
+    return [type(action).__name__ for action in world.pass_().actions if type(action).__name__ != "Tell"]
+
+
+def _standing(seconds: int = 2) -> OperatorWorld:
+    """Return a world whose pods answer, one pass before anything of a founding is decided."""
+    world = OperatorWorld()
+    world.pass_()
+    for _ in range(seconds):
+        world.tick()
+    return world
+
+
+def test_the_first_pass_makes_everything_that_pods_need_and_then_the_pods() -> None:
+    actions = [a for a in OperatorWorld().pass_().actions if isinstance(a, Apply | CreateSecret)]
+
+    assert [(type(a).__name__, a.manifest["kind"], a.manifest["metadata"]["name"]) for a in actions] == [  # type: ignore[index]
+        ("CreateSecret", "Secret", "demo-admin"),
+        ("Apply", "ServiceAccount", "demo"),
+        ("Apply", "Service", "demo-nodes"),
+        ("Apply", "Service", "demo"),
+        ("Apply", "PodDisruptionBudget", "demo"),
+        ("Apply", "StatefulSet", "demo"),
+    ]
+
+
+def test_the_founders_are_written_down_before_the_cluster_is_founded_on_all_of_them() -> None:
+    world = _standing()
+
+    assert _kinds(world) == []
+    assert [(entry.name, bool(entry.storage_id)) for entry in world.status.storages] == [
+        ("demo-0", True),
+        ("demo-1", True),
+        ("demo-2", True),
+    ]
+    decision = world.pass_()
+    (founding,) = [action for action in decision.actions if isinstance(action, Bootstrap)]
+    assert ([node.name for node in founding.members], founding.shards, founding.replication_factor) == (
+        ["demo-0", "demo-1", "demo-2"],
+        16,
+        3,
+    )
+
+
+def test_one_silent_pod_holds_the_founding_back() -> None:
+    world = _standing()
+    world.pods["demo-1"].hangs = True
+
+    world.run(10)
+
+    assert (world.foundings, world.condition("Ready"), world.condition("Available")) == (
+        0,
+        ("False", "Bootstrapping"),
+        ("False", "Bootstrapping"),
+    )
+
+
+def test_a_founding_whose_outcome_nobody_saw_is_taken_over_and_not_repeated() -> None:
+    world = _standing()
+    world.pass_()
+    founding = next(n for n, action in enumerate(world.pass_(killed_after=0).actions) if isinstance(action, Bootstrap))
+    world.pass_(killed_after=founding + 1)
+
+    assert (world.foundings, world.status.cluster_id) == (1, "")
+    assert world.settle()
+    assert (world.foundings, world.status.cluster_id, world.broken) == (1, "c" * 16, [])
+
+
+def test_a_cluster_with_an_id_is_never_founded_again_though_all_its_pods_are_empty() -> None:
+    world = OperatorWorld()
+    world.settle()
+    world.map, world.leader = None, ""
+    for claim in world.claims.values():
+        claim.disk.cluster_id = ""
+
+    world.run(20)
+
+    assert (world.foundings, world.condition("Degraded"), world.condition("Ready")) == (
+        1,
+        ("True", "DataMissing"),
+        ("False", "DataMissing"),
+    )
+
+
+def test_disks_of_two_clusters_are_told_and_nothing_is_founded() -> None:
+    world = _standing()
+    world.pods["demo-0"].disk.cluster_id = "a" * 16
+    world.pods["demo-1"].disk.cluster_id = "b" * 16
+
+    assert not any(isinstance(action, Bootstrap) for action in world.pass_().actions)
+    assert (world.status.cluster_id, world.condition("Degraded")) == ("", ("True", "ForeignData"))
+
+
+def test_a_scale_down_right_after_an_unseen_founding_takes_no_founder() -> None:
+    world = _standing()
+    world.pass_()
+    world.pass_(killed_after=99)
+    assert world.foundings == 1
+    for name in list(world.pods):
+        world.kill(name)
+    world.tick(0.1)
+    world.want(replicas=1)
+
+    world.pass_()
+
+    assert (world.objects["StatefulSet", "demo"]["spec"]["replicas"], world.broken) == (3, [])
+    assert world.settle()
+    assert (sorted(world.pods), world.broken) == (["demo-0"], [])
+
+
+def test_ready_is_not_said_before_the_zones_and_settings_are_asked_for() -> None:
+    world = OperatorWorld()
+    while not world.foundings:
+        world.pass_()
+        world.tick()
+    world.pass_()
+
+    assert (world.is_ready(), world.condition("Ready")[1]) == (False, "Bootstrapping")
+    assert world.settle()
+    assert world.map is not None
+    assert {name: want.zone for name, want in world.map.wanted.members.items()} == {
+        "demo-0": "zone-a",
+        "demo-1": "zone-b",
+        "demo-2": "zone-c",
+    }
+
+
+def test_an_idle_cluster_is_left_alone() -> None:
+    world = OperatorWorld()
+    world.settle()
+    world.run(5)
+    writes = world.writes
+
+    world.run(300)
+
+    assert (world.writes - writes, world.pass_().look_again_s) == (0, 30.0)

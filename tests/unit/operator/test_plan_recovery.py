@@ -1,0 +1,122 @@
+"""What is broken is replaced where Kubernetes does not see it, one at a time, and never at the cost of an only copy."""
+
+import pytest
+
+from ringkeep_operator.state import Delete
+from ringkeep_testing.operator_world import OperatorWorld
+
+
+@pytest.fixture(name="world")
+def _world() -> OperatorWorld:
+    world = OperatorWorld()
+    assert world.settle()
+    world.run(3)
+    return world
+
+
+def _deletions(world: OperatorWorld) -> list[tuple[str, int | None]]:
+    return [(a.target.name, a.grace_s) for a in world.pass_().actions if isinstance(a, Delete)]
+
+
+def _after(world: OperatorWorld, seconds: float) -> None:
+    world.tick()
+    world.now += seconds - 1
+
+
+def test_a_pod_that_the_members_call_dead_and_the_kubelet_calls_fine_is_replaced_in_time(world: OperatorWorld) -> None:
+    uid = world.pods["demo-1"].uid
+    world.pods["demo-1"].hangs = True
+    _after(world, 59)
+    assert _deletions(world) == []
+    _after(world, 3)
+
+    assert _deletions(world) == [("demo-1", None)]
+    assert world.settle()
+    assert world.pods["demo-1"].uid != uid
+
+
+def test_of_two_dead_members_one_is_replaced_at_a_time() -> None:
+    world = OperatorWorld()
+    world.want(replicas=5)
+    world.settle()
+    _after(world, 100)
+    for name in ("demo-1", "demo-3"):
+        world.pods[name].hangs = True
+    _after(world, 90)
+    world.now += 60
+
+    assert _deletions(world) == [("demo-1", None)]
+    assert _deletions(world) == []
+    assert world.settle()
+
+
+def test_all_pods_deleted_at_once_come_back_without_any_help(world: OperatorWorld) -> None:
+    for name in list(world.pods):
+        world.kill(name)
+    deleted = []
+    for _ in range(10):
+        deleted += _deletions(world)
+        world.tick()
+
+    assert (deleted, world.is_ready(), world.foundings) == ([], True, 1)
+
+
+def test_a_lost_volume_is_replaced_with_its_pod(world: OperatorWorld) -> None:
+    storage = world.claims["data-demo-1"].disk.storage
+    world.lose_disk("demo-1")
+    world.tick()
+
+    assert _deletions(world) == [("data-demo-1", None), ("demo-1", None)]
+    assert world.settle()
+    assert (world.claims["data-demo-1"].disk.storage != storage, world.broken) == (True, [])
+
+
+def test_a_lost_volume_with_the_only_complete_copy_is_kept_and_told() -> None:
+    world = OperatorWorld()
+    world.want(replicas=2, replication_factor=1, min_in_sync=1)
+    world.settle()
+    world.lose_disk("demo-1")
+    world.run(100)
+
+    assert "data-demo-1" in world.claims
+    assert world.claims["data-demo-1"].phase == "Lost"
+    assert world.condition("Available")[0] == "False"
+
+
+def test_a_volume_on_a_node_that_is_no_more_is_replaced_once_its_member_is_long_dead(world: OperatorWorld) -> None:
+    world.claims["data-demo-1"].node = world.pods["demo-1"].node
+    world.nodes_gone.add(world.pods["demo-1"].node)
+    world.tick()
+    assert _deletions(world) == []
+    _after(world, 60)
+
+    assert _deletions(world)[:2] == [("data-demo-1", None), ("demo-1", None)]
+
+
+def test_a_pod_that_ends_on_a_node_that_is_no_more_is_removed_at_once(world: OperatorWorld) -> None:
+    world.kill("demo-1")
+    assert _deletions(world) == []
+    world.nodes_gone.add(world.pods["demo-1"].node)
+
+    assert _deletions(world) == [("demo-1", 0)]
+    assert world.settle()
+
+
+def test_nobody_is_replaced_while_no_member_can_be_asked(world: OperatorWorld) -> None:
+    world.is_deaf = True
+    for pod in world.pods.values():
+        pod.hangs = True
+    _after(world, 1000)
+
+    assert (_deletions(world), world.condition("Available")) == ([], ("False", "NoMemberAnswers"))
+
+
+def test_a_silent_pod_is_replaced_before_the_founding_too() -> None:
+    world = OperatorWorld()
+    world.pass_()
+    world.tick(2)
+    world.pods["demo-2"].hangs = True
+    _after(world, 61)
+
+    assert _deletions(world) == [("demo-2", None)]
+    assert world.settle()

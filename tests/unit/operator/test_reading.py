@@ -1,0 +1,106 @@
+"""From the API server's JSON to what the planner sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ringkeep_operator.reading import has_default_class, only_node_of, ordinal_of, pods_of, volumes_of
+from ringkeep_operator.state import SeenPod, SeenVolume
+
+POD: dict[str, Any] = {
+    "metadata": {
+        "name": "demo-3",
+        "uid": "u",
+        "resourceVersion": "7",
+        "labels": {"controller-revision-hash": "demo-abc"},
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    },
+    "spec": {"nodeName": "worker"},
+    "status": {"phase": "Running", "podIP": "10.0.0.4", "conditions": [{"type": "Ready", "status": "True"}]},
+}
+
+
+def test_a_running_pod_is_seen_with_all_that_is_decided_from() -> None:
+    assert pods_of([POD]) == (
+        SeenPod(
+            name="demo-3",
+            uid="u",
+            version="7",
+            ordinal=3,
+            node="worker",
+            ip="10.0.0.4",
+            phase="Running",
+            is_ready=True,
+            revision="demo-abc",
+            since=1_767_225_600.0,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        ({}, ("", "")),
+        ({"containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}, ("", "")),
+        (
+            {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}]},
+            ("ErrImagePull", "no such image"),
+        ),
+        (
+            {"initContainerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]},
+            ("CrashLoopBackOff", ""),
+        ),
+        (
+            {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "full"}]},
+            ("Unschedulable", "full"),
+        ),
+    ],
+)
+def test_why_a_pod_does_not_run_is_its_container_or_the_scheduler(status: Any, why: tuple[str, str]) -> None:
+    (pod,) = pods_of([{"metadata": {"name": "demo-0"}, "status": status}])
+
+    assert (pod.waiting, pod.detail) == why
+
+
+@pytest.mark.parametrize(("name", "ordinal"), [("demo-0", 0), ("a-b-12", 12), ("demo", None), ("demo-x", None)])
+def test_only_a_name_that_a_statefulset_gave_has_an_ordinal(name: str, ordinal: int | None) -> None:
+    assert ordinal_of(name) == ordinal
+
+
+def test_a_claim_is_seen_with_the_only_node_that_can_mount_its_volume() -> None:
+    claim = {
+        "metadata": {"name": "data-demo-0", "uid": "u", "resourceVersion": "7", "deletionTimestamp": "now"},
+        "spec": {"volumeName": "pv-1", "resources": {"requests": {"storage": "1Gi"}}},
+        "status": {"phase": "Bound"},
+    }
+
+    assert volumes_of([claim, {"metadata": {"name": "other"}}], {"pv-1": "worker"}) == (
+        SeenVolume(
+            name="data-demo-0",
+            uid="u",
+            version="7",
+            ordinal=0,
+            phase="Bound",
+            is_deleting=True,
+            node="worker",
+            requested=1 << 30,
+        ),
+    )
+
+
+def test_only_a_volume_that_names_one_host_has_an_only_node() -> None:
+    def volume(*values: str, key: str = "kubernetes.io/hostname") -> dict[str, Any]:
+        rule = {"key": key, "operator": "In", "values": list(values)}
+        terms = [{"matchExpressions": [rule]}]
+        return {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}}
+
+    found = [only_node_of(one) for one in (volume("w1"), volume("w1", "w2"), volume("z", key="zone"), {})]
+    assert found == ["w1", "", "", ""]
+
+
+def test_a_default_class_is_one_that_says_so() -> None:
+    default = {"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}
+
+    assert (has_default_class([{"metadata": {}}, default]), has_default_class([{"metadata": {}}])) == (True, False)

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The end-to-end tests on a kind cluster: make it, build and load the images, run tests/e2e, delete it.
+#
+# usage: tools/e2e.sh [PYTEST ARGUMENTS]
+#
+# E2E_CLUSTER=current uses the cluster of the current context instead, which must have the images already or be one of
+# kind; nothing but what the tests made is deleted then. E2E_KEEP=1 leaves the kind cluster running.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() { printf 'e2e: %s\n' "$*" >&2; exit 1; }
+for tool in kubectl helm; do command -v "$tool" >/dev/null || fail "$tool is needed for this"; done
+
+name=ringkeep-e2e
+if [ "${E2E_CLUSTER:-}" = current ]; then
+    context=$(kubectl config current-context)
+    case $context in kind-*) name=${context#kind-} ;; *) name="" ;; esac
+else
+    for tool in kind docker; do command -v "$tool" >/dev/null || fail "$tool is needed for this"; done
+    export KUBECONFIG
+    KUBECONFIG=$(mktemp)
+    trap 'if [ -z "${E2E_KEEP:-}" ]; then kind delete cluster --name "$name" --quiet || true; rm -f "$KUBECONFIG"; fi' EXIT
+    started=$SECONDS
+    kind create cluster --name "$name" --config deploy/kind.yaml --wait 3m --quiet
+    kubectl wait --for=condition=Ready node --all --timeout=120s >/dev/null
+    printf 'e2e: kind cluster of 4 nodes, %s s\n' "$((SECONDS - started))"
+fi
+
+if [ -n "$name" ]; then
+    bash tools/images.sh
+    started=$SECONDS
+    kind load docker-image ringkeep-node:dev ringkeep-operator:dev --name "$name" >/dev/null 2>&1
+    printf 'e2e: images loaded, %s s\n' "$((SECONDS - started))"
+fi
+
+rm -f .ci/out/e2e.json
+output=$(mktemp) code=0
+.venv/bin/python -m pytest -q --color=no -s -m e2e tests/e2e "$@" 2>&1 | tee "$output" || code=$?
+count() { grep -E ' in [0-9.]+s' "$output" | tail -n 1 | grep -oE "[0-9]+ ($1)\\b" | awk '{ sum += $1 } END { print sum + 0 }' || true; }
+passed=$(count passed) failed=$(count 'failed|errors?')
+rm -f "$output"
+if [ "$code" -ne 0 ] && [ "${failed:-0}" -eq 0 ]; then failed=1; fi
+printf '%s passed, %s failed\n' "${passed:-0}" "${failed:-0}"
+exit "$code"

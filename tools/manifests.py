@@ -1,0 +1,121 @@
+"""Write what is generated for Kubernetes: the chart's CRD from ringkeep_core.crd, and deploy/operator.yaml from the chart.
+
+usage: python tools/manifests.py [--check]
+
+The CRD has one source, the types of the resource. deploy/operator.yaml is what ``helm template`` makes of the chart, for
+those without Helm; its first lines name the checksum of the chart, so that a test can tell without Helm that it is old.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]  # it has no types, and its stubs are not worth a dependency
+
+from ringkeep_core.crd import crd
+
+ROOT = Path(__file__).resolve().parent.parent
+CHART = ROOT / "helm" / "ringkeep"
+CRD_FILE = CHART / "templates" / "crd.yaml"
+PLAIN_FILE = ROOT / "deploy" / "operator.yaml"
+NAMESPACE = "ringkeep-system"
+HEAD = """\
+# The operator with all that it needs, for those without Helm: kubectl apply --server-side -f deploy/operator.yaml
+# Made by tools/manifests.py from helm/ringkeep; do not edit. Chart: sha256 {checksum}
+---
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {namespace}
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+"""
+
+
+def crd_template() -> str:
+    """Return the CRD as a template of the chart: installed and upgraded with it, and kept when it is uninstalled."""
+    text: str = yaml.safe_dump(crd(), sort_keys=False, width=118, allow_unicode=True)
+    if "{{" in text:
+        raise ValueError("the CRD has braces that Helm would take for its own")
+    first, name, rest = text.partition("metadata:\n  name: clusters.ringkeep.dev\n")
+    if not name:
+        raise ValueError("the CRD has another name than the chart thinks")
+    return (
+        "{{- /* Made by tools/manifests.py from ringkeep_core.crd; do not edit. */ -}}\n"
+        '{{- if eq (include "ringkeep.ownsCrd" .) "yes" }}\n'
+        f"{first}{name}"
+        '  labels: {{- include "ringkeep.labels" . | nindent 4 }}\n'
+        "  {{- if .Values.crds.keep }}\n"
+        "  annotations:\n"
+        "    helm.sh/resource-policy: keep\n"
+        "  {{- end }}\n"
+        f"{rest}"
+        "{{- end }}\n"
+    )
+
+
+def checksum() -> str:
+    """Return the checksum of everything that the plain manifests are made from."""
+    digest = hashlib.sha256()
+    for file in sorted((*CHART.rglob("*.yaml"), *CHART.rglob("*.tpl"), *CHART.rglob("*.py"))):
+        digest.update(f"{file.relative_to(CHART)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def plain_manifests(helm: str) -> str:
+    """Return the chart's objects as plain manifests, without what only Helm reads."""
+    command = [
+        helm,
+        "template",
+        "ringkeep",
+        str(CHART),
+        "--namespace",
+        NAMESPACE,
+        "--no-hooks",
+        "--kube-version",
+        "1.34.0",
+    ]
+    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    documents: list[Any] = [one for one in yaml.safe_load_all(rendered) if one]
+    for one in documents:
+        labels, annotations = one["metadata"].get("labels", {}), one["metadata"].get("annotations", {})
+        labels.pop("helm.sh/chart", None)
+        labels["app.kubernetes.io/managed-by"] = "kubectl"
+        annotations.pop("helm.sh/resource-policy", None)
+        if not annotations:
+            one["metadata"].pop("annotations", None)
+        if one["kind"] == "Deployment":
+            one["spec"]["template"]["metadata"]["labels"].pop("helm.sh/chart", None)
+            one["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "kubectl"
+    head = HEAD.format(checksum=checksum(), namespace=NAMESPACE)
+    text: str = yaml.safe_dump_all(documents, sort_keys=False, width=118, allow_unicode=True)
+    return f"{head}---\n{text}"
+
+
+def main(arguments: list[str]) -> int:
+    """Write both files, or with --check say whether they are as they should be."""
+    checks = arguments == ["--check"]
+    wrong = []
+    if checks and CRD_FILE.read_text() != crd_template():
+        wrong.append(CRD_FILE)
+    elif not checks:
+        CRD_FILE.write_text(crd_template())
+    helm = shutil.which("helm")
+    if helm is None:
+        print("manifests: helm is not there, deploy/operator.yaml was left alone", file=sys.stderr)
+    elif checks and PLAIN_FILE.read_text() != plain_manifests(helm):
+        wrong.append(PLAIN_FILE)
+    elif not checks:
+        PLAIN_FILE.write_text(plain_manifests(helm))
+    for file in wrong:
+        print(f"manifests: {file.relative_to(ROOT)} is old: run tools/manifests.py", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
