@@ -3,8 +3,9 @@
     python -P benchmarks/cluster.py startup|idle|failover|throughput|cost [options]
 
 Each measurement starts its own cluster in a temporary directory on loopback, ends it by process id, and prints one JSON
-line. ``throughput`` and ``cost`` need a load program (``--load``, or ``$RINGKEEP_LOAD``) that takes the options -target -op -e -c -d
--warmup -direct and prints JSON with per_second; with ``--etcd`` endpoints it runs both, A B A B, and prints paired ratios.
+line. ``throughput`` and ``cost`` need a load program (``--load``, or ``$RINGKEEP_LOAD``) that takes the options -target -op
+-e -c -d -warmup -direct and prints JSON with per_second; with ``--etcd`` endpoints it runs both, A B A B, and prints paired
+ratios.
 ``cost`` is what limits throughput where nodes and clients share the cores, and is far less noisy than rates.
 """
 

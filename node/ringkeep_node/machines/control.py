@@ -41,8 +41,8 @@ from ringkeep_node.machines.messages import (
 )
 from ringkeep_node.machines.raft.machine import Raft
 from ringkeep_node.machines.raft.messages import (
-    EMPTY_STEP,
     CONFIGURATION,
+    EMPTY_STEP,
     NORMAL,
     Configuration,
     Entry,
