@@ -6,7 +6,7 @@ cost estimate of every rule stays far below its budget.
 
 There is no ``nullable``: the API server drops a null before it fills in the default, so ``className: null`` means absent.
 
-Source: Kubernetes, "Extend the API with CustomResourceDefinitions"; reference/operator.md (c).
+Source: Kubernetes, "Extend the API with CustomResourceDefinitions" and "CEL in Kubernetes" (cost limits).
 """
 
 from __future__ import annotations

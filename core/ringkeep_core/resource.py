@@ -6,7 +6,7 @@ The same types make the schema that the API server checks (``ringkeep_core.crd``
 defaults. What a schema cannot say (relations between fields) is checked in ``offences_of`` as well as by CEL rules: an
 API server with an older CRD may let through what we must not act on.
 
-Source: interface.md (Kubernetes); KEP-1623 for conditions.
+Source: docs/kubernetes.md; KEP-1623 for conditions.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ class NodeSettings:
     data: Path
     """RINGKEEP_DATA: the data directory; made if it does not exist. One process at a time."""
     api: Address = Address("127.0.0.1", 8080)
-    """RINGKEEP_API: host:port of REST. Other machines are served only with an administration token."""
+    """RINGKEEP_API: host:port of REST. Other machines are served only with an administration token; 0.0.0.0 means every
+    address of the family of RINGKEEP_ADVERTISE."""
     peer: Address = Address("127.0.0.1", 7400)
     """RINGKEEP_PEER: host:port of the links between nodes (TCP) and of gossip (UDP)."""
     advertise: Address = Address("127.0.0.1", 7400)
@@ -163,6 +164,9 @@ def node_settings(environment: Mapping[str, str]) -> NodeSettings:
         if text := environment.get(PREFIX + field.upper()):
             given[field] = address(text, PREFIX + field.upper())
     given.setdefault("advertise", given.get("peer", NodeSettings.__dataclass_fields__["peer"].default))
+    for field in ("api", "peer"):
+        if field in given:
+            given[field] = _of_family(given[field], given["advertise"])
     if text := environment.get(PREFIX + "SEEDS"):
         parts = [part.strip() for part in text.split(",")]
         given["seeds"] = tuple(address(part, PREFIX + "SEEDS").text for part in parts if part)
@@ -172,6 +176,12 @@ def node_settings(environment: Mapping[str, str]) -> NodeSettings:
     if (token := environment.get(PREFIX + "ADMIN_TOKEN")) is not None:
         given["admin_token"] = token
     return NodeSettings(**given)
+
+
+def _of_family(listening: Address, advertised: Address) -> Address:
+    """Let "every IPv4 address" mean every IPv6 address where others reach this node by IPv6: a pod knows only then."""
+    is_ipv6 = ":" in advertised.host
+    return Address("::", listening.port) if is_ipv6 and listening.host == "0.0.0.0" else listening  # noqa: S104
 
 
 def address(text: str, variable: str) -> Address:

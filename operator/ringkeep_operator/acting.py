@@ -1,20 +1,21 @@
 """Carrying one action out: the only place that changes anything, each change a compare-and-set or safe to repeat.
 
-Source: reference/operator.md (b), "All destructive calls carry UID + resourceVersion preconditions".
+Source: Kubernetes API reference, DeleteOptions ("preconditions").
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
+from ringkeep_core.errors import RingkeepError
 from ringkeep_core.resource import API_VERSION, KIND, ClusterResource
 from ringkeep_operator.kube import Api, Changed, Missing
-from ringkeep_operator.nodes import Nodes, NodeSilent
+from ringkeep_operator.nodes import NodeError, Nodes, NodeSilent
 from ringkeep_operator.observing import Observed
 from ringkeep_operator.state import (
     Action,
@@ -32,6 +33,8 @@ from ringkeep_operator.state import (
 from ringkeep_operator.telling import Teller
 
 TOKEN_BYTES = 32
+UNAUTHORIZED = 401
+T = TypeVar("T")
 
 logger = structlog.get_logger()
 
@@ -49,7 +52,7 @@ class Actor:
             logger.info("action", cluster=resource.name, namespace=resource.namespace, **described(action))
         match action:
             case Apply():
-                await self._api.apply(action.manifest, resource.namespace)
+                await self._api.apply(action.manifest, resource.namespace, part=action.part)
             case CreateSecret():
                 await self._create_secret(action, resource.namespace)
             case Delete():
@@ -59,11 +62,11 @@ class Actor:
             case Bootstrap():
                 await self._nodes.bootstrap(base_of(action.url, observed), action, observed.token)
             case SetWanted():
-                return await self._nodes.set_wanted(_first(observed), action, observed.token)
+                return await at_any(observed, lambda base: self._nodes.set_wanted(base, action, observed.token))
             case Leave():
-                await self._nodes.leave(_first(observed), action, observed.token)
+                await at_any(observed, lambda base: self._nodes.leave(base, action, observed.token))
             case TransferLeader():
-                await self._nodes.transfer_leader(_first(observed), action, observed.token)
+                await at_any(observed, lambda base: self._nodes.transfer_leader(base, action, observed.token))
         return None
 
     async def tell(self, about: ClusterResource, what: Tell) -> None:
@@ -108,11 +111,19 @@ def base_of(url: str, observed: Observed) -> str:
     return next((one.base for one in observed.answering if one.node.url == url), url)
 
 
-def _first(observed: Observed) -> str:
+async def at_any(observed: Observed, ask: Callable[[str], Awaitable[T]]) -> T:
+    """Ask the best node; where that one does not take the token, the next: pods know the token that they began with."""
+    refused: RingkeepError = NodeSilent("no node of the cluster answers")
     for one in observed.answering:
-        if one.version and not one.node.has_left:
-            return one.base
-    raise NodeSilent("no node of the cluster answers")
+        if not one.version or one.node.has_left:
+            continue
+        try:
+            return await ask(one.base)
+        except NodeError as error:
+            if error.status != UNAUTHORIZED:
+                raise
+            refused = error
+    raise refused
 
 
 def described(action: Action) -> dict[str, str]:

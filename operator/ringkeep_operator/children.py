@@ -3,7 +3,7 @@
 An object is applied only if it lacks something (``drift``). What another owner has under a name that we need is said in
 the conditions and left alone, whatever stands still because of it.
 
-Source: interface.md (Kubernetes); reference/operator.md, "Design rules that follow".
+Source: Kubernetes, "Server-Side Apply"; docs/kubernetes.md, "What belongs to a cluster".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from ringkeep_operator import manifests
 from ringkeep_operator.drift import are_equal_amounts, is_as_wanted
 from ringkeep_operator.naming import TOKEN_KEY
-from ringkeep_operator.scaling import grown_volumes, set_size
+from ringkeep_operator.scaling import grown_volumes, owned_volumes, set_size
 from ringkeep_operator.state import Action, Apply, CreateSecret, Delete, ObjectId
 from ringkeep_operator.view import Note, Outcome, Reason, View
 
@@ -40,6 +40,11 @@ def extras(view: View) -> Outcome:
     if view.spec.monitoring.service_monitor:
         actions += _applied(view, [manifests.service_monitor(view.resource)])
     actions += _removed(view, "ServiceMonitor", is_wanted=view.spec.monitoring.service_monitor)
+    is_owned = view.spec.storage.retain.when_deleted == "Delete"
+    actions += [
+        Apply(manifests.owned_claim(view.resource, volume.name, volume.uid, is_owned=is_owned), part="owner")
+        for volume in owned_volumes(view)
+    ]
     growing = grown_volumes(view)
     actions += [Apply(manifests.grown_claim(view.resource, volume.name)) for volume in growing]
     notes = (Note(Reason.APPLYING, f"growing {', '.join(volume.name for volume in growing)}"),) if growing else ()

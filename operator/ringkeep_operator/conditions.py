@@ -8,7 +8,7 @@
 Each says which generation it was judged from, so nobody who waits is told yes about an older spec. Ready is never
 early: whatever is not known to be right counts as not right.
 
-Source: KEP-1623; interface.md (Kubernetes); reference/operator.md (c).
+Source: KEP-1623; docs/kubernetes.md lists every reason.
 """
 
 from __future__ import annotations

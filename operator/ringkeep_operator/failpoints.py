@@ -4,7 +4,7 @@ Every write passes one of these by name, so a test can list the places of a run 
 turn. In a real process ``RINGKEEP_OPERATOR_FAILPOINT=name:count`` ends it, as a kill would, the count-th time that it
 comes to ``name``; without it a failpoint costs one call.
 
-Source: reference/operator.md, finding 10 and bar 6 (Sieve; gofail in etcd-io's end-to-end image).
+Source: Sieve (OSDI 2022); gofail, as etcd's operator uses it in its end-to-end image.
 """
 
 from __future__ import annotations

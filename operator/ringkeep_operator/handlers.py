@@ -4,7 +4,7 @@ Only low-level event handlers: kopf writes nothing on resources then, no finaliz
 whole kind without a label selector, so children are watched by ``watching``; and a watcher of its that died is not started
 again (kopf #1276), so what it tells is compared with our own list (``resync``).
 
-Source: reference/operator.md (b), kopf: production settings and pitfalls.
+Source: kopf, "Configuration"; kopf #1276, #1145, #957 for what happens without.
 """
 
 from __future__ import annotations

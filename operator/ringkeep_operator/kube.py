@@ -8,7 +8,7 @@ deletion carries uid and resourceVersion as preconditions: an object that change
 All calls have time-outs; 429, 5xx and lost connections are tried again a few times with jitter, then told as ``Unavailable``
 for the next pass. The client's typed models are never used: they cost memory and time, and forget fields they do not know.
 
-Source: reference/operator.md (b); Kubernetes API concepts ("Server-side apply", "Efficient detection of changes").
+Source: Kubernetes API concepts ("Server-side apply", "Efficient detection of changes").
 """
 
 from __future__ import annotations
@@ -260,10 +260,11 @@ class Api:
 
     # --- writing
 
-    async def apply(self, manifest: Mapping[str, Any], namespace: str) -> Json:
-        """Create an object or repair ours in it; return it as it is now."""
+    async def apply(self, manifest: Mapping[str, Any], namespace: str, *, part: str = "") -> Json:
+        """Create an object or repair ours in it; return it as it is now. ``part``: see ``state.Apply``."""
         kind, name = str(manifest["kind"]), str(manifest["metadata"]["name"])
-        query = [("fieldManager", self._manager), ("force", "true")]
+        manager = f"{self._manager}-{part}" if part else self._manager
+        query = [("fieldManager", manager), ("force", "true")]
         async with around(self.reached, f"apply:{kind}"):
             said = await self._call("PATCH", _path(kind, namespace, name), query=query, body=manifest, type_=APPLY_TYPE)
         self._count("apply", kind)

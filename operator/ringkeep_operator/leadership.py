@@ -5,7 +5,8 @@
 
 Silence is measured on our own monotonic clock, from when the Lease last changed before our eyes: clocks of machines may
 differ. A holder that cannot renew cancels its work a third of ``lease_s`` before another may take over, and every change
-it makes is a compare-and-set on the Lease's resourceVersion. (kopf's peering is no lock: reference/operator.md, finding 7.)
+it makes is a compare-and-set on the Lease's resourceVersion. (kopf's peering is no lock: its
+keep-alives are times of a wall clock, and two of equal priority pause each other.)
 
 Source: client-go leaderelection, for the record's fields and the order of its time-outs.
 """

@@ -7,10 +7,11 @@ operator, or a scale-up, restarts nothing. Everything is owned by the Cluster, s
 any finalizer.
 
 Updates are ours to pace: ``OnDelete``, because the built-in rollout stops at a bad pod until somebody deletes it
-(kubernetes #67250). Volumes are never deleted by the StatefulSet when it shrinks, because a suspended cluster shrinks to
-nothing: the operator deletes them after the member has left.
+(kubernetes #67250). Volumes are never deleted by the StatefulSet: a suspended cluster shrinks it to nothing, and people
+delete it by hand. The operator deletes a volume after its member has left; with ``whenDeleted: Delete`` the claims are owned
+by the Cluster, so that they go with it and with nothing else.
 
-Source: interface.md (Kubernetes); reference/operator.md (c).
+Source: Kubernetes, "StatefulSets", "Pod Security Standards", KEP-1847 (what deletes volumes).
 """
 
 from __future__ import annotations
@@ -83,20 +84,22 @@ def _object(resource: ClusterResource, api: str, kind: str, name: str, component
         "name": name,
         "namespace": resource.namespace,
         "labels": labels_of(resource.name, component) | rest.pop("labels", {}),
-        "ownerReferences": [
-            {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "name": resource.name,
-                "uid": resource.uid,
-                "controller": True,
-                "blockOwnerDeletion": False,
-            }
-        ],
+        "ownerReferences": [_owner(resource, is_controller=True)],
     }
     if annotations := rest.pop("annotations", None):
         metadata["annotations"] = annotations
     return hashed({"apiVersion": api, "kind": kind, "metadata": metadata, **rest})
+
+
+def _owner(resource: ClusterResource, *, is_controller: bool) -> Json:
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": resource.name,
+        "uid": resource.uid,
+        "controller": is_controller,
+        "blockOwnerDeletion": False,
+    }
 
 
 # --- what the pods need ------------------------------------------------------------------------------------------
@@ -216,10 +219,8 @@ def nodes_set(resource: ClusterResource, replicas: int, claim_size: str = "") ->
         resource,
         names.nodes,
         replicas,
-        persistentVolumeClaimRetentionPolicy={
-            "whenDeleted": spec.storage.retain.when_deleted,
-            "whenScaled": "Retain",
-        },
+        # Not for whenDeleted either: a StatefulSet that is deleted by hand would take all data with it.
+        persistentVolumeClaimRetentionPolicy={"whenDeleted": "Retain", "whenScaled": "Retain"},
         volumeClaimTemplates=[
             {
                 "apiVersion": "v1",
@@ -337,7 +338,10 @@ def _container(resource: ClusterResource, group: Group, names: Names) -> Json:
 
 
 def _environment(group: Group, names: Names) -> list[Json]:
-    """The own address is the pod's IP, told anew at each start: a name's old answer may be cached for half a minute."""
+    """The own address is the pod's IP, told anew at each start: a name's old answer may be cached for half a minute.
+
+    It stands in brackets because it may be an IPv6 address; a node takes an IPv4 address in brackets as well.
+    """
     seeds = [
         f"{names.nodes.member(ordinal)}.{names.headless}.{names.namespace}.svc:{PEER_PORT}"
         for ordinal in range(SEED_ORDINALS)
@@ -348,7 +352,7 @@ def _environment(group: Group, names: Names) -> list[Json]:
         {"name": "RINGKEEP_DATA", "value": "/data"},
         {"name": "RINGKEEP_API", "value": f"0.0.0.0:{API_PORT}"},
         {"name": "RINGKEEP_PEER", "value": f"0.0.0.0:{PEER_PORT}"},
-        {"name": "RINGKEEP_ADVERTISE", "value": f"$(POD_IP):{PEER_PORT}"},
+        {"name": "RINGKEEP_ADVERTISE", "value": f"[$(POD_IP)]:{PEER_PORT}"},
         {"name": "RINGKEEP_SEEDS", "value": ",".join(seeds)},
         {"name": "RINGKEEP_WEIGHT", "value": "0" if group.component == GATEWAY else "1"},
         {"name": "RINGKEEP_LEFT_DATA", "value": "empty"},
@@ -374,12 +378,18 @@ def _probe(path: str, *, period_s: int, failures: int) -> Json:
 
 def grown_claim(resource: ClusterResource, name: str) -> Json:
     """Return the part of a volume's claim that makes it as large as is wanted now; nothing else of it is ours."""
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": resource.namespace},
-        "spec": {"resources": {"requests": {"storage": resource.spec.storage.size}}},
-    }
+    return _claim_part(resource, name, {}, spec={"resources": {"requests": {"storage": resource.spec.storage.size}}})
+
+
+def owned_claim(resource: ClusterResource, name: str, uid: str, *, is_owned: bool) -> Json:
+    """Return the part of this very claim that lets it be deleted with the Cluster, or that keeps it."""
+    owners = {"ownerReferences": [_owner(resource, is_controller=False)]} if is_owned else {}
+    return _claim_part(resource, name, {"uid": uid, **owners})
+
+
+def _claim_part(resource: ClusterResource, name: str, metadata: Json, **rest: Any) -> Json:
+    named = {"name": name, "namespace": resource.namespace, **metadata}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": named, **rest}
 
 
 def config_map(resource: ClusterResource, data: dict[str, str], annotations: dict[str, str]) -> Json:

@@ -6,7 +6,7 @@
 Any node answers for the cluster, so a question that one cannot answer goes to the next. Pods are asked at their IP: names
 need a DNS that may be late by the time it matters. A refused change of the wanted state is a value, not an error.
 
-Source: interface.md, "REST"; node/ringkeep_node/http/{cluster,administration}.py.
+Source: node/ringkeep_node/http/{cluster,administration}.py, and /openapi.json of any node.
 """
 
 from __future__ import annotations

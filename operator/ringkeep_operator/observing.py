@@ -7,7 +7,7 @@
 Lists are by label and live (no cache), so a pass never decides from anything older than its own last write. What is not
 of the cluster's namespace may be forbidden to us; then zones, lost Nodes and classes are simply not known.
 
-Source: reference/operator.md (b): level-based; findings 4, 10.
+Source: Kubernetes API concepts ("Resource versions"); Sieve (OSDI 2022): operators fail by what they saw too early.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ asked of the cluster, a member's disk before the member is listed.
 The order is part of the result, for whoever carries it out stops at the first failure: events come first, and what may
 fail for reasons that are not ours last.
 
-Source: issue 5, "Life of a cluster"; reference/operator.md, "Design rules that follow".
+Source: docs/kubernetes.md, "The life of a cluster"; docs/decisions/0018-the-operator-remembers-only-in-the-status.md.
 """
 
 from __future__ import annotations

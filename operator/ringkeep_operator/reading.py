@@ -103,6 +103,9 @@ def volumes_of(manifests: Iterable[Mapping[str, Any]], nodes: Mapping[str, str])
                 is_deleting=bool((manifest.get("metadata") or {}).get("deletionTimestamp")),
                 node=nodes.get(volume_name(manifest), ""),
                 requested=_requested(manifest),
+                owners=frozenset(
+                    str(owner.get("uid", "")) for owner in (manifest.get("metadata") or {}).get("ownerReferences") or ()
+                ),
             )
         )
     return tuple(sorted(seen, key=lambda volume: volume.name))

@@ -5,7 +5,7 @@
 Level-based: a pass knows nothing of the one before it, so it may be cut off anywhere and the next one goes on. The only
 thing kept is the leader's last refusal, for some seconds, so that the same is not asked again at once.
 
-Source: reference/operator.md (b), "Design rules that follow".
+Source: Kubernetes, "Controllers"; kopf, "Idempotence" and its advice against edge triggering.
 """
 
 from __future__ import annotations

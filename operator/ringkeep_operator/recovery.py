@@ -8,13 +8,13 @@
 A pod is only ever deleted as the very one that was seen. At most one member is taken down at a time: one that is down
 already may be deleted while another is away, one that may be up may not.
 
-Source: issue 5; reference/operator.md (d) 3, 8.
+Source: docs/kubernetes.md, "When something breaks"; Kubernetes, "Force Delete StatefulSet Pods".
 """
 
 from __future__ import annotations
 
 from ringkeep_operator.scaling import volume_id
-from ringkeep_operator.shards import only_complete_copies
+from ringkeep_operator.shards import LIVING, only_complete_copies
 from ringkeep_operator.state import Action, Delete, SeenPod, SeenVolume, Tell
 from ringkeep_operator.view import Note, Outcome, Reason, View
 
@@ -54,6 +54,7 @@ def _stuck(view: View) -> list[Action]:
 def _lost_volumes(view: View) -> tuple[list[Action], tuple[Note, ...]]:
     actions: list[Action] = []
     wrong = []
+    living = {member.storage_id for member in view.members.values() if member.state in LIVING}
     for ordinal, volume in sorted(view.volumes.items()):
         name = view.names.nodes.member(ordinal)
         pod = view.pods.get(name)
@@ -69,8 +70,8 @@ def _lost_volumes(view: View) -> tuple[list[Action], tuple[Note, ...]]:
         if view.shard_map is None or view.cluster is None or view.cluster.term == 0:
             if view.is_founded:
                 continue  # Nobody can say what was on it.
-        elif member is not None and (count := only_complete_copies(view.shard_map, member.storage)):
-            text = f"{volume.name} {why}, and it has the only complete copy of {count} shards: bring it back"
+        elif member is not None and (count := only_complete_copies(view.shard_map, member.storage, living)):
+            text = f"{volume.name} {why}, and no living member has a complete copy of {count} of its shards: bring it back"
             wrong.append(Note(Reason.LAST_COPY, text))
             continue
         actions.append(Delete(volume_id(volume), why))

@@ -3,7 +3,7 @@
     list --> queue.add(each)
          --> a generation that kopf has not shown some lists later: its watcher is dead, and so is the process
 
-Source: reference/operator.md, finding 5 (kopf #1276, #1145, #980).
+Source: kopf #1276, #1145, #980.
 """
 
 from __future__ import annotations

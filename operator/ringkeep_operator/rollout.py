@@ -4,10 +4,11 @@
     then, only while all shards are ok and everybody else is ready and alive: from the last ordinal down, the Raft leader
     last, after it has handed leadership over
 
+A pod that is older than the Secret of the administration token is replaced in the same way: it still knows the former one.
 A pod of the new revision that does not become ready stops the rollout where it is: a bad image takes one pod, and when the
 spec is corrected that pod is replaced first. A node moves its primaries away by itself when it is asked to end.
 
-Source: issue 5; kubernetes #67250.
+Source: kubernetes #67250.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ def roll_out(view: View) -> Outcome:
     if not stale or view.spec.suspend:
         return Outcome()
     names = ", ".join(pod.name for pod in stale)
-    under_way = (Note(Reason.ROLLING_OUT, f"{names} {'has' if len(stale) == 1 else 'have'} an older revision"),)
+    under_way = (Note(Reason.ROLLING_OUT, f"{names} {'has' if len(stale) == 1 else 'have'} an older revision or token"),)
     broken = [pod for pod in stale if _is_broken(view, pod) and not pod.is_deleting]
     if broken:
-        actions = tuple(Delete(view.id_of(pod), "it does not run, and its revision is an older one") for pod in broken)
+        actions = tuple(Delete(view.id_of(pod), "it does not run, and it is an older one") for pod in broken)
         return Outcome(actions=actions, under_way=under_way, soon_s=1.0)
     hindrance = _hindrance(view, stale)
     if hindrance:
@@ -43,9 +44,16 @@ def stale_pods(view: View) -> list[SeenPod]:
     for group in view.groups:
         revision = view.revision_wanted(group) if set_is_applied(view, group.component) else ""
         if revision:
-            stale += [pod for pod in reversed(view.pods_of(group)) if pod.revision != revision]
+            stale += [pod for pod in reversed(view.pods_of(group)) if _why_stale(view, pod, revision)]
     leader = view.cluster.leader if view.cluster is not None else ""
     return sorted(stale, key=lambda pod: (pod.is_ready, pod.name == leader))
+
+
+def _why_stale(view: View, pod: SeenPod, revision: str) -> str:
+    """Return why a pod is to be replaced, "" if it is not: a container keeps the token that it was started with."""
+    if pod.revision != revision:
+        return "its revision is an older one"
+    return "the Secret of the token is newer" if pod.since < view.token_since() else ""
 
 
 def _is_broken(view: View, pod: SeenPod) -> bool:
@@ -93,4 +101,6 @@ def _next(view: View, stale: list[SeenPod]) -> tuple[Action, ...]:
     if pod.name == view.cluster.leader and any(_may_lead(view, name) for name in view.members if name != pod.name):
         # Which of them vote the leader knows best.
         return (TransferLeader(),)
-    return (Delete(view.id_of(pod), "its revision is an older one"),)
+    group = view.group_of(pod.name)
+    assert group is not None, "only pods of ours are stale"
+    return (Delete(view.id_of(pod), _why_stale(view, pod, view.revision_wanted(group))),)

@@ -10,7 +10,7 @@ name a member proves nothing: the map may be old.
 A disk is written into the status before its member is listed or founds the cluster (and so before it can get data), with
 "" as its storage id while it never was to be. So a volume is deleted only if its disk has left, or never was anybody's.
 
-Source: replication.md, "Leave"; reference/operator.md (d) 1-4.
+Source: docs/decisions/0018-the-operator-remembers-only-in-the-status.md.
 """
 
 from __future__ import annotations
@@ -196,4 +196,14 @@ def grown_volumes(view: View) -> list[SeenVolume]:
         volume
         for _, volume in sorted(view.volumes.items())
         if 0 < volume.requested < view.spec.storage_bytes and not volume.is_deleting
+    ]
+
+
+def owned_volumes(view: View) -> list[SeenVolume]:
+    """Return the volumes that are to be deleted with the Cluster and would not be, or the other way round."""
+    uid, is_wanted = view.resource.uid, view.spec.storage.retain.when_deleted == "Delete"
+    return [
+        volume
+        for _, volume in sorted(view.volumes.items())
+        if (uid in volume.owners) != is_wanted and not volume.is_deleting
     ]

@@ -2,12 +2,12 @@
 
     unavailable > under-replicated > moving > ok: a shard counts once, as the worst that is true of it
 
-Source: interface.md (Kubernetes, status.shards).
+Source: docs/kubernetes.md, status.shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ringkeep_core.resource import ShardCounts
 from ringkeep_core.shardmap import Shard, ShardMap
@@ -41,10 +41,14 @@ def _state_of(shard: Shard, living: set[str], leaving: set[str], wanted: int) ->
     return "ok"
 
 
-def only_complete_copies(shard_map: ShardMap, storage: str) -> int:
-    """Return of how many shards ``storage`` has the only complete copy: what would be lost with it."""
+def only_complete_copies(shard_map: ShardMap, storage: str, living: Collection[str]) -> int:
+    """Return of how many shards ``storage`` has a complete copy that no living member has: what would be lost with it.
+
+    A copy on another member that is down counts for nothing: it may be lost as well, and judged at the same moment.
+    """
     return sum(
         1
         for shard in shard_map.shards
-        if shard.is_complete(storage) and all(copy.storage == storage for copy in (*shard.in_sync, *shard.eligible))
+        if shard.is_complete(storage)
+        and not any(copy.storage != storage and copy.storage in living for copy in (*shard.in_sync, *shard.eligible))
     )

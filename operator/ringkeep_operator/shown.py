@@ -3,7 +3,7 @@
     {"clusterId", "version", "members": [[name, url, zone]], "shards": [[epoch, primary, [in sync], [learners]]]}
 
 Members are named by their place in ``members``. A map too large for an object is shown without its shards.
-Source: interface.md (Kubernetes).
+Source: docs/kubernetes.md; Kubernetes, "ConfigMaps" (1 MiB at most).
 """
 
 from __future__ import annotations

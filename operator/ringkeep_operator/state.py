@@ -7,7 +7,7 @@ Every pass looks at everything again and decides anew (level-based): nothing her
 but what stands in the resource's own status. So a pass may be killed anywhere and the next one goes on.
 All values are immutable; absent things are None or empty, never half-filled.
 
-Source: interface.md (Kubernetes); reference/operator.md (b), "Design rules that follow".
+Source: docs/decisions/0018-the-operator-remembers-only-in-the-status.md.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SeenVolume:
     """A PersistentVolumeClaim of a member.
 
     ``phase`` is Pending, Bound or Lost; ``node`` the only Node that can mount it, if any; ``requested`` the size that it
-    asks for, in bytes, 0 if not known.
+    asks for, in bytes, 0 if not known; ``owners`` are the uids of those that it is deleted with.
     """
 
     name: str
@@ -76,6 +76,7 @@ class SeenVolume:
     is_deleting: bool = False
     node: str = ""
     requested: int = 0
+    owners: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,9 +187,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Apply a child object on the server (server-side apply, our field manager, forced): creates it or repairs its drift."""
+    """Apply a child object on the server (server-side apply, our field manager, forced): creates it or repairs its drift.
+
+    ``part`` names a part of the object that is applied by itself: each has a field manager of its own, so that applying one
+    takes nothing of the others away.
+    """
 
     manifest: Manifest
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Kubernetes events about a Cluster: each said once in a while, and never so many that they bury one another.
 
-Source: reference/operator.md (b), "own event helper with reason, dedupe, rate limit".
+Source: client-go's EventCorrelator, for what is told once and how many at a time.
 """
 
 from __future__ import annotations

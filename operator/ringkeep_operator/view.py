@@ -14,6 +14,7 @@ from typing import Any
 from ringkeep_core.resource import ClusterResource, StorageStatus
 from ringkeep_core.shardmap import Member, ShardMap, WantedMember
 from ringkeep_operator.naming import GATEWAY, Group, Names
+from ringkeep_operator.reading import seconds_of
 from ringkeep_operator.shards import LIVING
 from ringkeep_operator.state import (
     Action,
@@ -175,6 +176,11 @@ class View:
         if status.get("observedGeneration", -1) < metadata.get("generation", 0):
             return ""
         return str(status.get("updateRevision", ""))
+
+    def token_since(self) -> float:
+        """Return when the Secret of the administration token was made, unix time; 0 if that is not known."""
+        secret: Any = self.seen.children.get(("Secret", self.names.secret)) or {}
+        return seconds_of(str((secret.get("metadata") or {}).get("creationTimestamp") or ""))
 
     # --- the data plane ---
 

@@ -5,7 +5,7 @@
 The leader judges what is possible and plans; a refused part changes nothing, and the rest goes on. Members that are not
 ours (named by people, on other machines) are kept as they are.
 
-Source: architecture.md; placement.md; plans.expected_digest.
+Source: ARCHITECTURE.md, "One move, step by step"; ringkeep_core.plans.expected_digest.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 Only labels matter here: which cluster should be looked at again. Whoever looks reads everything anew, so a change that is
 told twice, late or out of order does no harm, and one that is lost is found by the resync.
 
-Source: reference/operator.md, findings 4 and 5 (watchers of whole kinds; watchers that die unseen).
+Source: Kubernetes API concepts ("Efficient detection of changes"); kopf #1276, #1145, #980 (watchers that die unseen).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The life of a cluster over a fake API server and fake pods, and what is left of it when the operator is killed anywhere.
 
-Source: issue 5, "Life of a cluster" and "failpoints"; reference/operator.md, bars 6 and 16.
+Source: docs/kubernetes.md, "The life of a cluster"; Sieve (OSDI 2022).
 """
 
 from __future__ import annotations

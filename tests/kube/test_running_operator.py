@@ -1,6 +1,6 @@
 """A whole operator with kopf and real watches: what wakes it, and what it does when the API server misbehaves.
 
-Source: issue 5; reference/operator.md, findings 4, 5 and 7, bars 7, 8, 13 and 16.
+Source: kopf #1276, #1145; Sieve (OSDI 2022).
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def _pod_suffers(world: OperatorWorld, operation: str, name: str) -> None:
     pod = world.pods[name]
     if operation == "kill":
         world.kill(name)
-    elif operation == "hang":
+    elif operation == "hang" and len(world.living()) > 1:
+        # A lone member that hangs has nobody who calls it dead: the kubelet's probe restarts it, which is no hang here.
         pod.hangs = True
     elif _can_lose(world, pod.disk.storage):
         world.lose_disk(name)
@@ -88,7 +89,7 @@ def _can_lose(world: OperatorWorld, storage: str) -> bool:
     return (
         world.is_ready()
         and world.map is not None
-        and not only_complete_copies(world.map, storage)
+        and not only_complete_copies(world.map, storage, world.living())
         and len(world.voters) >= 3
         and all(claim.phase != "Lost" for claim in world.claims.values())
     )

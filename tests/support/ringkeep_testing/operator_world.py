@@ -69,6 +69,7 @@ class Claim:
     node: str = ""
     is_deleting: bool = False
     requested: int = 1 << 30
+    owners: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -289,7 +290,12 @@ class OperatorWorld:
         if key in self.foreign:
             self.broken.append(f"{key} is not ours, and was applied")
         if key[0] == "PersistentVolumeClaim":
-            self.claims[key[1]].requested = 1 << 31
+            claim = self.claims[key[1]]
+            if "spec" in manifest:
+                claim.requested = 1 << 31
+            else:
+                owners = manifest["metadata"].get("ownerReferences", [])
+                claim.owners = frozenset(owner["uid"] for owner in owners)
             return
         old = self.objects.get(key)
         if key[0] == "StatefulSet":
@@ -502,6 +508,14 @@ class OperatorWorld:
         pod = self.pods[name]
         return pod.starts and not pod.hangs and pod.node not in self.nodes_gone and self.now - pod.since >= 1
 
+    def is_member(self, name: str) -> bool:
+        """Return whether a pod's node is registered in the map."""
+        return self._registered(self.pods.get(name))
+
+    def living(self) -> set[str]:
+        """Return the disks of the members that live."""
+        return self._alive()
+
     def _registered(self, pod: Pod | None) -> bool:
         return pod is not None and self.map is not None and self.map.is_registered(pod.disk.storage, pod.boot)
 
@@ -641,6 +655,7 @@ class OperatorWorld:
             is_deleting=claim.is_deleting,
             node=claim.node,
             requested=claim.requested,
+            owners=claim.owners,
         )
 
     def _cluster(self) -> state.SeenCluster:

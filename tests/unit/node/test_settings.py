@@ -130,6 +130,32 @@ def test_an_address_is_written_as_it_was_read() -> None:
     assert Address("::", 1).is_wildcard and not Address("h", 1).is_loopback
 
 
+@pytest.mark.parametrize(
+    ("pod_ip", "advertised", "listening", "url"),
+    [
+        ("10.0.0.7", "10.0.0.7:7400", "0.0.0.0", "http://10.0.0.7:8080"),
+        ("fd00::7", "[fd00::7]:7400", "::", "http://[fd00::7]:8080"),
+    ],
+)
+def test_a_pods_address_may_be_of_either_family(pod_ip: str, advertised: str, listening: str, url: str) -> None:
+    settings = node_settings(
+        NEEDED
+        | {
+            "RINGKEEP_API": "0.0.0.0:8080",
+            "RINGKEEP_PEER": "0.0.0.0:7400",
+            "RINGKEEP_ADVERTISE": f"[{pod_ip}]:7400",
+            "RINGKEEP_ADMIN_TOKEN": "t",
+        }
+    )
+
+    assert (settings.advertise.text, settings.api.host, settings.peer.host, settings.url) == (
+        advertised,
+        listening,
+        listening,
+        url,
+    )
+
+
 def test_a_subsystem_is_its_documented_class_with_what_the_environment_changes() -> None:
     environment = {
         "RINGKEEP_RAFT_HEARTBEAT_S": "0.05",

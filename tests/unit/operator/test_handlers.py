@@ -1,6 +1,6 @@
 """kopf as we set it up: short waits, long patience, nothing written.
 
-Source: reference/operator.md (b), "production settings".
+Source: kopf, "Configuration".
 """
 
 from __future__ import annotations

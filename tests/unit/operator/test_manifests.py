@@ -92,7 +92,7 @@ def test_the_rollout_and_the_volumes_are_ours_to_pace() -> None:
         "Parallel",
         {"type": "OnDelete"},
     )
-    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Delete", "whenScaled": "Retain"}
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
     (claim,) = spec["volumeClaimTemplates"]
     assert claim["spec"] == {
         "accessModes": ["ReadWriteOnce"],
@@ -110,7 +110,7 @@ def test_a_node_is_told_who_and_where_it_is() -> None:
         "RINGKEEP_DATA": "/data",
         "RINGKEEP_API": "0.0.0.0:8080",
         "RINGKEEP_PEER": "0.0.0.0:7400",
-        "RINGKEEP_ADVERTISE": "$(POD_IP):7400",
+        "RINGKEEP_ADVERTISE": "[$(POD_IP)]:7400",
         "RINGKEEP_SEEDS": ",".join(f"demo-{n}.demo-nodes.ns.svc:7400" for n in range(5)),
         "RINGKEEP_WEIGHT": "1",
         "RINGKEEP_LEFT_DATA": "empty",

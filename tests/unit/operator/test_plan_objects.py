@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from ringkeep_core.resource import Monitoring, Networking
+from ringkeep_core.resource import Monitoring, Networking, Retain, Storage
 from ringkeep_operator.state import Apply, CreateSecret, Delete
 from ringkeep_testing.operator_world import OperatorWorld
 
@@ -140,3 +140,16 @@ def test_a_cluster_that_is_being_deleted_is_left_to_the_garbage_collector(world:
     decision = plan(with_(seen, resource=replace(seen.resource, is_deleting=True), children={}))
 
     assert (decision.actions, decision.status) == ((), world.status)
+
+
+def test_volumes_are_owned_by_the_cluster_only_while_they_are_to_be_deleted_with_it(world: OperatorWorld) -> None:
+    owners = []
+    for when_deleted in ("Retain", "Delete", "Retain"):
+        world.want(storage=Storage(retain=Retain(when_deleted=when_deleted)))
+        world.run(3)
+        owners.append({name: claim.owners for name, claim in world.claims.items()})
+
+    names = ("data-demo-0", "data-demo-1", "data-demo-2")
+    nobody, the_cluster = dict.fromkeys(names, frozenset()), dict.fromkeys(names, frozenset({"u-demo"}))
+    assert owners == [nobody, the_cluster, nobody]
+    assert _applied(world) == []

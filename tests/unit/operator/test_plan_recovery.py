@@ -83,6 +83,23 @@ def test_a_lost_volume_with_the_only_complete_copy_is_kept_and_told() -> None:
     assert world.condition("Available")[0] == "False"
 
 
+def test_of_two_volumes_lost_at_once_none_with_the_last_copies_is_deleted() -> None:
+    world = OperatorWorld()
+    world.want(replicas=5, replication_factor=2, min_in_sync=1)
+    assert world.settle()
+    world.run(3)
+    pairs = [{copy.storage for copy in shard.in_sync} for shard in world.map.shards]  # type: ignore[union-attr]
+    both = next(pair for pair in pairs if len(pair & world.voters) <= 1)
+    lost = sorted(name for name, pod in world.pods.items() if pod.disk.storage in both)
+    for name in lost:
+        world.lose_disk(name)
+    world.tick()
+    deleted = [name for name, _ in _deletions(world)]
+
+    assert (len(lost), [name for name in lost if f"data-{name}" in deleted]) == (2, [])
+    assert world.condition("Degraded") == ("True", "OnlyCopyLost")
+
+
 def test_a_volume_on_a_node_that_is_no_more_is_replaced_once_its_member_is_long_dead(world: OperatorWorld) -> None:
     world.claims["data-demo-1"].node = world.pods["demo-1"].node
     world.nodes_gone.add(world.pods["demo-1"].node)

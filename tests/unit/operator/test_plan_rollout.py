@@ -2,7 +2,7 @@
 
 import pytest
 
-from ringkeep_core.resource import Recovery
+from ringkeep_core.resource import Recovery, time_text
 from ringkeep_operator.state import Delete, TransferLeader
 from ringkeep_testing.operator_world import OperatorWorld
 
@@ -128,3 +128,16 @@ def test_nothing_is_replaced_before_the_controller_has_looked_at_the_new_templat
 
     assert not any(isinstance(action, Delete | TransferLeader) for action in decision.actions)
     assert world.condition("Ready")[0] == "False"
+
+
+def test_a_new_token_replaces_the_pods_that_know_the_former_one_the_leader_last(world: OperatorWorld) -> None:
+    del world.objects["Secret", "demo-admin"]
+    world.pass_()
+    world.tick()
+    world.objects["Secret", "demo-admin"]["metadata"]["creationTimestamp"] = time_text(world.now)
+    uids = {name: pod.uid for name, pod in world.pods.items()}
+    world.tick()
+
+    assert _story(world) == ["delete demo-2", "delete demo-1", "transfer", "delete demo-0"]
+    assert [name for name, pod in world.pods.items() if pod.uid == uids[name]] == []
+    assert _story(world, passes=10) == []
