@@ -150,9 +150,19 @@ class Operator:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         # Probes and Prometheus come from outside of the pod; there is nothing to change here.
-        site = web.TCPSite(runner, "0.0.0.0", self.settings.port)  # noqa: S104
+        site = web.SockSite(runner, _listening(self.settings.port))
         await site.start()
         self.port = runner.addresses[0][1]
+
+
+def _listening(port: int) -> socket.socket:
+    """Listen on every address of both families: the kubelet asks at the pod's, which may be either."""
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except OSError:
+            pass  # The kernel knows IPv6 and has it switched off, or the port is taken: then this fails as well.
+    return socket.create_server(("", port))
 
 
 def _node_session() -> aiohttp.ClientSession:

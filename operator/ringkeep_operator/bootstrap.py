@@ -1,7 +1,8 @@
 """Found the cluster, once.
 
 All expected pods answer, none has a cluster id, and the status has none: only then. As soon as there is any sign of a
-cluster it is never founded again: a second founding beside data of the first is how everything is lost. What a crash interrupted is seen in the pods' disks: their id is taken over into the status.
+cluster it is never founded again: a second founding beside data of the first is how everything is lost. What a crash
+interrupted is seen in the pods' disks: their id is taken over into the status.
 """
 
 from __future__ import annotations

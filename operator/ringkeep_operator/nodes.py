@@ -333,7 +333,7 @@ class Nodes:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S)
         try:
             async with self._session.get(url, timeout=timeout, headers=headers, allow_redirects=False) as answer:
-                data = await answer.content.read(-1)
+                data = await _body_of(answer)
                 if answer.status != 200:
                     raise NodeSilent(f"{url} answered {answer.status}")
                 return data
@@ -400,6 +400,16 @@ class Nodes:
             return msgspec.json.decode(data, type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise NodeSilent(f"{url} sent no JSON object: {error}") from error
+
+
+async def _body_of(answer: aiohttp.ClientResponse) -> bytes:
+    """Return a bounded body: whatever a pod that calls itself ours sends, it does not fill our memory."""
+    body = bytearray()
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > ANSWER_BYTES_MAX:
+            raise NodeSilent(f"{answer.url} sends more than {ANSWER_BYTES_MAX} bytes")
+    return bytes(body)
 
 
 def _error_of(status: int, data: bytes) -> RingkeepError:

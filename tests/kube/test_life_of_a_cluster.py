@@ -264,3 +264,23 @@ def test_a_change_comes_to_the_same_end_wherever_the_operator_is_killed(name: st
             assert (bench.kills, bench.end_state()) == (1, wanted), f"killed at {number} {point}"
 
     run(test)
+
+
+def test_volumes_that_go_with_the_cluster_are_owned_by_it_and_stay_when_the_set_is_deleted_by_hand() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench, storage={"retain": {"whenDeleted": "Delete"}})
+        uid = bench.kube.get("clusters", "demo")["metadata"]["uid"]
+        claims = [bench.kube.get("persistentvolumeclaims", f"data-demo-{n}") for n in range(3)]
+        policy = bench.kube.get("statefulsets", "demo")["spec"]["persistentVolumeClaimRetentionPolicy"]
+
+        assert [[owner["uid"] for owner in claim["metadata"]["ownerReferences"]] for claim in claims] == [[uid]] * 3
+        assert policy == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+        await settled_after(bench, {"storage": {"retain": {"whenDeleted": "Retain"}}})
+        claims = [bench.kube.get("persistentvolumeclaims", f"data-demo-{n}") for n in range(3)]
+        assert [claim["metadata"].get("ownerReferences") for claim in claims] == [None] * 3
+        bench.points.clear()
+        for _ in range(5):
+            await bench.one_pass()
+        assert bench.points == []
+
+    run(test)

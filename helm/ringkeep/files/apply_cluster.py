@@ -46,6 +46,10 @@ def main() -> int:
     while True:
         try:
             live = ask("GET", path)
+            # A change between this look and the write is a conflict then, and looked at again: a scale is never undone.
+            wanted["metadata"].pop("resourceVersion", None)
+            if live:
+                wanted["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
             if "replicas" in live.get("spec", {}):
                 wanted["spec"]["replicas"] = live["spec"]["replicas"]
             ask("PATCH", f"{path}?fieldManager=helm&force=true", json.dumps(wanted).encode())
