@@ -1,4 +1,5 @@
-"""Write what is generated for Kubernetes: the chart's CRD from ringkeep_core.crd, and deploy/operator.yaml from the chart.
+"""Write what is generated for Kubernetes: the chart's CRD and the fields in docs/kubernetes.md from ringkeep_core.crd, and
+deploy/operator.yaml from the chart.
 
 usage: python tools/manifests.py [--check]
 
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "helm" / "ringkeep"
 CRD_FILE = CHART / "templates" / "crd.yaml"
 PLAIN_FILE = ROOT / "deploy" / "operator.yaml"
+DOC_FILE = ROOT / "docs" / "kubernetes.md"
 NAMESPACE = "ringkeep-system"
 HEAD = """\
 # The operator with all that it needs, for those without Helm: kubectl apply --server-side -f deploy/operator.yaml
@@ -57,6 +59,48 @@ def crd_template() -> str:
         f"{rest}"
         "{{- end }}\n"
     )
+
+
+def documented(text: str) -> str:
+    """Return docs/kubernetes.md with its tables of fields made anew, between the marks that begin and end them."""
+    schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    for part in ("spec", "status"):
+        begin, end = f"<!-- {part}: made by tools/manifests.py -->\n", f"<!-- {part} ends -->\n"
+        before, mark, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not mark or not found:
+            raise ValueError(f"docs/kubernetes.md has no place for the fields of {part}")
+        head = "| field | type | default | meaning |\n| --- | --- | --- | --- |\n"
+        text = f"{before}{mark}{head}{''.join(field_rows(schema[part]))}{end}{after}"
+    return text
+
+
+def field_rows(schema: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return a table row for each field of an object, those of objects in it after it."""
+    rows = []
+    for name, field in schema["properties"].items():
+        inner = field.get("items", field)
+        default = field.get("default")
+        text = str(default).lower() if isinstance(default, bool) else str(default)
+        shown = "" if default is None or default == {} else f"`{text}`"
+        meaning = field.get("description", "").replace("|", "\\|")
+        rows.append(f"| `{prefix}{name}` | {_type_of(field)} | {shown} | {meaning} |\n")
+        if "properties" in inner:
+            rows += field_rows(inner, f"{prefix}{name}{'[]' if 'items' in field else ''}.")
+    return rows
+
+
+def _type_of(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    kind = str(field.get("type", "number or amount"))
+    if "items" in field:
+        return "list"
+    if kind == "integer" and ("minimum" in field or "maximum" in field):
+        return f"{field.get('minimum', '')}..{field.get('maximum', '')}"
+    if "pattern" in field:
+        return "duration" if "h)" in field["pattern"] else "amount"
+    return {"object": "object", "string": "text", "boolean": "true or false", "integer": "whole number"}.get(kind, kind)
 
 
 def checksum() -> str:
@@ -105,6 +149,11 @@ def main(arguments: list[str]) -> int:
         wrong.append(CRD_FILE)
     elif not checks:
         CRD_FILE.write_text(crd_template())
+    text = DOC_FILE.read_text()
+    if checks and text != documented(text):
+        wrong.append(DOC_FILE)
+    elif not checks:
+        DOC_FILE.write_text(documented(text))
     helm = shutil.which("helm")
     if helm is None:
         print("manifests: helm is not there, deploy/operator.yaml was left alone", file=sys.stderr)

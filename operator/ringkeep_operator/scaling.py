@@ -139,6 +139,7 @@ def leaving(view: View) -> Outcome:
         is_free = (want is None or is_written) and not view.holds_copies(member.storage)
         if is_free and group not in held_up:
             actions.append(Leave(name, member.storage))
+            actions.append(Tell(Reason.MEMBER_LEFT, f"{name} has given everything up and left the cluster"))
         elif want is not None:
             # The set cannot shrink past it: those below would only come back as somebody new.
             held_up.add(group)

@@ -14,6 +14,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # it has no types, and its stubs are not worth a dependency
 
 from ringkeep_core.resource import decode_cluster
+from ringkeep_operator.view import Reason
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "helm" / "ringkeep"
@@ -31,6 +32,23 @@ def test_the_crd_of_the_chart_is_the_one_of_the_resource() -> None:
     tool = manifests()
 
     assert tool.CRD_FILE.read_text() == tool.crd_template()
+
+
+def test_the_documentation_lists_every_field_of_the_resource_as_it_is() -> None:
+    tool = manifests()
+    text = tool.DOC_FILE.read_text()
+
+    assert text == tool.documented(text)
+    assert "| `storage.retain.whenDeleted` | `Delete`, `Retain` | `Retain` |" in text
+
+
+def test_the_documentation_lists_every_reason_and_no_other() -> None:
+    _, _, text = (ROOT / "docs" / "kubernetes.md").read_text().partition("### Conditions")
+    table = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+    told = re.findall(r"`([A-Za-z]+)`", table) + re.findall(r"`([A-Za-z]+)`", text.partition("as events: ")[2][:120])
+
+    known = {str(reason) for reason in Reason} | {"Ready", "Available", "Progressing", "Degraded", "ActionRefused"}
+    assert set(told) == known
 
 
 def test_the_plain_manifests_were_made_from_this_chart() -> None:
