@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ringkeep_core.resource import KIND
 from ringkeep_operator import manifests
 from ringkeep_operator.drift import are_equal_amounts, is_as_wanted
 from ringkeep_operator.naming import TOKEN_KEY
@@ -21,6 +22,10 @@ from ringkeep_operator.view import Note, Outcome, Reason, View
 
 def foundations(view: View) -> Outcome:
     """Return the objects that pods need before they start, then the pods' sets."""
+    if _is_of_a_former_cluster(view):
+        # The garbage collector is about to take it: pods that began with its token would know a wrong one.
+        note = Note(Reason.APPLYING, f"waiting until Secret {view.names.secret} of a former Cluster is gone")
+        return Outcome(under_way=(note,), wrong=_foreign(view), soon_s=1.0)
     actions: list[Action] = []
     secret = ("Secret", view.names.secret)
     if secret not in view.seen.children and secret not in view.seen.foreign:
@@ -32,6 +37,14 @@ def foundations(view: View) -> Outcome:
     actions += _applied(view, sets_of(view))
     notes = (Note(Reason.APPLYING, f"applying {', '.join(_named(actions))}"),) if actions else ()
     return Outcome(actions=tuple(actions), under_way=notes, wrong=_foreign(view), soon_s=1.0 if actions else None)
+
+
+def _is_of_a_former_cluster(view: View) -> bool:
+    """Whether the Secret belongs to a Cluster of this name that was deleted; one without an owner is people's, and ours."""
+    live: Any = view.seen.children.get(("Secret", view.names.secret)) or {}
+    owners = (live.get("metadata") or {}).get("ownerReferences") or ()
+    clusters = [owner.get("uid") for owner in owners if owner.get("kind") == KIND]
+    return bool(clusters) and view.resource.uid not in clusters
 
 
 def extras(view: View) -> Outcome:

@@ -200,12 +200,18 @@ class Observer:
         for name in sorted({volume_name(claim) for claim in claims} - {""}):
             is_known, node = self._volumes.get(name)
             if not is_known:
+                is_known, node = self._classes.get(f"volume {name}")
+            if not is_known:
                 try:
                     volume = await self._api.get("PersistentVolume", "", name)
                 except Denied:
                     volume = None
                 node = only_node_of(volume or {})
-                self._volumes.put(name, node)
+                if volume is not None:
+                    self._volumes.put(name, node)
+                else:
+                    # None yet, or none for us: a right may be given later.
+                    self._classes.put(f"volume {name}", node)
             nodes[name] = node
         return volumes_of(claims, nodes)
 

@@ -71,7 +71,9 @@ def _lost_volumes(view: View) -> tuple[list[Action], tuple[Note, ...]]:
             if view.is_founded:
                 continue  # Nobody can say what was on it.
         elif member is not None and (count := only_complete_copies(view.shard_map, member.storage, living)):
-            text = f"{volume.name} {why}, and no living member has a complete copy of {count} of its shards: bring it back"
+            text = (
+                f"{volume.name} {why}, and no living member has a complete copy of {count} of its shards: bring it back"
+            )
             wrong.append(Note(Reason.LAST_COPY, text))
             continue
         actions.append(Delete(volume_id(volume), why))

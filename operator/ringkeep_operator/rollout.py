@@ -27,7 +27,9 @@ def roll_out(view: View) -> Outcome:
     if not stale or view.spec.suspend:
         return Outcome()
     names = ", ".join(pod.name for pod in stale)
-    under_way = (Note(Reason.ROLLING_OUT, f"{names} {'has' if len(stale) == 1 else 'have'} an older revision or token"),)
+    under_way = (
+        Note(Reason.ROLLING_OUT, f"{names} {'has' if len(stale) == 1 else 'have'} an older revision or token"),
+    )
     broken = [pod for pod in stale if _is_broken(view, pod) and not pod.is_deleting]
     if broken:
         actions = tuple(Delete(view.id_of(pod), "it does not run, and it is an older one") for pod in broken)

@@ -153,3 +153,18 @@ def test_volumes_are_owned_by_the_cluster_only_while_they_are_to_be_deleted_with
     nobody, the_cluster = dict.fromkeys(names, frozenset()), dict.fromkeys(names, frozenset({"u-demo"}))
     assert owners == [nobody, the_cluster, nobody]
     assert _applied(world) == []
+
+
+def test_no_pod_begins_with_the_token_of_a_former_cluster_of_the_same_name() -> None:
+    world = OperatorWorld()
+    owner = {"kind": "Cluster", "name": "demo", "uid": "u-former"}
+    world.objects["Secret", "demo-admin"] = {
+        "kind": "Secret",
+        "metadata": {"name": "demo-admin", "ownerReferences": [owner]},
+    }
+    world.run(5)
+
+    assert (world.pods, world.condition("Progressing")) == ({}, ("True", "Applying"))
+    del world.objects["Secret", "demo-admin"]
+    assert world.settle()
+    assert world.objects["Secret", "demo-admin"]["metadata"]["ownerReferences"][0]["uid"] == "u-demo"
