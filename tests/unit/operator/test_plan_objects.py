@@ -150,7 +150,8 @@ def test_volumes_are_owned_by_the_cluster_only_while_they_are_to_be_deleted_with
         owners.append({name: claim.owners for name, claim in world.claims.items()})
 
     names = ("data-demo-0", "data-demo-1", "data-demo-2")
-    nobody, the_cluster = dict.fromkeys(names, frozenset()), dict.fromkeys(names, frozenset({"u-demo"}))
+    nobody: dict[str, frozenset[str]] = dict.fromkeys(names, frozenset())
+    the_cluster = dict.fromkeys(names, frozenset({"u-demo"}))
     assert owners == [nobody, the_cluster, nobody]
     assert _applied(world) == []
 
