@@ -77,9 +77,9 @@ def _pod_suffers(world: OperatorWorld, operation: str, name: str) -> None:
     pod = world.pods[name]
     if operation == "kill":
         world.kill(name)
-    elif operation == "hang" and len(world.living()) > 1:
+    elif operation == "hang":
         # A lone member that hangs has nobody who calls it dead: the kubelet's probe restarts it, which is no hang here.
-        pod.hangs = True
+        pod.hangs = pod.hangs or world.map is None or len(world.living()) > 1
     elif _can_lose(world, pod.disk.storage):
         world.lose_disk(name)
 
