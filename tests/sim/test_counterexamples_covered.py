@@ -56,7 +56,7 @@ COVERED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "L2": (
         ("tests/sim/test_scenarios.py::test_a_hanging_disk_under_a_live_loop_loses_its_shards_and_gets_them_back",),
-        ("oversight_hanging_disk_not_told", "leader_heir_with_a_hanging_disk"),
+        ("oversight_hanging_disk_not_told",),
     ),
     "L3": (
         (

@@ -430,7 +430,7 @@ def test_s4b_a_process_that_wakes_after_its_volume_went_to_another_answers_nothi
     world.run_until(world.now + 1.0)
     ghost.paused_until = world.now + 8.0
     twin.storage, twin.log, twin.store = ghost.storage, deepcopy(ghost.log), deepcopy(ghost.store)
-    twin.address = "10.1.1.4:7400"
+    twin.address, twin.life = "10.1.1.4:7400", ghost.life + 1  # Another process than the one that hangs.
     world.machines["n4"] = world.by_address[twin.address] = twin
     twin.start()
     world.run_until(world.now + 4.0)

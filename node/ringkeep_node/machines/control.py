@@ -217,7 +217,9 @@ class Control:
             if answer is not None:
                 self.sends.append((sender, answer))
         elif isinstance(message, MapEntries | MapWhole):
-            if isinstance(message, MapWhole) and generation_at(message.through) > self.generation:
+            if generation_at(message.through) > self.generation:
+                if isinstance(message, MapEntries):
+                    return True  # They would follow on what this node's own group may still hold.
                 self._succeed(generation_at(message.through), now)
             # To a voter that hears its leader Raft brings the entries. One that does not may have been removed while it
             # was down, and will never hear one again: it goes on by entries, like everybody who does not vote.
@@ -275,7 +277,9 @@ class Control:
         if not self._is_linked(sender):
             return  # Somebody else has it too, and the question would only be lost.
         self._pulled_at = now
-        self.sends.append((sender, MapPull(self.held.through)))
+        # Of a later generation the whole map is asked for: entries do not follow on the log of an ended group.
+        after = self.held.through if generation_at(version_index) <= self.generation else 0
+        self.sends.append((sender, MapPull(after)))
 
     def look_around(self, *, now: float, pause_s: float = LOOK_AROUND_S) -> None:
         """Ask any member for a newer map, at most every ``pause_s``: who has left is told of nothing by itself."""

@@ -174,7 +174,7 @@ class HeldMap:
             return None
         if self.map.position < floor_of(generation_at(self.through)):
             return None  # The entry that begins this generation is not committed: others may hold more of the last one.
-        if after >= self._recent_after:
+        if after >= self._recent_after and generation_at(after) == generation_at(self.through):
             entries = tuple((index, payload) for index, payload in self._recent if index > after)
             if sum(len(payload) for _, payload in entries) <= PULL_BYTES_MAX:
                 return MapEntries(after, entries, self.through)
