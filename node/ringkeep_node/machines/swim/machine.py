@@ -164,6 +164,10 @@ class Swim:
         """Everybody by storage id, ourselves first."""
         return self.members_at(self._probe_at)
 
+    def storages(self) -> tuple[str, ...]:
+        """Return the storage ids of everybody, ourselves first: for who needs no more of ``members``."""
+        return (self._me.storage, *self._roster.members)
+
     def values(self, storage: str) -> Mapping[str, bytes]:
         """Return the gossip state of a member (ours too); empty for a stranger."""
         return self._values.values(storage)
