@@ -314,11 +314,12 @@ class Node:
             self._node_message(sender, message, now)
         for raft_message in bundle.raft:
             self.control.raft_message(sender, raft_message, generation=bundle.generation, now=now)
+        is_full = self.serving.is_full
         for shard_message in bundle.shard:
             kind = type(shard_message)
             if kind is Ping or kind is Pong:
                 self._compare_maps(sender, shard_message, now)  # type: ignore[arg-type]  # kind says so
-            elif self.is_full and (kind is Append or kind is SnapshotRows):
+            elif is_full and (kind is Append or kind is SnapshotRows):
                 continue  # Not acknowledged, so sent again later: a copy whose disk has fallen behind takes no more.
             self.shards.receive(sender, boot, shard_message, now=now)
 

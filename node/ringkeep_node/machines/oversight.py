@@ -86,7 +86,7 @@ def member_addresses(shard_map: ShardMap, swim: Swim) -> dict[str, str]:
 def leader_hint(swim: Swim) -> str | None:
     """Return who says that it leads, in the highest term: for nodes that Raft does not tell."""
     best: tuple[int, str] | None = None
-    for storage in swim.members:
+    for storage in swim.storages():
         value = swim.values(storage).get(LEADS_KEY, b"")
         if value.isdigit() and (best is None or int(value) > best[0]):
             best = (int(value), storage)
@@ -143,14 +143,14 @@ class Oversight:
         leader = leader_hint(self._swim)
         if leader is not None:
             self._control.heard_of_newer(leader, wanted, now=now)
-        for storage in self._swim.members:
+        for storage in self._swim.storages():
             value = self._swim.values(storage).get(MAP_KEY, b"")
             if value.isdigit():
                 self._control.heard_of_newer(storage, position_of(int(value)), now=now)
 
     def look_for_generation(self, *, now: float) -> None:
         """Ask whoever names a map of a later generation: a group that has ended may still hear its own leader."""
-        for storage in self._swim.members:
+        for storage in self._swim.storages():
             value = self._swim.values(storage).get(MAP_KEY, b"")
             if value.isdigit() and generation_at(position_of(int(value))) > self._control.generation:
                 self._control.heard_of_newer(storage, position_of(int(value)), now=now)

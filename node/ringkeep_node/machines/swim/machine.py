@@ -14,7 +14,7 @@ recovery".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -164,6 +164,10 @@ class Swim:
         """Everybody by storage id, ourselves first."""
         return self.members_at(self._probe_at)
 
+    def storages(self) -> tuple[str, ...]:
+        """Return the storage ids of everybody, ourselves first: for who needs no more of ``members``."""
+        return (self._me.storage, *self._roster.members)
+
     def values(self, storage: str) -> Mapping[str, bytes]:
         """Return the gossip state of a member (ours too); empty for a stranger."""
         return self._values.values(storage)
@@ -178,25 +182,25 @@ class Swim:
         """Return when ``tick`` has something to do next. May lie in the past, never far in the future."""
         if self._resumed:
             return self._lag_at if self._lag_at is not None else self._probe_at
-        due = [self._probe_at, self._forget_at]
-        due.extend(relay.due_at for relay in self._relays.values())
-        if self._mailbox.outbox and not self._mailbox.tells_everybody():
-            due.append(self._gossip_at)
-        if self._values_pending():
-            due.append(self._values_at)
-        if self._leaves_left:
-            due.append(self._leave_at)
-        if not self._me.leaving:
-            due.extend(self._judgements())
-        return min(due)
+        due = min(self._probe_at, self._forget_at)
+        for relay in self._relays.values():
+            due = min(due, relay.due_at)
+        if self._gossip_at < due and self._mailbox.outbox and not self._mailbox.tells_everybody():
+            due = self._gossip_at
+        if self._values_at < due and self._values_pending():
+            due = self._values_at
+        if self._leaves_left and self._leave_at < due:
+            due = self._leave_at
+        return due if self._me.leaving else self._judgement(due)
 
-    def _judgements(self) -> Iterator[float]:
-        """Yield when we judge or call next: what a node that leaves does no more."""
-        yield from (probe.due_at for probe in self._probes.values())
-        yield from map(self._verdict_at, self._roster.suspects.values())
+    def _judgement(self, due: float) -> float:
+        """Return when we judge or call next, at most ``due``: what a node that leaves does no more."""
+        for probe in self._probes.values():
+            due = min(due, probe.due_at)
+        for suspect in self._roster.suspects.values():
+            due = min(due, self._verdict_at(suspect))
         call_at = self._calls.next_at()
-        if call_at is not None:
-            yield call_at
+        return due if call_at is None else min(due, call_at)
 
     # Facts
 
