@@ -33,7 +33,7 @@ from ringkeep.answers import (
     ShardMap,
     Written,
 )
-from ringkeep.errors import Conflict, RingkeepError, Unavailable, UnexpectedAnswer
+from ringkeep.errors import Conflict, RingkeepError, Unavailable, UnexpectedAnswer, WrongCluster
 from ringkeep.importing import CHUNK_LINES, Chunk, LaneSplitter, Lines, added, lanes_of, run_lanes, settle
 from ringkeep.retries import TIMEOUT_MAX_S, Operation, RetryPolicy
 from ringkeep.routing import Routes
@@ -63,6 +63,11 @@ class AsyncClient(Administration):
         admin_token: Sent as a bearer token, for clusters that demand one for administration.
         policy: How patiently to retry.
         connections_max: Connections held at once.
+        cluster_id: The cluster that is meant. Without it, it is the one that the first answer names.
+
+    A client belongs to one cluster: it names that with each request, and takes no answer of a node of another one, which
+    may have got the address of a node that is gone. It goes on through its other addresses, and raises ``WrongCluster`` if
+    none of them is of its cluster.
 
     Errors: a class of ``ringkeep.errors`` for each stable code. After ``OutcomeUnknown`` (and ``Internal``, a bug) a
     change may have been made; after any other error it was not.
@@ -77,9 +82,10 @@ class AsyncClient(Administration):
         admin_token: str | None = None,
         policy: RetryPolicy | None = None,
         connections_max: int = 256,
+        cluster_id: str | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        self._routes = Routes([urls] if isinstance(urls, str) else urls)
+        self._routes = Routes([urls] if isinstance(urls, str) else urls, cluster=cluster_id or "")
         self._timeout_s = timeout_s
         self._direct = direct
         self._policy = policy or RetryPolicy()
@@ -354,7 +360,13 @@ class AsyncClient(Administration):
                 self._notice(answer)
                 return answer
             retry_after_s = answer.retry_after_s if answer is not None else 0.0
-            pause_s = operation.failed(error, now=loop.time(), retry_after_s=retry_after_s)
+            pause_s = operation.failed(
+                error,
+                now=loop.time(),
+                retry_after_s=retry_after_s,
+                wrong_cluster=self._wrong_cluster(),
+                is_hopeless=self._routes.is_lost,
+            )
             self._start_refresh()
             await asyncio.sleep(pause_s)
 
@@ -367,13 +379,28 @@ class AsyncClient(Administration):
             silent = isinstance(error.__cause__, TimeoutError)
             self._routes.failed(url, now=asyncio.get_running_loop().time(), silent=silent)
             return None, error
+        refusal = answer.error()
+        if not self._routes.is_ours(answer.cluster) or isinstance(refusal, WrongCluster):
+            # Also an acknowledgement: it is one of another cluster, and ours has not got the write.
+            self._routes.strayed(url, answer.cluster, now=asyncio.get_running_loop().time())
+            return None, self._wrong_cluster()
         self._routes.answered(url)
-        return answer, answer.error()
+        return answer, refusal
+
+    def _wrong_cluster(self) -> WrongCluster | None:
+        """Return what is wrong with the addresses that belong to another cluster now, if there are any."""
+        strangers = self._routes.strangers
+        if not strangers:
+            return None
+        told = ", ".join(f"{url} belongs to cluster {whose or 'none'}" for url, whose in strangers.items())
+        return WrongCluster(f"{told}; this client is one of cluster {self._routes.cluster}")
 
     async def _attempt(self, url: str, request: Request, attempt_s: float, total_s: float) -> Answer:
         if self._transport is None:
             self._transport = Transport(connections_max=self._connections_max, headers=self._headers)
         headers = {**request.headers, "Ringkeep-Timeout": f"{min(attempt_s, TIMEOUT_MAX_S):.3f}"}
+        if self._routes.cluster:
+            headers["Ringkeep-Cluster"] = self._routes.cluster
         timed = Request(request.method, request.path, request.query, headers, request.body)
         connect_s = self._policy.connect_s
         return await self._transport.exchange(url, timed, attempt_s=attempt_s, total_s=total_s, connect_s=connect_s)
@@ -400,7 +427,10 @@ class AsyncClient(Administration):
                     return result
                 chunk = settled.again
                 error = Unavailable(f"{told.failed} lines could not be stored: {told.errors[0].detail}")
-            await asyncio.sleep(operation.failed(error, now=loop.time()))
+            pause_s = operation.failed(
+                error, now=loop.time(), wrong_cluster=self._wrong_cluster(), is_hopeless=self._routes.is_lost
+            )
+            await asyncio.sleep(pause_s)
 
     async def _ask_leader(self, request: Request, *, changes: bool, timeout_s: float | None) -> Answer:
         wish = await self._leader_url()

@@ -36,6 +36,7 @@ from ringkeep_core.errors import (
     Unauthorized,
     UnsupportedMediaType,
     VersionMismatch,
+    WrongCluster,
 )
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "UnexpectedAnswer",
     "UnsupportedMediaType",
     "VersionMismatch",
+    "WrongCluster",
     "error_of_answer",
 ]
 
@@ -124,6 +126,7 @@ CLASS_OF_CODE: dict[str, type[RingkeepError]] = {
         Overloaded,
         OutcomeUnknown,
         DiskFull,
+        WrongCluster,
     )
 }
 
@@ -138,6 +141,7 @@ _CODE_OF_STATUS = {
     412: "version_mismatch",
     413: "too_large",
     415: "unsupported_media_type",
+    421: "wrong_cluster",
     422: "key_reused",
     429: "too_many_requests",
     431: "headers_too_large",

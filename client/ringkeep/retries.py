@@ -2,7 +2,8 @@
 
 Pure: the clock and the random draw come in. What an attempt can end in:
 
-    refused   the connection was refused, 503, 429, 507    certainly not applied
+    refused   the connection was refused, 503, 429, 507,
+              421: the node is of another cluster          certainly not applied
     unknown   504, a broken connection, a time-out         may have been applied
     final     everything else                              ends the operation
 
@@ -17,7 +18,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from ringkeep.errors import Internal, OutcomeUnknown, ProblemAnswer, RingkeepError, Unavailable, UnexpectedAnswer
+from ringkeep.errors import (
+    Internal,
+    OutcomeUnknown,
+    ProblemAnswer,
+    RingkeepError,
+    Unavailable,
+    UnexpectedAnswer,
+    WrongCluster,
+)
 
 TIMEOUT_MAX_S = 60.0
 CONNECT_S = 1.0
@@ -61,7 +70,7 @@ def ending_of(error: RingkeepError) -> Ending:
         return Ending.UNKNOWN if status in (502, 503, 504) else Ending.FINAL
     if isinstance(error, OutcomeUnknown):
         return Ending.UNKNOWN
-    if status in (503, 429, 507) or isinstance(error, Unavailable):
+    if status in (503, 429, 507) or isinstance(error, Unavailable | WrongCluster):
         return Ending.REFUSED
     return Ending.FINAL
 
@@ -87,11 +96,23 @@ class Operation:
         """Return how long the next attempt may take; it is positive until ``failed`` has raised."""
         return min(self._policy.attempt_s, self.left_s(now))
 
-    def failed(self, error: RingkeepError, *, now: float, retry_after_s: float = 0.0) -> float:
+    def failed(
+        self,
+        error: RingkeepError,
+        *,
+        now: float,
+        retry_after_s: float = 0.0,
+        wrong_cluster: WrongCluster | None = None,
+        is_hopeless: bool = False,
+    ) -> float:
         """Take note of a failed attempt and return the pause before the next one.
 
+        Args:
+            wrong_cluster: What is known of addresses that belong to another cluster now.
+            is_hopeless: Whether that is all of them.
         Raises:
-            RingkeepError: the error is final, or the next attempt would begin at or after the deadline.
+            RingkeepError: the error is final, nobody is left to ask, or the next attempt would begin at or after the
+                deadline.
         """
         ending = ending_of(error)
         if ending is Ending.FINAL:
@@ -101,13 +122,15 @@ class Operation:
         self._failures += 1
         self._maybe_applied |= self._changes and ending is Ending.UNKNOWN
         pause_s = max(self._policy.pause_s(self._failures, self._draw()), retry_after_s)
-        if now + pause_s >= self._deadline:
-            raise self._verdict(error) from (error.__cause__ or error)
+        if is_hopeless or now + pause_s >= self._deadline:
+            raise self._verdict(error, wrong_cluster) from (error.__cause__ or error)
         return pause_s
 
-    def _verdict(self, last: RingkeepError) -> RingkeepError:
+    def _verdict(self, last: RingkeepError, wrong_cluster: WrongCluster | None) -> RingkeepError:
         if self._maybe_applied:
             return self._unknown(last)
+        if wrong_cluster is not None and isinstance(last, OutcomeUnknown | Unavailable):
+            return wrong_cluster  # It says more than that the addresses beside it are silent.
         if isinstance(last, OutcomeUnknown):
             return Unavailable(f"no answer after {self._failures} attempts: {last}")
         return last

@@ -6,6 +6,9 @@ request; it only costs a hop.
     first try    the primary that the cached map names, unless its address lately failed
     later tries  the same rule (the map may be newer by now), but never an address twice in a row
     no map       any address
+
+A client belongs to one cluster for ever: the one it was told, else the one that its first answer names. An address may
+come to belong to a node of another one, so what such a node says is not taken for ours.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ AVOID_FIRST_S = 0.5
 AVOID_MAX_S = 8.0
 # Trying a silent node again costs a whole attempt, a refused connection costs nothing.
 AVOID_SILENT_S = 5.0
+AVOID_FOREIGN_S = AVOID_MAX_S
+"""A node of another cluster that got the address of one of ours keeps it for long."""
 
 
 class _Avoided(msgspec.Struct, frozen=True):
@@ -31,14 +36,18 @@ class _Avoided(msgspec.Struct, frozen=True):
 class Routes:
     """The addresses of a cluster and what is known about them."""
 
-    def __init__(self, seeds: Iterable[str]) -> None:
+    def __init__(self, seeds: Iterable[str], *, cluster: str = "") -> None:
         self._seeds = tuple(dict.fromkeys(url.rstrip("/") for url in seeds))
         assert self._seeds, "a client needs at least one address"
         self._addresses = self._seeds
         self._primary_urls: tuple[str | None, ...] = ()
         self._epochs: tuple[int, ...] = ()
         self._avoided: dict[str, _Avoided] = {}
+        self.strangers: dict[str, str] = {}
+        """The addresses that belong to another cluster now, and its id (empty if such a node named none)."""
         self._map: ShardMap | None = None
+        self.cluster = cluster
+        """The id of the cluster, empty until it is known."""
 
     @property
     def map(self) -> ShardMap | None:
@@ -51,9 +60,9 @@ class Routes:
         return self._addresses
 
     def take_map(self, fresh: ShardMap) -> bool:
-        """Use ``fresh`` if it is newer, or of another cluster (one made anew under the same addresses)."""
+        """Use ``fresh`` if it is of our cluster and newer."""
         held = self._map
-        if held is not None and held.cluster_id == fresh.cluster_id and fresh.version <= held.version:
+        if not self.is_ours(fresh.cluster_id) or (held is not None and fresh.version <= held.version):
             return False
         urls = {member.name: member.url.rstrip("/") for member in fresh.members if member.url}
         shards = sorted(fresh.shards, key=lambda shard: shard.shard)
@@ -61,8 +70,25 @@ class Routes:
         self._epochs = tuple(shard.epoch for shard in shards)
         self._addresses = tuple(dict.fromkeys((*urls.values(), *self._seeds)))
         self._avoided = {url: kept for url, kept in self._avoided.items() if url in self._addresses}
+        self.strangers = {url: whose for url, whose in self.strangers.items() if url in self._addresses}
         self._map = fresh
         return True
+
+    def is_ours(self, cluster: str) -> bool:
+        """Return whether what names this cluster is ours; the first that names one decides which is."""
+        if not self.cluster:
+            self.cluster = cluster
+        return cluster == self.cluster or not cluster
+
+    def strayed(self, url: str, cluster: str, *, now: float) -> None:
+        """A node of another cluster has this address: avoid it."""
+        self.strangers[url] = cluster
+        self._avoided[url] = _Avoided(now + AVOID_FOREIGN_S, AVOID_FOREIGN_S)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether every known address belongs to another cluster. One that belongs to none yet may still become ours."""
+        return all(self.strangers.get(url) for url in self._addresses)
 
     def primary_urls(self) -> tuple[str | None, ...]:
         """Return the address of each shard's primary by the cached map, in the order of the shards."""
@@ -91,6 +117,7 @@ class Routes:
 
         One that was ``silent`` is avoided for at least 5 s.
         """
+        self.strangers.pop(url, None)
         before = self._avoided.get(url)
         if before is not None and now < before.until:
             return  # several requests broke at once: that is one failure
@@ -101,6 +128,7 @@ class Routes:
     def answered(self, url: str) -> None:
         """Forget the failures of an address that answered."""
         self._avoided.pop(url, None)
+        self.strangers.pop(url, None)
 
     def _is_avoided(self, url: str, now: float) -> bool:
         avoided = self._avoided.get(url)

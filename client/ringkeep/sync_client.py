@@ -47,6 +47,7 @@ class Client:
         admin_token: str | None = None,
         policy: RetryPolicy | None = None,
         connections_max: int = 256,
+        cluster_id: str | None = None,
     ) -> None:
         self._client = AsyncClient(
             urls,
@@ -55,6 +56,7 @@ class Client:
             admin_token=admin_token,
             policy=policy,
             connections_max=connections_max,
+            cluster_id=cluster_id,
         )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ringkeep-client", daemon=True)

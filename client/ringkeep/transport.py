@@ -60,6 +60,11 @@ class Answer:
         return self.headers.get("Ringkeep-Node", "")
 
     @property
+    def cluster(self) -> str:
+        """The id of the cluster that the answering node belongs to, empty if it names none."""
+        return self.headers.get("Ringkeep-Cluster", "")
+
+    @property
     def version(self) -> int:
         """The version in the ETag, 0 if there is none."""
         return _whole(self.headers.get("ETag", "").strip().strip('"'), 0)

@@ -3,7 +3,7 @@
     RingkeepError
     ├── BadRequest, Unauthorized, NotFound, MethodNotAllowed, Gone, VersionMismatch, TooLarge, HeadersTooLarge,
     │   UnsupportedMediaType, TooManyRequests, KeyReused, Conflict          the request is at fault
-    ├── NoPrimary, NotEnoughCopies, Overloaded, DiskFull                   certainly not applied, try again
+    ├── NoPrimary, NotEnoughCopies, Overloaded, DiskFull, WrongCluster     certainly not applied, try again
     ├── OutcomeUnknown                                                     may or may not have been applied
     ├── Internal                                                           our own bug
     └── StartRefused and its children                                      a node that cannot start, and why
@@ -131,6 +131,13 @@ class DiskFull(RingkeepError):
     """The disk is nearly full, so no change is taken. Certainly not applied."""
 
     code = "disk_full"
+    retryable = True
+
+
+class WrongCluster(RingkeepError):
+    """The request is meant for another cluster than this node's. Certainly not applied: ask a node of that cluster."""
+
+    code = "wrong_cluster"
     retryable = True
 
 

@@ -45,7 +45,7 @@ def client_for(url: str | None, directory: Path | None, *, timeout_s: float = 10
     running = [node.url for node in record.nodes if node.is_running]
     if not running:
         raise Unavailable(f"no node of the local cluster in {path} is running")
-    return AsyncClient(running, timeout_s=timeout_s, admin_token=token)
+    return AsyncClient(running, timeout_s=timeout_s, admin_token=token, cluster_id=record.cluster_id or None)
 
 
 def checked_url(url: str) -> str:

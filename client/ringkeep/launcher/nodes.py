@@ -167,10 +167,11 @@ def planned(names: Sequence[str], *, ports_first: tuple[int, int], taken: set[in
     return tuple(nodes)
 
 
-def client_of(*nodes: NodeRecord, direct: bool = False) -> AsyncClient:
+def client_of(*nodes: NodeRecord, direct: bool = False, cluster_id: str = "") -> AsyncClient:
     """Return a client that knows these nodes; ``direct``: and may send to every other that the map names."""
     token = os.environ.get("RINGKEEP_ADMIN_TOKEN")
-    return AsyncClient([node.url for node in nodes], direct=direct, admin_token=token, policy=_POLICY)
+    urls = [node.url for node in nodes]
+    return AsyncClient(urls, direct=direct, admin_token=token, policy=_POLICY, cluster_id=cluster_id or None)
 
 
 def log_tail(path: Path, *, lines: int = 3, bytes_max: int = 4096) -> str:

@@ -54,7 +54,7 @@ class Scaling:
         running = [node for node in record.nodes if node.is_running]
         if not running:
             raise LauncherError(f"no node in {self._directory.path} is running: start them with `ringkeep up`")
-        async with client_of(*running, direct=True) as client:
+        async with client_of(*running, direct=True, cluster_id=record.cluster_id) as client:
             members = (await client.wanted())["members"]
             shard_map = await client.map()
             listed = {member.name: member.storage_id for member in shard_map.members}
@@ -80,7 +80,7 @@ class Scaling:
         record = self._existing()
         node = record.node(name)
         others = [other for other in record.nodes if other.is_running and other.name != name]
-        async with client_of(*(others or [node]), direct=True) as client:
+        async with client_of(*(others or [node]), direct=True, cluster_id=record.cluster_id) as client:
             if name not in record.removing:
                 await until_draining(client, name, limit_s=DRAIN_SEEN_S)
             storage = (await client.map()).storage_of(name)

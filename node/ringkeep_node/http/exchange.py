@@ -16,7 +16,15 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from ringkeep_core.errors import BadRequest, Overloaded, RingkeepError, TooLarge, Unauthorized, UnsupportedMediaType
+from ringkeep_core.errors import (
+    BadRequest,
+    Overloaded,
+    RingkeepError,
+    TooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+    WrongCluster,
+)
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_node.http.problems import PROBLEM_TYPE, NotReady, headers_of, problem_of, status_of
 from ringkeep_node.http.replies import JSON_TYPE, STATUS_LINES, Clock, Outgoing, Reply
@@ -46,7 +54,9 @@ class Edge:
         self.outgoing = Outgoing()
         self._admin_token = None if admin_token is None else admin_token.encode()
         identity = service.driver.identity
-        self.lines = f"Ringkeep-Node: {identity.name}\r\nServer: ringkeep\r\nX-Content-Type-Options: nosniff\r\n"
+        self._cluster = ""
+        self._ours = f"Ringkeep-Node: {identity.name}\r\nServer: ringkeep\r\nX-Content-Type-Options: nosniff\r\n"
+        self._lines = self._ours
         self._prefix = f"{identity.boot[:8]}-"
         self._numbers = count(1)
         self.reading_bytes = 0
@@ -54,6 +64,26 @@ class Edge:
         self.reading_bytes_max = reading_bytes_max
         self.stopping = False
         """Set while the node ends: it still answers, but asks to be sent nothing more."""
+
+    @property
+    def lines(self) -> str:
+        """The header lines that every answer has; they name the cluster as soon as this node belongs to one."""
+        cluster = self.driver.cluster_id
+        if cluster != self._cluster:
+            self._cluster = cluster
+            self._lines = f"Ringkeep-Cluster: {cluster}\r\n{self._ours}"
+        return self._lines
+
+    def check_cluster(self, meant: str) -> None:
+        """Raise ``WrongCluster`` if a request is meant for another cluster than this node's.
+
+        Whoever found this address in a map may be late: the node that had it is gone, and its port or address is ours
+        now. Our acknowledgement would be taken for one of the other cluster, which never got the write.
+        """
+        own = self.driver.cluster_id
+        if meant != own:
+            where = f"belongs to cluster {own}" if own else "belongs to no cluster yet"
+            raise WrongCluster(f"this node {where}, and the request is meant for cluster {meant[:64]}")
 
     def next_id(self) -> str:
         """Return an id for a request that came without one: unique among all boots, and in order."""

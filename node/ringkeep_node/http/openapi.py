@@ -298,6 +298,13 @@ def _components() -> Schema:
         "responses": {
             "Problem": {
                 "description": "A problem document (RFC 9457)",
+                "headers": {
+                    "Ringkeep-Cluster": {
+                        "description": "The cluster of the node that answers, here as in every answer. A request that names "
+                        "another one in a header of this name is refused with 421 wrong_cluster before anything is done",
+                        "schema": {"type": "string"},
+                    }
+                },
                 "content": {PROBLEM_TYPE: {"schema": _ref("schemas", "Problem")}},
             }
         },
@@ -433,7 +440,7 @@ def _operation(
     body: Schema | None = None,
     **more: Any,
 ) -> Schema:
-    shown = {**responses, **{str(status): _ref("responses", "Problem") for status in (400, *problems)}}
+    shown = {**responses, **{str(status): _ref("responses", "Problem") for status in (400, 421, *problems)}}
     operation: Schema = {"operationId": name, "summary": summary, "responses": shown, **more}
     if body is not None:
         operation["requestBody"] = body

@@ -26,6 +26,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "version_mismatch": 412,
     "too_large": 413,
     "unsupported_media_type": 415,
+    "wrong_cluster": 421,
     "key_reused": 422,
     "too_many_requests": 429,
     "headers_too_large": 431,

@@ -114,6 +114,9 @@ class Api:
             if size + len(request.raw_path) > HEADERS_BYTES_MAX:
                 exchange.closes = True
                 raise HeadersTooLarge(f"request line and headers may have {HEADERS_BYTES_MAX} bytes together")
+            meant = request.headers.get("Ringkeep-Cluster")
+            if meant is not None:
+                self.edge.check_cluster(meant)
             target = exchange.target = split_target(request.raw_path)
             handler = self._handlers.get((target.route, method))
             if handler is None:

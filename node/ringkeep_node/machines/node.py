@@ -201,6 +201,7 @@ class Node:
             store=store,
             stored=stored,
             recovered=recovered.copies,
+            own_index=self.raft.own_index,
             now=now,
         )
         self._take_requests(settings.gateway, first_number)

@@ -48,6 +48,8 @@ class Seen:
     path: str
     idempotency_key: str | None
     timeout_s: float
+    cluster: str | None = None
+    """The cluster that the request is meant for, if it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,12 @@ class FakeNode:
 class FakeCluster:
     """Use as ``async with FakeCluster() as cluster``; ``cluster.urls`` are the addresses."""
 
-    def __init__(self, *, nodes: int = 3, shards: int = 16) -> None:
+    def __init__(
+        self, *, nodes: int = 3, shards: int = 16, cluster_id: str = "c0ffee0000000001", looks_at_cluster: bool = True
+    ) -> None:
+        self.cluster_id = cluster_id
+        self.looks_at_cluster = looks_at_cluster
+        """Whether requests for another cluster are refused."""
         self.nodes = {f"n{i}": FakeNode(f"n{i}") for i in range(1, nodes + 1)}
         names = list(self.nodes)
         self.shards = shards
@@ -129,6 +136,12 @@ class FakeCluster:
         for name, node in self.nodes.items():
             await self.stop(name)
             node.reserved.close()
+
+    async def take_address(self, name: str, of: FakeNode) -> None:
+        """Let a node answer where a stopped node of another cluster did."""
+        await self.stop(name)
+        self.nodes[name].port = of.port
+        await self.start(name)
 
     @property
     def urls(self) -> list[str]:
@@ -209,9 +222,13 @@ class FakeCluster:
         body = await request.read()
         path = request.rel_url.raw_path
         timeout_s = float(request.headers.get("Ringkeep-Timeout", "0"))
-        self.seen.append(Seen(node.name, request.method, path, request.headers.get("Idempotency-Key"), timeout_s))
+        meant = request.headers.get("Ringkeep-Cluster")
+        key = request.headers.get("Idempotency-Key")
+        self.seen.append(Seen(node.name, request.method, path, key, timeout_s, meant))
         fault = node.faults.popleft() if node.faults and not path.startswith("/v1/cluster") else None
         try:
+            if self.looks_at_cluster and meant not in (None, self.cluster_id):
+                raise Problem(421, "wrong_cluster", f"this node belongs to cluster {self.cluster_id}")
             response = await self._with_fault(fault, request, lambda: self._route(request, path, body))
         except Problem as problem:
             response = web.json_response(
@@ -221,7 +238,7 @@ class FakeCluster:
                     "status": problem.status,
                     "detail": problem.detail,
                     "code": problem.code,
-                    "retryable": problem.status in (503, 504, 429, 507),
+                    "retryable": problem.status in (421, 503, 504, 429, 507),
                 },
                 status=problem.status,
                 headers=problem.headers,
@@ -231,6 +248,7 @@ class FakeCluster:
             response.headers["Retry-After"] = str(self.retry_after_s)
         if fault is not Fault.PROXY:
             response.headers["Ringkeep-Node"] = node.name
+            response.headers["Ringkeep-Cluster"] = self.cluster_id
             response.headers["Ringkeep-Request-Id"] = f"request-{len(self.seen)}"
         return response
 
@@ -383,7 +401,7 @@ class FakeCluster:
         if method != "GET":
             return web.json_response(self._order(method, what, msgspec.json.decode(body) if body else None))
         answers: dict[str, Callable[[], dict[str, Any]]] = {
-            "": lambda: {"cluster_id": "c0ffee0000000001", "version": self.version},
+            "": lambda: {"cluster_id": self.cluster_id, "version": self.version},
             "map": self.map,
             "members": self._members,
             "leader": lambda: {"name": "n1", "url": self.nodes["n1"].url, "term": 3},
@@ -442,7 +460,7 @@ class FakeCluster:
             for shard in range(self.shards)
         ]
         return {
-            "cluster_id": "c0ffee0000000001",
+            "cluster_id": self.cluster_id,
             "version": self.version,
             "wanted": {"revision": 1},
             "members": members,

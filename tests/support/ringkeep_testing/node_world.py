@@ -23,7 +23,7 @@ from ringkeep_core.hashing import shard_of
 from ringkeep_core.maprules import bootstrap
 from ringkeep_core.shardmap import Member, Settings
 from ringkeep_node.machines.control import encode_snapshot, first_snapshot
-from ringkeep_node.machines.node import NodeSettings
+from ringkeep_node.machines.node import NodeSettings, NodeStep
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
 from ringkeep_node.machines.shard.effects import Absent, Found, Stored
 from ringkeep_testing.world_checks import GodsEye
@@ -57,6 +57,8 @@ class World:
         self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
         self._tokens = 0
+        self.watches: list[Callable[[Machine, NodeStep], None]] = []
+        """Called with every step of every node before it is carried out."""
         self.machines = {f"n{number}": Machine(self, number) for number in range(1, self.plan.nodes + 1)}
         self.by_address = {machine.address: machine for machine in self.machines.values()}
         self.network = Network(self)

@@ -276,6 +276,8 @@ class Machine:
         assert node is not None
         step = node.take_step(now=self.world.now)
         self.world.eye.group_seen(self)
+        for watch in self.world.watches:
+            watch(self, step)
         self._carry_out(step)
         due = max(self.world.now, node.next_deadline())
         if self.node is node and (self._wake_at < 0 or due < self._wake_at):

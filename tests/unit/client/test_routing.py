@@ -34,7 +34,7 @@ def test_the_primary_of_the_map_is_computed_from_the_user() -> None:
         assert routes.primary_url(user) == ("http://b:1" if shard_of(user, 16) % 2 else "http://a:1")
 
 
-def test_only_a_newer_map_or_another_clusters_map_is_taken() -> None:
+def test_only_a_newer_map_of_the_same_cluster_is_taken() -> None:
     routes = Routes(["http://seed:1"])
 
     assert routes.take_map(_map(5))
@@ -43,8 +43,8 @@ def test_only_a_newer_map_or_another_clusters_map_is_taken() -> None:
     assert routes.primary_url("ada") == "http://a:1"
     assert routes.take_map(_map(6, "n2"))
     assert routes.primary_url("ada") == "http://b:1"
-    assert routes.take_map(_map(1, "n1", cluster_id="c2"))
-    assert routes.primary_url("ada") == "http://a:1"
+    assert not routes.take_map(_map(9, "n1", cluster_id="c2"))
+    assert (routes.primary_url("ada"), routes.cluster) == ("http://b:1", "c1")
 
 
 def test_a_shard_without_a_primary_has_no_address() -> None:

@@ -24,6 +24,7 @@ REST_CODES = {
     "key_reused": False,
     "no_primary": True,
     "overloaded": True,
+    "wrong_cluster": True,
     "outcome_unknown": True,
     "disk_full": True,
 }

@@ -394,6 +394,16 @@ def test_a_node_whose_disk_has_fallen_behind_admits_no_change_and_takes_no_entri
     assert [record.kind for record in again.records if record.kind == Kind.SHARD_ENTRY] == [Kind.SHARD_ENTRY]
 
 
+def test_a_node_that_is_the_only_voter_confirms_all_reads_of_a_turn_in_that_turn() -> None:
+    host = alone()
+    for number in range(1, 101):
+        host.node.submit(number, number % 16, ReadRequest("u", "k", 200.0), size=10, now=host.now)
+    step = host.step(sync=False)
+
+    assert sorted(answer.token for answer in step.answers) == list(range(1, 101))
+    assert (step.records, step.bundles) == ([], {})
+
+
 # --- channels ----------------------------------------------------------------------------------------------------
 
 

@@ -332,6 +332,13 @@ class Leadership:
         if not accepted:
             self._outbox.answer_read(read, self._term, None)
 
+    def own_index(self) -> int | None:
+        """Return the commit index if this node alone is the majority that confirms it, else None.
+
+        That is a whole ReadIndex: nobody else is to be asked, and no other node can have been elected without our vote.
+        """
+        return self._log.commit if self.ready and self._log.configuration.voters == (self._me,) else None
+
     def fail_reads(self) -> None:
         """Tell everybody who waits for a confirmation that none will come."""
         for read in self._reads.take_all():

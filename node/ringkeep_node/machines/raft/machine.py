@@ -299,6 +299,10 @@ class Raft:
         else:
             self._outbox.now(self._leader, ReadIndexRequest(self._term, number))
 
+    def own_index(self) -> int | None:
+        """Return a confirmed commit index if nobody is to be asked for it: we lead and are the only voter. Else None."""
+        return self._leadership.own_index() if self._leadership is not None else None
+
     def transfer_leadership(self, to: str, *, now: float) -> bool:
         """Hand leadership to the voter ``to``; proposals are refused meanwhile. False: not leader, or no voter."""
         return self._leadership is not None and self._leadership.transfer(to, now=now)

@@ -7,14 +7,15 @@ A read joins the next round or ReadIndex that starts, never one that started bef
 all shards; each shard is judged by its own set, by the map that is held when it is judged: answers that name a newer map
 are judged again when that map is held. A peer that missed a round is asked on, but not waited for until it answers. Reads
 of a shard that has got another confirmer since their round began join the next one, which asks it too: this never will.
-A shard whose primary has the only copy is always confirmed by Raft.
+A shard whose primary has the only copy is always confirmed by Raft; where this node is the only voter that asks nobody, and
+is done in the same step.
 
 Source: replication.md, rule 2; counterexamples.md S4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ringkeep_node.machines.shard.context import Context
@@ -22,6 +23,14 @@ from ringkeep_node.machines.shard.messages import Ping, Pong
 
 if TYPE_CHECKING:
     from ringkeep_node.machines.shard.primary import Lead, WaitingRead
+
+OwnIndex = Callable[[], int | None]
+"""Returns a confirmed ReadIndex if this node needs to ask nobody for it, else None."""
+
+
+def no_index() -> int | None:
+    """Others are to be asked."""
+    return None
 
 
 class _Round:
@@ -49,6 +58,7 @@ class Confirmation:
         "_next",
         "_next_index",
         "_number",
+        "_own_index",
         "_retry_at",
         "_round",
         "_silent",
@@ -59,8 +69,9 @@ class Confirmation:
         "peer_status",
     )
 
-    def __init__(self, ctx: Context, leads: dict[int, Lead]) -> None:
+    def __init__(self, ctx: Context, leads: dict[int, Lead], own_index: OwnIndex) -> None:
         self._ctx = ctx
+        self._own_index = own_index
         self._leads = leads
         self._next: dict[Lead, list[WaitingRead]] = {}
         self._round: _Round | None = None
@@ -95,7 +106,12 @@ class Confirmation:
         if self._next and self._round is None and self._ctx.now >= self._retry_at:
             self._start_round()
         if self._next_index and not self._index_token:
-            self._index_reads, self._next_index = self._next_index, {}
+            reads, self._next_index = self._next_index, {}
+            index = self._own_index()
+            if index is not None:
+                self._reached(index, reads)
+                return
+            self._index_reads = reads
             self._index_token = self._ask_index()
 
     def _ask_index(self) -> int:

@@ -97,19 +97,21 @@ class Growth:
         last_sn, is_open, silent = lead.copy.log.last_sn, False, list[str]()
         for peer in list(lead.peers.values()):
             is_behind = peer.match < last_sn
-            is_up = ctx.is_up(peer.storage)
+            is_up, is_linked = ctx.is_up(peer.storage), peer.storage in ctx.peers_up
             waits = lead.desk.catch_up.holds_back(lead, peer)
-            if is_up and (is_behind or not peer.spoke) and not waits and self._is_due(peer):
+            # A link to an earlier boot may be one whose end was lost with the network: only writing to it shows that, and it
+            # is made anew then. A present boot that is not registered yet takes nothing, and what it says does not count.
+            if is_linked and (is_behind or not peer.spoke) and not waits and self._is_due(peer):
                 lead.probe(peer)
             if peer.in_sync:
                 if is_behind and peer.behind_since is None:
                     peer.behind_since = ctx.now
                 if peer.behind_since is not None and ctx.now >= peer.behind_since + settings.ack_silence_s:
                     silent.append(peer.storage)
-                is_open = is_open or is_behind or (is_up and not peer.spoke)
+                is_open = is_open or is_behind or (is_linked and not peer.spoke)
             else:
                 self._check_learner(lead, peer, is_up=is_up, is_behind=is_behind)
-                is_open = is_open or is_up or peer.adding
+                is_open = is_open or is_linked or peer.adding
         if silent:
             # All in one entry: those that it removes together become eligible together, and may go on without us.
             self._proposals.want(Shrink(lead.copy.shard, lead.shard.revision, tuple(silent)))

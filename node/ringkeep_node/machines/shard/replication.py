@@ -16,7 +16,7 @@ from ringkeep_core.mapchanges import Move
 from ringkeep_core.shardmap import Shard, ShardMap
 from ringkeep_node.machines.documents import Remembered, Row
 from ringkeep_node.machines.shard.catch_up import CatchUp
-from ringkeep_node.machines.shard.confirmation import Confirmation
+from ringkeep_node.machines.shard.confirmation import Confirmation, OwnIndex, no_index
 from ringkeep_node.machines.shard.context import Context, Tally
 from ringkeep_node.machines.shard.effects import (
     DropCopy,
@@ -72,13 +72,14 @@ class Replication:
         stored: Sequence[StoredCopyLike],
         recovered: Mapping[tuple[int, int], RecoveredCopyLike],
         now: float,
+        own_index: OwnIndex = no_index,
     ) -> None:
         self._ctx = Context(me, boot, settings, store, now)
         self._proposals = Proposals(self._ctx)
         self._replica = Replica(self._ctx, self._proposals)
         self._catch_up = CatchUp(self._ctx, self._proposals)
         self._leads: dict[int, Lead] = {}
-        self._confirmation = Confirmation(self._ctx, self._leads)
+        self._confirmation = Confirmation(self._ctx, self._leads, own_index)
         self._hand_overs = HandOvers(self._ctx, self._proposals, self._leads)
         growth = Growth(self._ctx, self._proposals)
         self._desk = Desk(growth, self._proposals, self._confirmation, self._catch_up, self._leads)

@@ -8,7 +8,7 @@ import pytest
 
 from ringkeep_core.hashing import shard_of
 from ringkeep_node.machines.shard.effects import NotApplied, Result, Unknown, WriteRequest
-from ringkeep_testing.fake_driver import FakeDriver
+from ringkeep_testing.fake_driver import CLUSTER_ID, FakeDriver
 from ringkeep_testing.http_edge import EdgeUnderTest, request, serve, until
 
 PATH = "/v1/users/ada/docs/notes/1"
@@ -43,6 +43,7 @@ def test_an_answer_carries_everything_that_is_known_of_the_document_and_of_who_a
             "cache-control": "no-cache",
             "content-security-policy": "sandbox; default-src 'none'",
             "ringkeep-request-id": "r-1",
+            "ringkeep-cluster": CLUSTER_ID,
             "ringkeep-node": "n1",
             "server": "ringkeep",
             "x-content-type-options": "nosniff",

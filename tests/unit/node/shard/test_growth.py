@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringkeep_core.mapchanges import Boot, Grow, ShardChange, Shrink, Touch
+from ringkeep_core.mapchanges import AddLearner, Boot, Grow, ShardChange, Shrink, Touch
 from ringkeep_node.machines.shard.effects import Stored
 from ringkeep_node.machines.shard.messages import Ack, Append
 from ringkeep_node.machines.shard.settings import ReplicationSettings
@@ -301,3 +301,21 @@ def test_a_learner_that_stopped_and_is_back_is_let_in() -> None:
     bench.wait(0.3)
 
     assert (before, bench.proposals) == ([], [GROW])
+
+
+def test_a_learner_whose_link_leads_to_an_earlier_boot_is_written_to_until_the_link_is_made_anew() -> None:
+    bench = serving(shard("a b"))
+    bench.up("c")
+    # It started again behind a cut: nothing told this end of the link, and nothing was written to it since.
+    bench.change(Boot("c", "c", "c-2", 2, "http://c", "c:1", live=()))
+    bench.change(AddLearner(0, bench.map.shards[0].revision, "c"))
+    bench.said("c", Append)
+    bench.wait(1.0)
+    over_the_old_link = bench.said("c", Append)
+    bench.down("c")
+    bench.wait(1.0)
+    without_a_link = bench.said("c", Append)
+    bench.machine.peer_up("c", "c-2", now=bench.now)
+    bench.pump()
+
+    assert over_the_old_link and without_a_link == [] and bench.said("c", Append)
