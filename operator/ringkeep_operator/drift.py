@@ -4,7 +4,8 @@
     a wanted field lacks or differs   -> somebody changed it
 
 The API server fills in defaults and others add fields; neither is drift. So the wanted part must be covered by the live
-object, amounts compared by value. Nothing that the API server rewrites may be called drift: that would never end.
+object, amounts compared by value. A selector is wanted as a whole: one label more in it selects nobody.
+Nothing that the API server rewrites may be called drift: that would never end.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from ringkeep_operator.manifests import HASH_ANNOTATION
 from ringkeep_operator.state import Manifest
 
 AMOUNTS = frozenset({"requests", "limits"})
+WHOLE = frozenset({"selector", "podSelector", "matchLabels"})
+"""Atomic for the API server too: applying them takes away what others have added."""
 
 
 def is_as_wanted(wanted: Manifest, live: Manifest | None) -> bool:
@@ -34,7 +37,10 @@ def covers(live: Any, wanted: Any, *, are_amounts: bool = False) -> bool:
     """Return whether everything in ``wanted`` is in ``live`` as well."""
     if isinstance(wanted, Mapping):
         return isinstance(live, Mapping) and all(
-            covers(live.get(key), value, are_amounts=are_amounts or key in AMOUNTS) for key, value in wanted.items()
+            live.get(key) == value
+            if key in WHOLE
+            else covers(live.get(key), value, are_amounts=are_amounts or key in AMOUNTS)
+            for key, value in wanted.items()
         )
     if isinstance(wanted, list | tuple):
         return isinstance(live, list | tuple) and _list_covers(live, wanted)

@@ -57,6 +57,15 @@ def test_a_changed_field_is_put_right_and_an_added_one_is_left(world: OperatorWo
     assert _applied(world) == []
 
 
+@pytest.mark.parametrize("kind", ["Service", "PodDisruptionBudget"])
+def test_a_label_more_in_a_selector_is_put_right_because_it_selects_nobody(world: OperatorWorld, kind: str) -> None:
+    selector = world.objects[kind, "demo"]["spec"]["selector"]
+    selector.get("matchLabels", selector)["app"] = "elsewhere"
+
+    assert _applied(world) == [f"{kind} demo"]
+    assert _applied(world) == []
+
+
 def test_amounts_are_compared_by_value(world: OperatorWorld) -> None:
     template = world.objects["StatefulSet", "demo"]["spec"]["volumeClaimTemplates"][0]
     template["spec"]["resources"]["requests"]["storage"] = "1024Mi"
