@@ -416,6 +416,7 @@ class Process:
                 nonce=lambda: secrets.token_hex(16),
                 fatal=self._fatal,
                 mark_left=lambda: self._mark_left(disk.directory),
+                balanced=node.stop_notice_s > 0,
             )
         )
         # Only now: a greeting names this boot, so the disk must know it first.

@@ -137,6 +137,9 @@ def leaving(view: View) -> Outcome:
             continue  # To be asked for, or refused.
         notes.append(Note(Reason.SCALING_DOWN, f"{name} gives up its copies and leaves"))
         is_free = (want is None or is_written) and not view.holds_copies(member.storage)
+        if want is not None and is_free and _gets_clients(view, name):
+            # From the moment it leaves it refuses everything: first the Services must stop sending clients to it.
+            continue
         if is_free and group not in held_up:
             actions.append(Leave(name, member.storage))
             actions.append(Tell(Reason.MEMBER_LEFT, f"{name} has given everything up and left the cluster"))
@@ -144,6 +147,12 @@ def leaving(view: View) -> Outcome:
             # The set cannot shrink past it: those below would only come back as somebody new.
             held_up.add(group)
     return Outcome(actions=tuple(actions), under_way=tuple(notes), soon_s=1.0 if notes else None)
+
+
+def _gets_clients(view: View, name: str) -> bool:
+    """Return whether Services send clients to a member that has given everything up; it says that it is not ready soon."""
+    pod = view.pods.get(name)
+    return pod is not None and pod.is_ready and not pod.is_deleting and name in view.answers
 
 
 def _ordinal(view: View, name: str) -> int:

@@ -78,6 +78,8 @@ class HostParts(Struct, frozen=True):
     """End the process, with a reason in a sentence."""
     mark_left: Callable[[], None]
     """Write into the data directory, with a sync, that its storage id has left; called in a worker thread."""
+    balanced: bool = False
+    """Whether balancers send clients here by what ``is_ready`` says: they must see it before this node leaves."""
 
 
 class _Inbox(LinkEvents, asyncio.DatagramProtocol):
@@ -407,7 +409,9 @@ class Host:
         """Return None if clients should be sent here, else the reason why not."""
         if self._driver is None:
             return "this node belongs to no cluster yet"
-        reason = unready_reason(self._driver.node, was_ready=self._was_ready)
+        assert self._parts is not None
+        leaves_soon = self._parts.balanced
+        reason = unready_reason(self._driver.node, was_ready=self._was_ready, leaves_soon=leaves_soon)
         self._was_ready = self._was_ready or reason is None
         return reason
 

@@ -149,8 +149,11 @@ def voters_of(node: Node) -> tuple[str, ...]:
     return node.raft.configuration.voters if not voters and control.votes else voters
 
 
-def unready_reason(node: Node, *, was_ready: bool = False) -> str | None:
-    """Return why clients should not be sent here yet, or None: joined, caught up, routes.
+def unready_reason(node: Node, *, was_ready: bool = False, leaves_soon: bool = False) -> str | None:
+    """Return why clients should not be sent here (any more), or None: joined, caught up, routes.
+
+    Whoever leaves refuses everything from that moment on. Where balancers must see it before (``leaves_soon``), a member
+    that is draining and has given up its last copy says so already, while it still serves.
 
     A start is caught up once (``was_ready``). Copies that a plan brings to it later keep nobody away: while a cluster
     shrinks, all nodes that stay get some, and the ones that clients would be sent to instead are those that go.
@@ -164,12 +167,22 @@ def unready_reason(node: Node, *, was_ready: bool = False) -> str | None:
         return "this start of the node is not registered in the shard map yet"
     if node.control.leader() is None:
         return "no leader is known"
+    if leaves_soon and _has_given_up(held, node):
+        return "this node is draining, holds nothing and is about to leave"
     if was_ready:
         return None
     behind = sum(1 for shard in held.shards if any(copy.storage == own for copy in shard.learners))
     if behind:
         return f"{behind} copies on this node are still being brought up to date"
     return None
+
+
+def _has_given_up(held: ShardMap, node: Node) -> bool:
+    own = node.identity
+    want = held.wanted.members.get(own.name)
+    if want is None or not want.draining:
+        return False
+    return not any(copy.storage == own.storage for shard in held.shards for copy in (*shard.in_sync, *shard.learners))
 
 
 def node_numbers(driver: Driver, history: History) -> NodeNumbers:

@@ -166,10 +166,18 @@ class FakePods:
             if manifest["status"]["phase"] == "Running":
                 disk = self.disks[f"data-{pod}"]
                 ready = bool(disk.cluster_id) and not disk.has_left and pod not in self.silent
+                ready = ready and not self._has_given_up(pod, disk)
                 conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
                 self.kube.change("pods", pod, {"status": {"conditions": conditions}})
 
     # --- what nodes do
+
+    def _has_given_up(self, pod: str, disk: Disk) -> bool:
+        """A member that drains and holds nothing says that it is not ready: it is about to leave."""
+        want = self.map.wanted.members.get(pod) if self.map is not None else None
+        if self.map is None or want is None or not want.draining:
+            return False
+        return not any(shard.copy_of(disk.storage) for shard in self.map.shards)
 
     def _boot(self, pod: str) -> None:
         claim = f"data-{pod}"

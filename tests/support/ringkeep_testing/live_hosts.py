@@ -88,6 +88,7 @@ class LiveNode:
                 nonce=lambda: "nonce",
                 fatal=self.failures.append,
                 mark_left=lambda: self.left.append(self.storage),
+                balanced=True,
             )
         )
 

@@ -122,6 +122,8 @@ class OperatorWorld:
     taken: set[str] = field(default_factory=set)
     foundings: int = 0
     is_deaf: bool = False
+    is_slow_to_be_unready: bool = False
+    """Services go on sending clients to a member that has given everything up."""
     """Whether the operator cannot reach any node."""
     _views: list[state.Seen] = field(default_factory=list)
     _count: int = 0
@@ -630,7 +632,7 @@ class OperatorWorld:
 
     def _seen_pod(self, name: str, pod: Pod) -> state.SeenPod:
         runs = pod.starts and self.now - pod.since >= 1
-        is_ready = runs and pod.node not in self.nodes_gone and self._registered(pod)
+        is_ready = runs and pod.node not in self.nodes_gone and self._registered(pod) and not self._has_given_up(name)
         return state.SeenPod(
             name=name,
             uid=pod.uid,
@@ -644,6 +646,14 @@ class OperatorWorld:
             waiting="" if pod.starts else "ErrImagePull",
             since=pod.since,
         )
+
+    def _has_given_up(self, name: str) -> bool:
+        """A member that drains and holds nothing says that it is not ready: it is about to leave."""
+        want = self.map.wanted.members.get(name) if self.map is not None else None
+        if self.map is None or want is None or not want.draining or self.is_slow_to_be_unready:
+            return False
+        disk = self.pods[name].disk.storage
+        return not any(disk in {copy.storage for copy in (*s.in_sync, *s.learners)} for s in self.map.shards)
 
     def _seen_volume(self, name: str, claim: Claim) -> state.SeenVolume:
         return state.SeenVolume(

@@ -98,6 +98,20 @@ def test_a_smaller_cluster_drains_lets_go_shrinks_and_deletes_the_volumes_in_thi
     assert (sorted(world.claims), world.broken) == (["data-demo-0", "data-demo-1", "data-demo-2"], [])
 
 
+def test_who_goes_leaves_only_when_no_service_sends_clients_to_it_any_more(world: OperatorWorld) -> None:
+    world.want(replicas=4)
+    world.settle()
+    world.want(replicas=3)
+    world.is_slow_to_be_unready = True
+    world.run(30)
+    waiting = (_members(world), world.condition("Progressing"))
+    world.is_slow_to_be_unready = False
+
+    assert waiting == ([f"demo-{n}" for n in range(4)], ("True", "ScalingDown"))
+    assert world.settle()
+    assert (_members(world), world.broken) == ([f"demo-{n}" for n in range(3)], [])
+
+
 def test_volumes_are_kept_where_the_policy_says_so_and_come_back_as_empty_members(world: OperatorWorld) -> None:
     _retaining(world)
     world.want(replicas=5)

@@ -153,10 +153,14 @@ def test_a_node_that_has_left_stays_up_idle_and_says_so_and_the_others_go_on(tmp
             drained = SetWanted(with_drain(asked.shard_map.wanted, gone.name), "test")
             await until_applied(asked, drained)
             await until(lambda: not holds_copies(asked, gone.storage))
+            # Balancers hear of it while it still serves: from the moment it leaves it refuses everything.
+            await until(lambda: gone.host.is_ready() is not None)
+            leaving = gone.host.is_ready(), type(await gone.put(0, "before"))
             await until_applied(asked, Leave(gone.storage, "test"))
 
             await until(lambda: gone.host.members()[0].state == "left")
             await until(lambda: gone.left)
+            assert leaving == ("this node is draining, holds nothing and is about to leave", Stored)
             sentence = f"n4 has left cluster {cluster_id} for good; empty its directory to use it again"
             refused = await gone.put(0, "after")
             answers = [await others[0].put(shard, "after") for shard in range(SHARDS)]
