@@ -21,6 +21,8 @@ else
     KUBECONFIG=$(mktemp)
     trap 'if [ -z "${E2E_KEEP:-}" ]; then kind delete cluster --name "$name" --quiet || true; rm -f "$KUBECONFIG"; fi' EXIT
     started=$SECONDS
+    # What a run that was killed, or kept with E2E_KEEP, has left would be in the way.
+    kind delete cluster --name "$name" --quiet
     kind create cluster --name "$name" --config deploy/kind.yaml --wait 3m --quiet
     kubectl wait --for=condition=Ready node --all --timeout=120s >/dev/null
     printf 'e2e: kind cluster of 4 nodes, %s s\n' "$((SECONDS - started))"
@@ -35,10 +37,13 @@ fi
 
 rm -f .ci/out/e2e.json
 output=$(mktemp) code=0
-.venv/bin/python -m pytest -q --color=no -s -m e2e tests/e2e "$@" 2>&1 | tee "$output" || code=$?
+.venv/bin/python -m pytest -q --color=no -s -rs --durations=10 -m e2e tests/e2e "$@" 2>&1 | tee "$output" || code=$?
 count() { grep -E ' in [0-9.]+s' "$output" | tail -n 1 | grep -oE "[0-9]+ ($1)\\b" | awk '{ sum += $1 } END { print sum + 0 }' || true; }
-passed=$(count passed) failed=$(count 'failed|errors?')
+passed=$(count passed) failed=$(count 'failed|errors?') skipped=$(count skipped)
 rm -f "$output"
 if [ "$code" -ne 0 ] && [ "${failed:-0}" -eq 0 ]; then failed=1; fi
-printf '%s passed, %s failed\n' "${passed:-0}" "${failed:-0}"
+printf 'e2e: %s s in all\n' "$SECONDS"
+summary="${passed:-0} passed, ${failed:-0} failed"
+if [ "${skipped:-0}" -gt 0 ]; then summary="$summary, $skipped skipped"; fi
+printf '%s\n' "$summary"
 exit "$code"

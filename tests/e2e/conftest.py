@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ringkeep_testing.kind_cluster import CHART, Namespace, Report, Settled, cluster_manifest, helm, kubectl
+from ringkeep_testing.kind_cluster import CHART, Namespace, Operator, Report, Settled, cluster_manifest, helm, kubectl
 
 OPERATOR_NAMESPACE = "ringkeep-e2e"
 REPORT = Path(os.environ.get("E2E_REPORT", ".ci/out/e2e.json"))
@@ -36,6 +36,12 @@ def operator() -> Iterator[str]:
     yield namespace
     helm("uninstall", "ringkeep", "--namespace", namespace, "--wait")
     kubectl("delete", "namespace", namespace, "--timeout=120s")
+
+
+@pytest.fixture(scope="session")
+def process(operator: str) -> Operator:
+    """The operator's process."""
+    return Operator(operator)
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def test_from_nothing_to_a_write_and_on_with_helm(first: Namespace, report: Repo
 
 BAD = [
     ({"replicationFactor": 3, "minInSync": 4}, "minInSync must not be above replicationFactor"),
-    ({"replicas": -1}, "spec.replicas"),
+    ({"replicas": 0}, "spec.replicas"),
     ({"shards": 100}, "spec.shards"),
     ({"storage": {"size": "large"}}, "spec.storage.size"),
     ({"placement": {"antiAffinity": "perhaps"}}, "Unsupported value"),

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,8 @@ CHART = ROOT / "helm" / "ringkeep"
 RECORDER = Path(__file__).with_name("recorder.py")
 LIMIT_S = 180.0
 POLL_S = 0.25
+EARLY_POLL_S = 0.1
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 Json = dict[str, Any]
 T = TypeVar("T")
 
@@ -83,6 +87,12 @@ def cluster_manifest(name: str, replicas: int = 3, **spec: object) -> Json:
         "metadata": {"name": name},
         "spec": {"replicas": replicas, "image": "ringkeep-node:dev", "storage": {"size": "64Mi"}, **spec},
     }
+
+
+def is_true(manifest: Json, condition: str) -> bool:
+    """Return whether an object has a condition that is True."""
+    rows = manifest.get("status", {}).get("conditions", [])
+    return any(row["type"] == condition and row["status"] == "True" for row in rows)
 
 
 @dataclass(frozen=True)
@@ -167,7 +177,9 @@ class Namespace:
         self.kubectl(
             "wait", "--for=condition=Ready", f"cluster/{name}", f"--timeout={limit_s:.0f}s", limit_s=limit_s + 10
         )
-        return time.monotonic() - began
+        took_s = time.monotonic() - began
+        self.never_early(name)
+        return took_s
 
     def scale(self, name: str, replicas: int, *, limit_s: float = LIMIT_S) -> float:
         """Scale a Cluster and wait until it is Ready in the new size; return how long that took."""
@@ -186,9 +198,34 @@ class Namespace:
             ready = rows.get("Ready", {})
             is_ready = ready.get("status") == "True" and ready.get("observedGeneration") == generation
             has_all = status.get("readyReplicas") == found["spec"]["replicas"] == len(status.get("members", ()))
-            return found if is_ready and has_all else None
+            if not is_ready:
+                return None
+            assert has_all, f"{name} is called Ready, and its status says {status}"
+            return found
 
-        return until(ask, f"{name} is Ready with all its members", limit_s=limit_s)
+        found = until(ask, f"{name} is Ready with all its members", limit_s=limit_s, every_s=EARLY_POLL_S)
+        self.never_early(name)
+        return found
+
+    def never_early(self, name: str) -> None:
+        """Fail unless every shard has all its copies, all of them on living members: what Ready promises."""
+        found = self.cluster(name)
+        wanted = min(found["spec"]["replicationFactor"], found["spec"]["replicas"])
+        pod = f"{name}-0"
+        # The members' own word, from a node that has the map that Ready was judged from.
+        version = found["status"]["mapVersion"]
+        shard_map = until(
+            lambda: held if (held := self.ask(pod, "/v1/cluster/map"))["version"] >= version else None,
+            f"{pod} has map {version}",
+            limit_s=10,
+        )
+        alive = {row["name"] for row in self.ask(pod, "/v1/cluster/members")["members"] if row["state"] != "dead"}
+        short = [
+            shard["shard"]
+            for shard in shard_map["shards"]
+            if len({copy["name"] for copy in shard["in_sync"]} & alive) < wanted
+        ]
+        assert not short, f"{name} is called Ready, and shards {short[:10]} have fewer than {wanted} copies"
 
     def ask(self, pod: str, path: str) -> Json:
         """Ask the node in a pod over REST, from inside of the pod."""
@@ -206,10 +243,11 @@ class Namespace:
         reads_per_s: float = 200,
         users: int = 200,
         name: str = "recorder",
+        url: str = "",
     ) -> Iterator[Recording]:
-        """Have a pod write and read through the client Service, and verify everything in the end."""
+        """Have a pod write and read through the client Service, or at ``url``, and verify everything in the end."""
         environment = {
-            "URL": f"http://{cluster}.{self.name}.svc:8080",
+            "URL": url or f"http://{cluster}.{self.name}.svc:8080",
             "WRITES_PER_S": str(writes_per_s),
             "READS_PER_S": str(reads_per_s),
             "USERS": str(users),
@@ -245,6 +283,83 @@ class Settled:
     def leader(self) -> str:
         """The Raft leader, as the status says."""
         return str(self.space.cluster(self.name)["status"]["leader"])
+
+    def settled(self) -> Json:
+        """Wait until it is Ready, with as many members as it wants."""
+        return self.space.settled(self.name)
+
+    def patch(self, **spec: object) -> None:
+        """Change fields of the spec."""
+        self.space.kubectl("patch", "cluster", self.name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def uid(self, pod: str) -> str:
+        """Return the uid of a pod, "" if there is none."""
+        return str((self.space.get("pod", pod) or {"metadata": {"uid": ""}})["metadata"]["uid"])
+
+    def is_new(self, pod: str, uid: str) -> bool:
+        """Return whether there is another pod of that name than the one that had ``uid``, and it is ready."""
+        found = self.space.get("pod", pod)
+        return found is not None and found["metadata"]["uid"] != uid and is_true(found, "Ready")
+
+    def node(self, pod: str) -> str:
+        """Return the Node of a pod."""
+        found = self.space.get("pod", pod)
+        assert found is not None, f"there is no pod {pod}"
+        return str(found["spec"]["nodeName"])
+
+    def serves(self, pod: str) -> bool:
+        """Return whether the other members call this one alive, as the status says."""
+        rows = self.space.cluster(self.name)["status"]["members"]
+        return any(row["name"] == pod and row["state"] == "alive" for row in rows)
+
+    def address(self, pod: str) -> str:
+        """Return where a pod answers REST, for a client that asks it and no Service."""
+        found = self.space.get("pod", pod)
+        assert found is not None, f"there is no pod {pod}"
+        return f"http://{found['status']['podIP']}:8080"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The operator's process, seen from inside of its pod."""
+
+    namespace: str
+
+    def _read(self, file: str) -> str:
+        code = f"print(open('/proc/1/{file}').read())"
+        return kubectl(
+            "--namespace", self.namespace, "exec", "deployment/ringkeep-operator", "--", "python", "-c", code
+        )
+
+    @property
+    def node(self) -> str:
+        """The Node that it runs on."""
+        selector = "app.kubernetes.io/component=operator"
+        path = "jsonpath={.items[0].spec.nodeName}"
+        return kubectl("--namespace", self.namespace, "get", "pods", "-l", selector, "-o", path).strip()
+
+    def memory_bytes(self) -> int:
+        """Return its resident memory."""
+        line = next(line for line in self._read("status").splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
+
+    def cpu_s(self) -> float:
+        """Return the processor time that it has used."""
+        fields = self._read("stat").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+
+def kind_name() -> str:
+    """Return the name of the current context's kind cluster whose machines are docker's here, "" if it is none."""
+    try:
+        context = command("kubectl", "config", "current-context").strip()
+        name = context.removeprefix("kind-")
+        if name == context:
+            return ""
+        command("docker", "inspect", f"{name}-control-plane")
+    except (Failed, OSError):
+        return ""
+    return name
 
 
 def client_pod(name: str, environment: Mapping[str, str]) -> Json:
@@ -306,9 +421,13 @@ class Recording:
 
         until(ask, "the recorder writes")
 
+    def rest(self) -> None:
+        """Stop the load for good, but verify nothing yet: what was acknowledged is compared when it is over."""
+        self.space.run_python(self.pod, "open('/tmp/stop', 'w')")
+
     def stop(self) -> None:
         """Stop the load, wait for the verification and take the result."""
-        self.space.run_python(self.pod, "open('/tmp/stop', 'w')")
+        self.space.run_python(self.pod, "open('/tmp/verify', 'w'); open('/tmp/stop', 'w')")
 
         def ask() -> Json | None:
             lines = self._lines()
@@ -325,16 +444,69 @@ class Recording:
         """Return the seconds up to now, while it runs."""
         return [line for line in self._lines() if not line.get("final")]
 
+    def slowest_write_s(self, since: float) -> float:
+        """Return how long the slowest write took that was answered after a moment (unix time)."""
+        lines = self.seconds or self.so_far()
+        return max((line["write_max_s"] for line in lines if line["at"] >= since and line.get("writes")), default=0.0)
+
+    @property
+    def errors(self) -> int:
+        """Requests that failed, and failed again."""
+        return int(self.final["write_errors"] + self.final["read_errors"])
+
     @property
     def error_share(self) -> float:
         """Errors after one retry, as a share of all requests."""
-        errors = self.final["write_errors"] + self.final["read_errors"]
-        return float(errors / max(1, errors + self.final["writes"] + self.final["reads"]))
+        return float(self.errors / max(1, self.errors + self.final["writes"] + self.final["reads"]))
+
+    @property
+    def summary(self) -> str:
+        """What a failed test should show of it."""
+        seconds = [
+            {key: line[key] for key in ("at", "writes", "write_errors", "read_errors", "write_max_s") if key in line}
+            for line in self.seconds
+            if line.get("write_errors") or line.get("read_errors") or line["write_max_s"] > 1
+        ]
+        return json.dumps(self.final | {"bad_seconds": seconds})
 
     @property
     def offences(self) -> list[str]:
         """What must never be: acknowledged writes that are gone, and reads of something older."""
         return [*self.final["lost"], *self.final["wrong"]]
+
+
+class Watch:
+    """What ``kubectl get --watch`` prints of one object, line by line with the time at which it came (monotonic)."""
+
+    def __init__(self, space: Namespace, kind: str, name: str, path: str) -> None:
+        self.lines: list[tuple[float, str]] = []
+        self._process = subprocess.Popen(
+            ["kubectl", "--namespace", space.name, "get", kind, name, "--watch", "-o", f"jsonpath={{{path}}}{{'\\n'}}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None, "it was asked for"
+        for line in self._process.stdout:
+            self.lines.append((time.monotonic(), line.strip()))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        until(lambda: self.lines or None, "the watch shows the object", limit_s=20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._thread.join()
+        assert self._process.stdout is not None, "it was asked for"
+        self._process.stdout.close()
+
+    def first_change(self) -> float | None:
+        """Return when the first value came that is another than the first of all, None if none did."""
+        return next((at for at, line in self.lines if line != self.lines[0][1]), None)
 
 
 class Report:
@@ -355,10 +527,13 @@ class Report:
 
     def table(self) -> str:
         """Return the table."""
-        lines = [f"{'what':<58} {'n':>3} {'p50':>9} {'p95':>9} {'max':>9} {'limit':>9}"]
+        lines = [f"{'what':<62} {'n':>3} {'p50':>9} {'p95':>9} {'max':>9} {'limit':>9}"]
         for what, row in self._rows.items():
             values = sorted(row["values"])
             middle, high = values[len(values) // 2], values[min(len(values) - 1, int(0.95 * len(values)))]
             limit = "" if row["limit"] is None else f"{row['limit']:g} {row['unit']}"
-            lines.append(f"{what:<58} {len(values):>3} {middle:>9.3f} {high:>9.3f} {values[-1]:>9.3f} {limit:>9}")
+            # Not a failure: how fast it is depends on the machine, and this one may have been busy.
+            mark = "  ABOVE" if row["limit"] is not None and high > row["limit"] else ""
+            figures = f"{middle:>9.3f} {high:>9.3f} {values[-1]:>9.3f} {limit:>9}"
+            lines.append(f"{what:<62} {len(values):>3} {figures}{mark}")
         return "\n".join(lines)

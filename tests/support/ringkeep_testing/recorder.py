@@ -1,6 +1,7 @@
 """A recording client for end-to-end tests. It runs in a pod with the node's image, so it needs nothing but aiohttp.
 
-    so many writes and reads a second, whatever the answers --> one JSON line a second --/tmp/stop--> verify --> last line
+    so many writes and reads a second, whatever the answers --> one JSON line a second
+                                                  --/tmp/stop--> nothing --/tmp/verify--> verify --> last line
 
 A key is written by one task at a time with growing numbers, so what may be read is known: the last acknowledged number, or
 one that was sent later and whose fate is unknown. Anything lower is a lost write, at the end as well as while it runs.
@@ -23,7 +24,7 @@ from typing import Any
 
 import aiohttp
 
-STOP = pathlib.Path("/tmp/stop")
+STOP, VERIFY = pathlib.Path("/tmp/stop"), pathlib.Path("/tmp/verify")
 KEYS_OF_A_USER = 20
 IN_FLIGHT_MAX = 2_000
 RETRY_AFTER_S = 0.1
@@ -175,6 +176,8 @@ async def main() -> int:
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         rates = float(environment["WRITES_PER_S"]), float(environment["READS_PER_S"])
         await recorder.run(session, *rates, float(environment["SECONDS_MAX"]))
+        while not VERIFY.exists():  # noqa: ASYNC110 - a file has no event
+            await asyncio.sleep(0.1)
         lost = await recorder.verify(session)
     counts = recorder.counts
     print(

@@ -1,0 +1,134 @@
+"""Parts of Kubernetes go away: a worker, the API server, the operator. The data plane does not need any of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ringkeep_testing.kind_cluster import Namespace, Operator, Report, Settled, command, kind_name, kubectl, until
+
+API_MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+API_AWAY_S = 60.0
+IDLE_S = 35.0
+MIB = 1024 * 1024
+kinds = pytest.mark.skipif(not kind_name(), reason="only the machines of a kind cluster are broken by tests")
+
+
+def versions(space: Namespace) -> dict[str, str]:
+    """Return the resourceVersion of the Cluster and of everything that belongs to it."""
+    kinds_ = "clusters.ringkeep.dev,statefulsets,services,serviceaccounts,configmaps,poddisruptionbudgets,pvc,secrets"
+    return {
+        f"{row['kind']}/{row['metadata']['name']}": row["metadata"]["resourceVersion"]
+        for row in space.all(kinds_)
+        if row["metadata"]["name"].removeprefix("data-").startswith("demo")
+    }
+
+
+def test_an_idle_operator_writes_nothing_and_needs_little(demo: Settled, process: Operator, report: Report) -> None:
+    before, began, used = versions(demo.space), time.monotonic(), process.cpu_s()
+    time.sleep(IDLE_S)
+    share = (process.cpu_s() - used) / (time.monotonic() - began)
+    memory = process.memory_bytes() / MIB
+    report.add("idle operator: memory", memory, limit=90, unit="MiB")
+    report.add("idle operator: share of a core", share, limit=0.02, unit="")
+
+    assert versions(demo.space) == before and len(before) >= 10
+    assert memory <= 90
+
+
+@kinds
+def test_writes_go_on_when_a_worker_dies_before_kubernetes_knows(demo: Settled, report: Report) -> None:
+    victim = demo.leader
+    worker = demo.node(victim)
+    witness = next(name for name in ("demo-0", "demo-1", "demo-2") if demo.node(name) != worker)
+    before = {name: demo.node(name) for name in ("demo-0", "demo-1", "demo-2")}
+    try:
+        with demo.space.recording(demo.name, url=demo.address(witness)) as recording:
+            killed_at = time.time()
+            command("docker", "kill", worker)
+            time.sleep(10)
+            recording.rest()
+            slowest = recording.slowest_write_s(killed_at)
+            ready = kubectl("get", "node", worker, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}")
+    finally:
+        command("docker", "start", worker)
+    report.add("worker killed -> writes on its shards again", slowest, limit=5)
+    until(lambda: True if demo.serves(victim) else None, f"{victim} is a member again", every_s=1.0)
+    kubectl("wait", "--for=condition=Ready", f"node/{worker}", "--timeout=120s")
+    demo.settled()
+
+    assert list(before.values()).count(worker) == 1 and ready == "True"
+    assert recording.offences == [] and recording.error_share <= 0.001, recording.summary
+    # It is the same volume on the same Node: nothing was given up for it.
+    assert {name: demo.node(name) for name in before} == before
+
+
+@kinds
+def test_users_notice_nothing_while_the_api_server_is_away(demo: Settled, report: Report) -> None:
+    control_plane = f"{kind_name()}-control-plane"
+    with demo.space.recording(demo.name, url=demo.address("demo-1")) as recording:
+        command("docker", "exec", control_plane, "mv", API_MANIFEST, "/kube-apiserver.yaml")
+        try:
+            until(lambda: None if answers() else True, "the API server is away", limit_s=60)
+            time.sleep(API_AWAY_S)
+        finally:
+            command("docker", "exec", control_plane, "mv", "/kube-apiserver.yaml", API_MANIFEST)
+        until(lambda: True if answers() else None, "the API server is back")
+        began = time.monotonic()
+
+        def looked_at() -> bool | None:
+            demo.patch(recovery={"rereplicateAfter": "301s"})
+            found = demo.space.cluster(demo.name)
+            return True if found["status"]["observedGeneration"] == found["metadata"]["generation"] else None
+
+        until(looked_at, "the operator has looked at the new spec")
+        report.add("API server back -> operator acts", time.monotonic() - began, limit=15)
+    demo.settled()
+
+    assert recording.offences == [] and recording.errors == 0, recording.summary
+
+
+def answers() -> bool:
+    """Return whether the API server is ready."""
+    try:
+        return kubectl("get", "--raw", "/readyz", "--request-timeout=2s", limit_s=10).strip() == "ok"
+    except AssertionError:
+        return False
+
+
+@pytest.fixture
+def no_operator(operator: str) -> Iterator[None]:
+    """No operator at all, for the length of a test."""
+    name = "deployment/ringkeep-operator"
+    kubectl("--namespace", operator, "scale", name, "--replicas=0")
+    selector = "app.kubernetes.io/component=operator"
+    kubectl("--namespace", operator, "wait", "--for=delete", "pod", "-l", selector, "--timeout=60s")
+    yield
+    kubectl("--namespace", operator, "scale", name, "--replicas=1")
+    kubectl("--namespace", operator, "rollout", "status", name, "--timeout=60s")
+
+
+@pytest.mark.usefixtures("no_operator")
+def test_without_an_operator_failover_is_the_same_and_deletion_leaves_nothing(demo: Settled, report: Report) -> None:
+    victim, before = demo.leader, time.time()
+    uid = demo.uid(victim)
+    witness = next(name for name in ("demo-0", "demo-1", "demo-2") if name != victim)
+    with demo.space.recording(demo.name, url=demo.address(witness)) as recording:
+        demo.space.kubectl("delete", "pod", victim, "--grace-period=0", "--force", "--wait=false")
+        until(lambda: True if demo.is_new(victim, uid) else None, f"{victim} is back", every_s=1.0)
+        report.add("no operator: pod killed -> writes again", recording.slowest_write_s(before), limit=2)
+    demo.space.kubectl("delete", "cluster", demo.name, "--timeout=30s")
+    kinds_left = "clusters.ringkeep.dev,statefulsets,services,serviceaccounts,poddisruptionbudgets,secrets,pods"
+
+    def left() -> list[str]:
+        rows = demo.space.all(kinds_left, f"ringkeep.dev/cluster={demo.name}")
+        return [f"{row['kind']}/{row['metadata']['name']}" for row in rows]
+
+    until(lambda: True if not left() else None, "the garbage collector has removed everything", every_s=1.0)
+    volumes = [row["metadata"]["name"] for row in demo.space.all("pvc")]
+
+    assert recording.offences == [] and recording.error_share <= 0.001, recording.summary
+    # whenDeleted is Retain unless said otherwise: users' data outlive a slip of the hand.
+    assert sorted(volumes) == ["data-demo-0", "data-demo-1", "data-demo-2"]
