@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from ringkeep_testing.kind_cluster import CHART, Namespace, Operator, Report, Settled, cluster_manifest, helm, kubectl
+from ringkeep_testing.kind_cluster import (
+    CHART,
+    Namespace,
+    Operator,
+    Report,
+    Settled,
+    cluster_manifest,
+    helm,
+    kind_name,
+    kubectl,
+)
 
 OPERATOR_NAMESPACE = "ringkeep-e2e"
 REPORT = Path(os.environ.get("E2E_REPORT", ".ci/out/e2e.json"))
@@ -42,6 +52,15 @@ def operator() -> Iterator[str]:
 def process(operator: str) -> Operator:
     """The operator's process."""
     return Operator(operator)
+
+
+@pytest.fixture(scope="session")
+def kind() -> str:
+    """The name of the kind cluster whose machines may be broken; where there is none such tests are skipped."""
+    name = kind_name()
+    if not name:
+        pytest.skip("only the machines of a kind cluster, which docker runs here, are broken by tests")
+    return name
 
 
 @pytest.fixture(scope="module")

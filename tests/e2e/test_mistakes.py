@@ -15,7 +15,6 @@ from ringkeep_testing.kind_cluster import (
     Settled,
     cluster_manifest,
     command,
-    kind_name,
     until,
 )
 
@@ -111,7 +110,7 @@ def test_what_stands_in_the_way_is_said_and_left_as_it_is(space: Namespace) -> N
     space.kubectl("delete", "cluster", "taken", "classless", "--timeout=60s")
 
 
-@pytest.mark.skipif(not kind_name(), reason="only the machines of a kind cluster are stopped by tests")
+@pytest.mark.usefixtures("kind")
 def test_an_impossible_scale_down_is_refused_at_once_while_the_rest_goes_on(
     demo: Settled, process: Operator, report: Report
 ) -> None:

@@ -7,21 +7,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from ringkeep_testing.kind_cluster import Namespace, Operator, Report, Settled, command, kind_name, kubectl, until
+from ringkeep_testing.kind_cluster import Namespace, Operator, Report, Settled, command, kubectl, until
 
 API_MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 API_AWAY_S = 60.0
 IDLE_S = 35.0
 MIB = 1024 * 1024
-kinds = pytest.mark.skipif(not kind_name(), reason="only the machines of a kind cluster are broken by tests")
 
 
 def versions(space: Namespace) -> dict[str, str]:
     """Return the resourceVersion of the Cluster and of everything that belongs to it."""
-    kinds_ = "clusters.ringkeep.dev,statefulsets,services,serviceaccounts,configmaps,poddisruptionbudgets,pvc,secrets"
+    kinds = "clusters.ringkeep.dev,statefulsets,services,serviceaccounts,configmaps,poddisruptionbudgets,pvc,secrets"
     return {
         f"{row['kind']}/{row['metadata']['name']}": row["metadata"]["resourceVersion"]
-        for row in space.all(kinds_)
+        for row in space.all(kinds)
         if row["metadata"]["name"].removeprefix("data-").startswith("demo")
     }
 
@@ -38,7 +37,7 @@ def test_an_idle_operator_writes_nothing_and_needs_little(demo: Settled, process
     assert memory <= 90
 
 
-@kinds
+@pytest.mark.usefixtures("kind")
 def test_writes_go_on_when_a_worker_dies_before_kubernetes_knows(demo: Settled, report: Report) -> None:
     victim = demo.leader
     worker = demo.node(victim)
@@ -65,9 +64,8 @@ def test_writes_go_on_when_a_worker_dies_before_kubernetes_knows(demo: Settled, 
     assert {name: demo.node(name) for name in before} == before
 
 
-@kinds
-def test_users_notice_nothing_while_the_api_server_is_away(demo: Settled, report: Report) -> None:
-    control_plane = f"{kind_name()}-control-plane"
+def test_users_notice_nothing_while_the_api_server_is_away(demo: Settled, kind: str, report: Report) -> None:
+    control_plane = f"{kind}-control-plane"
     with demo.space.recording(demo.name, url=demo.address("demo-1")) as recording:
         command("docker", "exec", control_plane, "mv", API_MANIFEST, "/kube-apiserver.yaml")
         try:

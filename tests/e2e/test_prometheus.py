@@ -17,7 +17,6 @@ from ringkeep_testing.kind_cluster import (
     client_pod,
     command,
     decoded,
-    kind_name,
     kubectl,
     until,
 )
@@ -29,18 +28,15 @@ WANTED = {"ringkeep_node_map_version", "ringkeep_operator_clusters"}
 
 
 @pytest.fixture
-def prometheus(space: Namespace, tmp_path: Path) -> Iterator[str]:
+def prometheus(space: Namespace, kind: str, tmp_path: Path) -> Iterator[str]:
     """A Prometheus in a pod, made from this machine's program: there may be no registry to take its image from."""
     program = shutil.which("prometheus")
-    name = kind_name()
-    if program is None or not name:
-        pytest.skip(
-            "needs a kind cluster, and the program prometheus on this machine (Debian: apt-get install prometheus)"
-        )
+    if program is None:
+        pytest.skip("needs the program prometheus on this machine (Debian: apt-get install prometheus)")
     shutil.copy(program, tmp_path / "prometheus")
     (tmp_path / "Dockerfile").write_text("FROM ringkeep-node:dev\nCOPY prometheus /usr/bin/prometheus\n")
     command("docker", "build", "--quiet", "-t", IMAGE, str(tmp_path))
-    command("kind", "load", "docker-image", IMAGE, "--name", name, "--nodes", f"{name}-control-plane")
+    command("kind", "load", "docker-image", IMAGE, "--name", kind, "--nodes", f"{kind}-control-plane")
     kubectl("create", "clusterrole", "e2e-prometheus", "--verb=get,list,watch", "--resource=pods")
     space.kubectl("create", "serviceaccount", "prometheus")
     account = f"--serviceaccount={space.name}:prometheus"
