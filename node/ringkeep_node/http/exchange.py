@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from itertools import count
 from typing import Any, Final
@@ -37,6 +38,9 @@ READING_BYTES_MAX: Final = 64 << 20
 BODY_SILENCE_S: Final = 30.0
 """A streamed body that brings nothing for so long is given up."""
 
+UNREADY_S: Final = 10.0
+"""So long after a balancer was told that this node is not ready connections end with their next answer."""
+
 _REQUEST_ID = re.compile(r"[!-~]{1,128}").fullmatch
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?").fullmatch
 _BROKEN_BODY = (web.RequestPayloadError, aiohttp.ClientError, ConnectionError)
@@ -64,6 +68,20 @@ class Edge:
         self.reading_bytes_max = reading_bytes_max
         self.stopping = False
         """Set while the node ends: it still answers, but asks to be sent nothing more."""
+        self._unready_until = 0.0
+
+    def told_ready(self, is_ready: bool) -> None:
+        """A balancer has asked whether clients should be sent here, and will believe it for a while.
+
+        It chooses for new connections only. So while the answer is no the others end with their next answer, or who has
+        one would stay until this node is gone.
+        """
+        self._unready_until = 0.0 if is_ready else time.monotonic() + UNREADY_S
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether clients should go elsewhere with their next request."""
+        return self.stopping or (self._unready_until > 0.0 and time.monotonic() < self._unready_until)
 
     @property
     def lines(self) -> str:
@@ -112,7 +130,7 @@ class Exchange:
         self.edge = edge
         self.request = request
         self.target = NOWHERE
-        self.closes = edge.stopping
+        self.closes = edge.is_unwanted
         given = request.headers.get("Ringkeep-Request-Id")
         self.id = given if given is not None and _REQUEST_ID(given) else edge.next_id()
 

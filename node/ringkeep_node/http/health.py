@@ -43,6 +43,7 @@ async def readyz(exchange: Exchange) -> Reply:
     """Answer 200 if clients should be sent here, else 503 with the reason."""
     parameters(exchange.target.query, ())
     reason = "this node is stopping" if exchange.edge.stopping else exchange.edge.driver.is_ready()
+    exchange.edge.told_ready(reason is None)
     if reason is not None:
         raise NotReady(reason)
     return exchange.json({"ready": True})

@@ -42,6 +42,20 @@ def test_a_node_that_stops_is_not_ready_but_goes_on_answering() -> None:
     serve(test)
 
 
+def test_connections_end_while_a_balancer_is_told_to_send_clients_elsewhere() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        said = []
+        for not_ready in (None, "about to leave", None):
+            edge.driver.not_ready = not_ready
+            ready = await edge.ask("GET", "/readyz")
+            document = await edge.ask("PUT", "/v1/users/ada/docs/k", b"x")
+            said.append((ready.status, document.status < 300, document.headers.get("connection")))
+
+        assert said == [(200, True, None), (503, True, "close"), (200, True, None)]
+
+    serve(test)
+
+
 def test_a_node_whose_machines_stand_still_is_not_alive() -> None:
     async def test(edge: EdgeUnderTest) -> None:
         edge.driver.not_live = "the loop has not turned for 20 s"
