@@ -4,7 +4,8 @@
 # usage: tools/e2e.sh [PYTEST ARGUMENTS]
 #
 # E2E_CLUSTER=current uses the cluster of the current context instead, which must have the images already or be one of
-# kind; nothing but what the tests made is deleted then. E2E_KEEP=1 leaves the kind cluster running.
+# kind; nothing but what the tests made is deleted then. E2E_KEEP=1 leaves the kind cluster running. E2E_RUNS=5 runs the
+# tests so often, for p95 figures: tests/e2e/test_life.py is most of what is measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -36,14 +37,20 @@ if [ -n "$name" ]; then
 fi
 
 rm -f .ci/out/e2e.json
-output=$(mktemp) code=0
-.venv/bin/python -m pytest -q --color=no -s -rs --durations=10 -m e2e tests/e2e "$@" 2>&1 | tee "$output" || code=$?
+output=$(mktemp) status=0 passed=0 failed=0 skipped=0
 count() { grep -E ' in [0-9.]+s' "$output" | tail -n 1 | grep -oE "[0-9]+ ($1)\\b" | awk '{ sum += $1 } END { print sum + 0 }' || true; }
-passed=$(count passed) failed=$(count 'failed|errors?') skipped=$(count skipped)
+for _ in $(seq "${E2E_RUNS:-1}"); do
+    code=0
+    .venv/bin/python -m pytest -q --color=no -s -rs --durations=10 -m e2e tests/e2e "$@" 2>&1 | tee "$output" || code=$?
+    passed=$((passed + $(count passed))) skipped=$((skipped + $(count skipped)))
+    failures=$(count 'failed|errors?')
+    # A pytest that crashed has no failed test to show.
+    if [ "$code" -ne 0 ]; then status=$code; [ "$failures" -gt 0 ] || failures=1; fi
+    failed=$((failed + failures))
+done
 rm -f "$output"
-if [ "$code" -ne 0 ] && [ "${failed:-0}" -eq 0 ]; then failed=1; fi
 printf 'e2e: %s s in all\n' "$SECONDS"
-summary="${passed:-0} passed, ${failed:-0} failed"
-if [ "${skipped:-0}" -gt 0 ]; then summary="$summary, $skipped skipped"; fi
+summary="$passed passed, $failed failed"
+if [ "$skipped" -gt 0 ]; then summary="$summary, $skipped skipped"; fi
 printf '%s\n' "$summary"
-exit "$code"
+exit "$status"
