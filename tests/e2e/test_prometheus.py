@@ -1,8 +1,13 @@
-"""A real Prometheus with the configuration in deploy/ finds every node and the operator, and can read what they say."""
+"""A real Prometheus with the configuration in deploy/ has every node and the operator as up, and can read what they say.
+
+Where the program lacks Kubernetes' service discovery, as Debian's does, the test stands in for it: the same labels come from
+a file. All that the configuration makes of them is the same.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +17,7 @@ import pytest
 
 from ringkeep_testing.kind_cluster import (
     ROOT,
+    Json,
     Namespace,
     Settled,
     client_pod,
@@ -28,7 +34,7 @@ WANTED = {"ringkeep_node_map_version", "ringkeep_operator_clusters"}
 
 
 @pytest.fixture
-def prometheus(space: Namespace, kind: str, tmp_path: Path) -> Iterator[str]:
+def prometheus(demo: Settled, space: Namespace, operator: str, kind: str, tmp_path: Path) -> Iterator[str]:
     """A Prometheus in a pod, made from this machine's program: there may be no registry to take its image from."""
     program = shutil.which("prometheus")
     if program is None:
@@ -43,12 +49,18 @@ def prometheus(space: Namespace, kind: str, tmp_path: Path) -> Iterator[str]:
     kubectl("create", "clusterrolebinding", "e2e-prometheus", "--clusterrole=e2e-prometheus", account)
     try:
         text = CONFIG.read_text().replace("scrape_interval: 15s", "scrape_interval: 2s")
+        found = ""
+        if not knows_kubernetes():
+            block = re.compile(r"    kubernetes_sd_configs:\n.*?(?=    relabel_configs:)", re.DOTALL)
+            text, count = block.subn("    file_sd_configs:\n      - files: [/recorder/pods.json]\n", text)
+            assert count == 1, "the configuration finds its targets in one way"
+            found = json.dumps(targets_of(operator, space.name))
         space.apply(
             {
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
                 "metadata": {"name": "prometheus"},
-                "data": {"prometheus.yml": text},
+                "data": {"prometheus.yml": text, "pods.json": found or "[]"},
             },
             pod(),
         )
@@ -56,6 +68,37 @@ def prometheus(space: Namespace, kind: str, tmp_path: Path) -> Iterator[str]:
         yield "prometheus"
     finally:
         kubectl("delete", "clusterrole,clusterrolebinding", "e2e-prometheus", "--ignore-not-found")
+
+
+def knows_kubernetes() -> bool:
+    """Return whether this machine's Prometheus was built with Kubernetes' service discovery: Debian's is not."""
+    try:
+        command("promtool", "check", "config", str(CONFIG))
+    except (AssertionError, OSError):
+        return False
+    return True
+
+
+def targets_of(*namespaces: str) -> list[Json]:
+    """Return what the discovery of pods tells Prometheus: a target for each port, with the labels that it gives them."""
+    chosen = "app.kubernetes.io/component in (node, gateway, operator)"
+    found = []
+    for namespace in namespaces:
+        for row in decoded(kubectl("-n", namespace, "get", "pods", "-l", chosen, "-o", "json"))["items"]:
+            meta = {"namespace": namespace, "pod_name": row["metadata"]["name"]}
+            for what in ("labels", "annotations"):
+                for key, value in row["metadata"].get(what, {}).items():
+                    meta[f"pod_{what[:-1]}_{re.sub('[^a-zA-Z0-9_]', '_', key)}"] = value
+            for container in row["spec"]["containers"]:
+                for port in container["ports"]:
+                    labels = meta | {"pod_container_port_name": port["name"]}
+                    found.append(
+                        {
+                            "targets": [f"{row['status']['podIP']}:{port['containerPort']}"],
+                            "labels": {f"__meta_kubernetes_{key}": value for key, value in labels.items()},
+                        }
+                    )
+    return found
 
 
 def pod() -> dict[str, Any]:
