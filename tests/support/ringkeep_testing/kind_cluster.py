@@ -114,11 +114,13 @@ class Namespace:
     def __enter__(self) -> Self:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name, "labels": labels}}
+        kubectl("wait", "--for=delete", f"namespace/{self.name}", "--timeout=120s")
         kubectl("apply", "-f", "-", given=json.dumps(manifest))
         return self
 
     def __exit__(self, *_: object) -> None:
-        kubectl("delete", "namespace", self.name, "--ignore-not-found", "--timeout=120s")
+        # The next test need not wait for it.
+        kubectl("delete", "namespace", self.name, "--ignore-not-found", "--wait=false")
 
     # -- objects -----------------------------------------------------------------------------------------------
 

@@ -123,7 +123,6 @@ class OperatorWorld:
     foundings: int = 0
     is_deaf: bool = False
     is_slow_to_be_unready: bool = False
-    """Services go on sending clients to a member that has given everything up."""
     """Whether the operator cannot reach any node."""
     _views: list[state.Seen] = field(default_factory=list)
     _count: int = 0
@@ -648,12 +647,10 @@ class OperatorWorld:
         )
 
     def _has_given_up(self, name: str) -> bool:
-        """A member that drains and holds nothing says that it is not ready: it is about to leave."""
         want = self.map.wanted.members.get(name) if self.map is not None else None
         if self.map is None or want is None or not want.draining or self.is_slow_to_be_unready:
             return False
-        disk = self.pods[name].disk.storage
-        return not any(disk in {copy.storage for copy in (*s.in_sync, *s.learners)} for s in self.map.shards)
+        return not any(shard.copy_of(self.pods[name].disk.storage) for shard in self.map.shards)
 
     def _seen_volume(self, name: str, claim: Claim) -> state.SeenVolume:
         return state.SeenVolume(
