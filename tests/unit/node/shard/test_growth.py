@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ringkeep_core.mapchanges import AddLearner, Boot, Grow, ShardChange, Shrink, Touch
-from ringkeep_node.machines.shard.effects import Stored
-from ringkeep_node.machines.shard.messages import Ack, Append
+from ringkeep_node.machines.shard.effects import ReadLog, Stored
+from ringkeep_node.machines.shard.messages import Ack, Append, SnapshotBegin
 from ringkeep_node.machines.shard.settings import ReplicationSettings
 from ringkeep_testing.maps import FIRST, shard
 from ringkeep_testing.shard_bench import Bench, serving
@@ -127,6 +127,19 @@ def test_before_its_proposal_left_a_silent_member_is_dropped_and_the_rest_commit
 
     assert waiting == (["b", "c"], None)
     assert (_awaited(bench), isinstance(bench.result(token), Stored), bench.proposals) == (["b"], True, [])
+
+
+def test_before_its_proposal_left_a_member_that_the_log_no_longer_helps_is_dropped() -> None:
+    bench = _bench(entries=9, settings=ReplicationSettings(cached_bytes_max=1))
+    bench.ack("c", sn=2)
+    awaited = _awaited(bench)
+    bench.machine._ctx.cache.evict()
+    bench.hear("c", Ack(0, FIRST, 1, 2, True))
+    (read,) = [read for read in bench.reads if isinstance(read, ReadLog)]
+    bench.machine.log_read(read.token, None, now=bench.now)
+    bench.pump()
+
+    assert (awaited, _awaited(bench), len(bench.said("c", SnapshotBegin))) == (["b", "c"], ["b"], 1)
 
 
 def test_before_its_proposal_left_a_disconnected_member_is_dropped_at_the_next_look() -> None:
