@@ -22,8 +22,8 @@ from ringkeep_core.mapchanges import (
 from ringkeep_core.shardmap import GENERATION_STEP, ShardMap, encode_map, floor_of, generation_at, position_of
 from ringkeep_node.machines.control import encode_snapshot, first_snapshot, recovered_raft
 from ringkeep_node.machines.generation import succession
-from ringkeep_node.machines.held_map import recovered_map
-from ringkeep_node.machines.messages import IndexAnswer, IndexAsk, MapPull, MapWhole, ProposeOutcome
+from ringkeep_node.machines.held_map import HeldMap, recovered_map
+from ringkeep_node.machines.messages import IndexAnswer, IndexAsk, MapEntries, MapPull, MapWhole, ProposeOutcome
 from ringkeep_node.machines.raft.log import RaftLog
 from ringkeep_node.machines.raft.messages import CONFIGURATION, NORMAL, Configuration, encode_configuration
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
@@ -240,6 +240,31 @@ def test_a_group_that_goes_on_among_itself_ends_when_a_later_generation_is_heard
 
     assert asked == [MapPull(0)]
     assert (leader.map, leader.control.leads, leader.control.has_raft) == (second_map(), False, False)
+
+
+def test_entries_of_a_later_generation_are_not_taken_on_top_of_the_old_groups_log() -> None:
+    group = ControlGroup(3)
+    site = group.others_than(group.leader())[0]
+    control = site.control
+    group.offline = {other.storage for other in group.others_than(site)}
+    group.run(5.0)
+    before, through = site.map, control.held.through
+    change = NewGeneration(2, "n3", THIRD, map_of(3).version, "lost")
+    control.node_message(
+        THIRD, MapEntries(through, ((SECOND + 1, encode_change(change)),), SECOND + 1), site.number, now=group.now
+    )
+    group.run(0.5)
+
+    assert (control.has_raft, site.map, control.generation) == (False, before, 1)
+
+
+def test_who_asks_from_an_earlier_generation_gets_the_whole_map() -> None:
+    held = HeldMap(map_of(3), 5)
+    held.committed(6, encode_change(touch(0, 1)))
+    held.committed(SECOND + 1, encode_change(NewGeneration(2, "n3", THIRD, GENERATION_STEP + 6, "lost")))
+    assert held.map is not None
+
+    assert held.answer(6) == MapWhole(encode_map(held.map), SECOND + 1)
 
 
 def test_what_a_group_that_has_ended_confirms_or_reports_means_nothing() -> None:

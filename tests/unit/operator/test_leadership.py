@@ -162,7 +162,7 @@ def test_work_is_cancelled_when_the_lease_is_lost_and_begun_again_when_it_is_bac
         async def work() -> None:
             api.is_away = not ended  # Away at the first time, back at the second.
             try:
-                await asyncio.sleep(3600)
+                await asyncio.Event().wait()
             except asyncio.CancelledError:
                 ended.append("cancelled")
                 api.is_away = False

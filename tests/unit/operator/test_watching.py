@@ -60,7 +60,7 @@ class Script:
 
     async def _end(self) -> None:
         self.over.set()
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
 
 
 async def watched(script: Script) -> tuple[Watch, list[str], list[str]]:
