@@ -3,6 +3,7 @@
     /v1/users/{user}/docs/{key...}     "/" in a user only as %2F; in a key "/" and %2F mean the same
     /v1/users/{user}/docs|route        /v1/import        /v1/cluster[/...]        /livez /readyz /metrics /
     /v1/cluster/members/{name}/drain|leave
+    /v1/services[/{name}[/watch | /{id}[/renew]]]      /v1/sd/prometheus
 
 Nothing is normalised: two spellings that decode to the same bytes name the same document, and no others do. A segment "."
 or "..", encoded or not, is refused, since proxies and clients on the way disagree on what it means.
@@ -21,7 +22,10 @@ from msgspec import Struct
 from ringkeep_core.errors import BadRequest, MethodNotAllowed, NotFound
 
 USERS = "/v1/users/"
+WATCH = "watch"
+"""In the place of an instance's id: so no instance can have this id."""
 MEMBERS = "/v1/cluster/members/"
+SERVICES = "/v1/services/"
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 """Visible ASCII without "%" and "#": such a segment means what it says."""
@@ -30,13 +34,14 @@ _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 class Target(Struct, frozen=True, gc=False):
     """What a request names. ``route`` is the metrics' label; ``user`` and ``key`` are decoded; ``query`` is raw.
 
-    ``key`` is the member's name where a route is about one member.
+    ``key`` is the member's name where a route is about one member; ``service`` and ``key`` name an instance of a service.
     """
 
     route: str
     user: str = ""
     key: str = ""
     query: str = ""
+    service: str = ""
 
 
 ROUTES: Mapping[str, str] = {
@@ -55,6 +60,8 @@ ROUTES: Mapping[str, str] = {
     "/v1/cluster/bootstrap": "bootstrap",
     "/v1/cluster/wanted": "wanted",
     "/v1/cluster/transfer-leader": "transfer_leader",
+    "/v1/services": "services",
+    "/v1/sd/prometheus": "sd_prometheus",
 }
 
 MEMBER_ROUTES = ("drain", "leave")
@@ -81,6 +88,12 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "drain": ("POST", "DELETE"),
     "leave": ("POST",),
     "transfer_leader": ("POST",),
+    "services": ("GET", "HEAD"),
+    "service": ("GET", "HEAD"),
+    "service_watch": ("GET", "HEAD"),
+    "instance": ("GET", "HEAD", "PUT", "DELETE"),
+    "renew": ("PUT",),
+    "sd_prometheus": ("GET", "HEAD"),
 }
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
@@ -108,8 +121,22 @@ def split_target(raw: str) -> Target:
             name, _, what = path[len(MEMBERS) :].partition("/")
             if what in MEMBER_ROUTES:
                 return Target(what, "", decoded(name, "name"), query)
+        if path.startswith(SERVICES):
+            return _service_target(path, query)
         raise NotFound(f"there is nothing at {path[:200]!r}")
     raise BadRequest("a path must not have a segment '.' or '..'")
+
+
+def _service_target(path: str, query: str) -> Target:
+    parts = [decoded(part, "path") for part in path[len(SERVICES) :].split("/")]
+    if len(parts) == 1 and parts[0]:
+        return Target("service", query=query, service=parts[0])
+    if len(parts) == 2 and all(parts):
+        route = "service_watch" if parts[1] == WATCH else "instance"
+        return Target(route, key=parts[1], query=query, service=parts[0])
+    if len(parts) == 3 and all(parts) and parts[2] == "renew":
+        return Target("renew", key=parts[1], query=query, service=parts[0])
+    raise NotFound(f"there is nothing at {path[:200]!r}")
 
 
 def _user_target(path: str, query: str) -> Target:
