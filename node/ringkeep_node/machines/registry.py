@@ -17,7 +17,7 @@ they hold when a link between them comes up. So any loss heals without anybody n
 that leaves one node which holds them; when all nodes are stopped at once they are gone, and a renewal is then ``not_found``.
 
 *Removal.* A tombstone outlives what it removed: whoever comes back from a partition with an older registration loses
-against it. It is kept for ``tombstone_s``, and at most so many an owner.
+against it, also when the node that removed it is gone by then. It is kept for ``tombstone_s``, and at most so many.
 
 Nothing here waits, sends, asks a clock or connects: see ``discovery`` for the node's part, ``runtime.services`` for the
 rest. Sources: reference/cluster.md 6.1; van Renesse et al., "Efficient Reconciliation and Flow Control for Anti-Entropy
@@ -71,6 +71,7 @@ REMEMBERED_MAX = 4096
 """Signs of life handed to other owners: enough for four nodes full of instances to die at once."""
 OUTPUT_EVERY_S = 10.0
 """An output that changes without the state is news to nobody in a hurry: it is spread at most so often for each check."""
+GRAVES_MAX = 4096
 PULL_EVERY_S = 0.5
 COMPARED_WITHIN_S = 5.0
 """So long after its start a node that reaches none of the others takes registrations all the same."""
@@ -93,6 +94,13 @@ class _Sign(Struct, frozen=True):
 
     at: float
     message: ServicesRenew
+
+
+class _Grave(Struct, frozen=True):
+    """A removal whose owner is gone: nobody tells it any more, unless what it removed shows up again."""
+
+    lamport: int
+    until: float
 
 
 class RegistryStep(Struct):
@@ -119,6 +127,7 @@ class Registry:
         self._linked: dict[str, None] = {}
         self._pulled_at: dict[str, float] = {}
         self._buried: dict[Key, float] = {}
+        self._graves: dict[Key, _Grave] = {}
         self._pushed = 0
         self._sends: list[tuple[str, ServicesMessage]] = []
         self._checks_changed = False
@@ -460,6 +469,7 @@ class Registry:
             self._pushed = mine.version
             if delta is not None:
                 self._sends += [(storage, delta) for storage in self._linked]
+        self.view.settle()
         if not (self._sends or self.view.changed or self._checks_changed):
             return None
         step = RegistryStep(self._sends, self.view.changed, self._checks_changed)
@@ -598,6 +608,12 @@ class Registry:
             return
         self.removals += 1
         self._tick_clock()
+        for entry in table.tombstones():
+            if entry.lamport:
+                self._graves.pop(entry.key, None)
+                self._graves[entry.key] = _Grave(entry.lamport, now + self._settings.tombstone_s)
+        while len(self._graves) > GRAVES_MAX:
+            del self._graves[next(iter(self._graves))]
         for key in table.entries:
             self._hold(key, storage, None, now)
 
@@ -621,6 +637,13 @@ class Registry:
         if not holders:
             del self._holders[key]
         held = self._winner(key)
+        grave = self._graves.get(key)
+        if grave is not None and held is not None and held[1].instance is not None and now < grave.until:
+            # Whoever brings it must be told, and the one that removed it cannot do that any more.
+            if held[1].lamport < grave.lamport:
+                self._write(key, None, lamport=grave.lamport, created=held[1].created, now=now)
+                return
+            del self._graves[key]
         stamp = self._clock if entry is None else max(entry.stamp, self._clock if held is None else held[1].stamp)
         instance = None if held is None else held[1].instance
         if key[0] == NODE_SERVICE:
