@@ -47,9 +47,10 @@ class Client:
         self.key = (SERVICES[number % len(SERVICES)], f"i-{number}")
         self.port = 1000
         self.lives = True
-        self.refused = 0
-        self.removed_at: str | None = None
-        """The node that took the removal, until another one was seen to know of it: it may have died with it."""
+        self.known_at: set[tuple[str, int]] = set()
+        """Which processes have taken a sign of life since the registration: they may not say that they know nothing."""
+        self.is_excused = False
+        """Whether the last node that knew of the removal has died: then it may come back."""
         world.at(world.now + world.random.random(), self.act)
 
     def act(self) -> None:
@@ -62,36 +63,47 @@ class Client:
                 world.flush(name)
         world.at(world.now + 0.5 + draw.random(), self.act)
 
+    def look(self) -> None:
+        """Look whether any node that runs knows of the removal."""
+        if not (self.lives or self.is_excused):
+            self.is_excused = not any(_knows_removed(node, self.key) for node in self.world.up.values())
+
     def _ask(self, name: str, node: Registry, chance: float) -> None:
         now, (service, id_) = self.world.now, self.key
         if not self.lives:
-            if self.removed_at is not None and name != self.removed_at:
-                is_known = node.view.get(service, id_) is not None
-                self.removed_at = name if is_known else None
-                if is_known:
-                    node.deregister(service, id_, now=now)
-            elif chance < 0.05 and self.world.hurts:
-                self.lives, self.removed_at = True, None
+            if chance < 0.05 and self.world.hurts:
+                self.lives, self.is_excused = True, False
             return
         if not node.may_register(now=now):
             return
         if chance < 0.03 and self.world.hurts:
             if node.deregister(service, id_, now=now):
-                self.lives, self.removed_at = False, name
+                self.lives = False
+                self.known_at.clear()
             return
         if chance < 0.08 and self.world.hurts:
             self.port += 1
             self._register(node)
             return
+        process = (name, self.world.life_of(name))
         try:
             node.update_check(service, id_, "", "passing", None, now=now)
         except RingkeepError:
-            self.refused += 1
+            if process in self.known_at and self.world.is_joined:
+                raise self.world.violation(
+                    f"{name} does not know {id_} any more, which is renewed all the time"
+                ) from None
             self._register(node)
+        self.known_at.add(process)
 
     def _register(self, node: Registry) -> None:
         instance = instance_of(*self.key, port=self.port, ttl_s=TTL_S, tags=(f"p{self.port % 2}",))
         node.register(instance, now=self.world.now)
+
+
+def _knows_removed(node: Registry, key: tuple[str, str]) -> bool:
+    held = node._winner(key)
+    return key in node._graves or (held is not None and held[1].instance is None)
 
 
 class RegistryWorld:
@@ -104,6 +116,7 @@ class RegistryWorld:
         self.names = [f"n{number}" for number in range(1, self.random.choice((3, 3, 4, 5)) + 1)]
         self.loss = self.random.choice((0.0, 0.0, 0.02, 0.2))
         self.delay_s = self.random.choice((0.001, 0.005, 0.1))
+        self.parts = self.random.random() < 0.6
         self.hurts = self.clients_act = True
         self.counters = dict.fromkeys(self.names, 0)
         self.up: dict[str, Registry] = {}
@@ -156,6 +169,8 @@ class RegistryWorld:
     def kill(self, name: str) -> None:
         """End a process."""
         self._count(self.up.pop(name))
+        for client in self.clients:
+            client.look()
         self._lives[name] += 1
         self.counts["kill"] += 1
         for other in self.names:
@@ -187,6 +202,15 @@ class RegistryWorld:
     def reaches(self, one: str, other: str) -> bool:
         """Return whether both run and the network between them works."""
         return one in self.up and other in self.up and frozenset((one, other)) not in self.cut
+
+    def life_of(self, name: str) -> int:
+        """Return a number of the process of this node that no other process of it has."""
+        return self._lives[name]
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether nothing but kills and restarts happens in this world."""
+        return not self.parts and self.loss == 0.0 and self.hurts
 
     def any_node(self) -> str | None:
         """Return a node that a client may ask."""
@@ -255,7 +279,7 @@ class RegistryWorld:
             down = [name for name in self.names if name not in self.up]
             if down:
                 self.start(self.random.choice(down))
-        elif kind < 0.8:
+        elif kind < 0.8 and self.parts:
             self.part(*self.random.sample(self.names, 2))
         elif self.cut:
             self.join(*sorted(self.random.choice(sorted(self.cut, key=sorted))))
@@ -332,10 +356,11 @@ class RegistryWorld:
     def check_whole(self) -> None:
         """After healing all nodes show the same: every instance that lives passes, and there is no other."""
         living = sorted(client.key for client in self.clients if client.lives)
+        excused = {client.key for client in self.clients if client.is_excused}
         for name in self.names:
             view = self.up[name].view
             seen = [each for service in sorted(SERVICES) for each in view.instances(service)]
-            shown = sorted((each.instance.key, each.status) for each in seen)
+            shown = sorted((it.instance.key, it.status) for it in seen if it.instance.key not in excused)
             if shown != [(key, "passing") for key in living]:
                 raise self.violation(f"{name} shows {shown}, and what lives is {living}")
         pictures = {
