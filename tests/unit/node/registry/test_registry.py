@@ -222,6 +222,41 @@ def test_a_removed_instance_does_not_come_back_with_an_owner_that_had_not_heard_
     assert list(group["n1"].view.owned()) == []
 
 
+def test_an_adoption_does_not_undo_a_removal_that_it_had_not_heard_of() -> None:
+    group = RegistryGroup()
+    group["n1"].register(instance_of(ttl_s=60.0), now=0.0)
+    group.settle()
+    group.cut_off("n3")
+    group["n2"].deregister("web", "web-1", now=0.0)
+    group.settle()
+    for name in ("n1", "n2"):
+        group["n3"].unlinked(storage_of(name))
+    for _ in range(3):
+        group["n3"].register(instance_of(id_="web-2"), now=0.0)
+        group["n3"].deregister("web", "web-2", now=0.0)
+    group["n3"].update_check("web", "web-1", "", "passing", None, now=0.0)
+    adopted = [seen.instance.id for seen in group["n3"].view.owned()]
+    group.heal()
+
+    assert adopted == ["web-1"]
+    assert group.seen() == group.everywhere()
+
+
+def test_a_removal_outlives_the_node_that_made_it() -> None:
+    group = RegistryGroup()
+    group["n1"].register(instance_of(), now=0.0)
+    group.settle()
+    group.cut_off("n1")
+    group["n2"].deregister("web", "web-1", now=0.0)
+    group.settle()
+    group.kill("n2")
+    group.pass_time(8.0)
+    group.heal()
+
+    assert group.seen() == group.everywhere()
+    assert list(group["n1"].view.owned()) == []
+
+
 def test_an_old_tombstone_is_dropped_and_does_not_bring_the_instance_back() -> None:
     group = RegistryGroup(settings=RegistrySettings(tombstone_s=60.0))
     group["n1"].register(instance_of(), now=0.0)
@@ -328,6 +363,22 @@ def test_an_index_is_at_least_one_grows_with_each_change_and_outlives_the_servic
 
     assert indexes[0] == 1
     assert indexes == sorted(set(indexes))
+
+
+def test_an_index_does_not_fall_when_an_older_change_comes_in_late() -> None:
+    group = RegistryGroup()
+    group.cut.add(frozenset(("n1", "n3")))
+    group["n1"].register(instance_of(id_="web-1"), now=0.0)
+    for _ in range(5):
+        group["n2"].register(instance_of("other", "o"), now=0.0)
+        group["n2"].deregister("other", "o", now=0.0)
+    group["n2"].register(instance_of(id_="web-2"), now=0.0)
+    group.settle()
+    before = group["n3"].view.index("web")
+    group.heal()
+
+    assert [seen.instance.id for seen in group["n3"].view.instances("web")] == ["web-1", "web-2"]
+    assert group["n3"].view.index("web") > before
 
 
 def test_the_list_of_services_moves_only_when_a_name_or_a_tag_does() -> None:
