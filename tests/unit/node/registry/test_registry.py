@@ -286,6 +286,20 @@ def test_a_restarted_node_gets_everything_back_and_goes_on_with_what_it_owned() 
     assert group.seen() == group.everywhere(("web-1", "n1", "critical"), ("web-2", "n2", "passing"))
 
 
+def test_a_restarted_node_asks_for_what_it_owned_if_the_first_answer_was_lost() -> None:
+    group = RegistryGroup(2)
+    group["n1"].register(instance_of(), now=0.0)
+    group.settle()
+    group.kill("n1")
+    group.cut_off("n1")
+    group.start("n1")
+    group.cut.clear()
+    group["n2"].linked(storage_of("n1"), now=0.0)
+    group.settle()
+
+    assert group.seen() == group.everywhere(("web-1", "n1", "passing"))
+
+
 def test_a_node_that_restarts_after_its_instance_was_adopted_leaves_it_where_it_is() -> None:
     group = RegistryGroup()
     group["n1"].register(instance_of(ttl_s=10.0), now=0.0)
@@ -312,11 +326,23 @@ def test_what_a_restarted_node_does_not_take_over_is_gone_after_the_time_that_is
 def test_a_lost_change_is_asked_for_when_gossip_names_a_newer_version() -> None:
     group = RegistryGroup()
     group["n1"].register(instance_of(), now=0.0)
+    group.settle()
+    group["n1"].register(instance_of(id_="web-2"), now=0.0)
+    group.drop()
+    group.pass_time(1.0)
+    before = group.seen()["n2"]
+    group.gossip()
+
+    assert before == [("web-1", "n1", "passing")]
+    assert group.seen() == group.everywhere(("web-1", "n1", "passing"), ("web-2", "n1", "passing"))
+
+
+def test_a_gap_is_asked_for_by_whoever_sees_it() -> None:
+    group = RegistryGroup()
+    group["n1"].register(instance_of(), now=0.0)
     group.drop()
     group["n1"].register(instance_of(id_="web-2"), now=0.0)
     group.settle()
-    group.pass_time(1.0)
-    group.gossip()
 
     assert group.seen() == group.everywhere(("web-1", "n1", "passing"), ("web-2", "n1", "passing"))
 
