@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 
+from ringkeep_node.machines.node import Node
 from ringkeep_testing.node_world import World
 from ringkeep_testing.registry_group import instance_of
 from ringkeep_testing.world_machine import Machine
@@ -37,6 +38,15 @@ def register(world: World, machine: Machine, id_: str, *, ttl_s: float = 0.0) ->
 def renew(world: World, machine: Machine, id_: str) -> None:
     """Show a sign of life at a node."""
     machine.on(lambda node: node.discovery.registry.update_check("web", id_, "", "passing", None, now=world.now))
+
+
+def deregister(world: World, machine: Machine, id_: str) -> None:
+    """Remove an instance at a node."""
+
+    def remove(node: Node) -> None:
+        assert node.discovery.registry.deregister("web", id_, now=world.now)
+
+    machine.on(remove)
 
 
 def shown(machine: Machine) -> list[Row]:
@@ -118,7 +128,7 @@ def test_after_a_partition_everybody_shows_the_same_and_what_was_removed_stays_r
     within(world, 1.0, rest, before)
     pairs = [(alone.name, other.name) for other in rest] + [(other.name, alone.name) for other in rest]
     world.network.cut(pairs)
-    rest[1].on(lambda node: node.discovery.registry.deregister("web", "removed", now=world.now))
+    deregister(world, rest[1], "removed")
     for _ in range(30):
         world.run_until(world.now + 1.0)
         renew(world, rest[2], "kept")
