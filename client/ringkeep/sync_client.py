@@ -228,6 +228,28 @@ class Client:
         """Return the wanted state."""
         return self._await(self._client.wanted(timeout_s=timeout_s))
 
+    def services(self, *, timeout_s: float | None = None) -> list[dict[str, Any]]:
+        """Return all services; see ``AsyncClient.services``."""
+        return self._await(self._client.services(timeout_s=timeout_s))
+
+    def instances(
+        self, service: str, *, tags: Iterable[str] = (), passing: bool = False, timeout_s: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the instances of a service; see ``AsyncClient.instances``."""
+        return self._await(self._client.instances(service, tags=tags, passing=passing, timeout_s=timeout_s))
+
+    def register(self, service: str, instance_id: str, **wish: Any) -> dict[str, Any]:
+        """Register an instance, or show that it lives; the arguments are those of ``AsyncClient.register``."""
+        return self._await(self._client.register(service, instance_id, **wish))
+
+    def renew(self, service: str, instance_id: str, **told: Any) -> dict[str, Any]:
+        """Show that an instance lives; the arguments are those of ``AsyncClient.renew``."""
+        return self._await(self._client.renew(service, instance_id, **told))
+
+    def deregister(self, service: str, instance_id: str, *, timeout_s: float | None = None) -> None:
+        """Remove an instance; see ``AsyncClient.deregister``."""
+        self._await(self._client.deregister(service, instance_id, timeout_s=timeout_s))
+
     def _await(self, call: Coroutine[Any, Any, T]) -> T:
         if self._loop.is_closed():
             call.close()
