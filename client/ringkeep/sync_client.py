@@ -30,6 +30,8 @@ from ringkeep.async_client import PAGE_MAX, AsyncClient
 from ringkeep.retries import RetryPolicy
 
 T = TypeVar("T")
+Rows = list[dict[str, Any]]
+"""Rows of JSON; the class below has a ``list`` of its own."""
 
 
 class Client:
@@ -228,13 +230,13 @@ class Client:
         """Return the wanted state."""
         return self._await(self._client.wanted(timeout_s=timeout_s))
 
-    def services(self, *, timeout_s: float | None = None) -> list[dict[str, Any]]:
+    def services(self, *, timeout_s: float | None = None) -> Rows:
         """Return all services; see ``AsyncClient.services``."""
         return self._await(self._client.services(timeout_s=timeout_s))
 
     def instances(
         self, service: str, *, tags: Iterable[str] = (), passing: bool = False, timeout_s: float | None = None
-    ) -> list[dict[str, Any]]:
+    ) -> Rows:
         """Return the instances of a service; see ``AsyncClient.instances``."""
         return self._await(self._client.instances(service, tags=tags, passing=passing, timeout_s=timeout_s))
 
