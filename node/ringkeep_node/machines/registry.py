@@ -239,8 +239,7 @@ class Registry:
                 # Our own table would take the place of what an earlier boot owned, and only they know that still.
                 self._sends.append((sender, ServicesPull(owner, 0, 0)))
                 continue
-            # An earlier boot of the sender is news to the sender too: it takes over what that one owned.
-            delta = table.since(owner, *(held if owner != sender or held[0] <= table.counter else (0, 0)))
+            delta = table.since(owner, *held)
             if delta is not None:
                 self._sends.append((sender, delta))
         self._has_compared = self._has_compared or not message.asks
