@@ -122,7 +122,9 @@ class Observer:
                 self._has_class(resource),
             ]
         )
-        lost, cluster = await _all([self._machines_of("", volumes), self._nodes.cluster(answering)])
+        lost, cluster = await _all(
+            [self._machines_of("", volumes), self._nodes.cluster(answering, resource.status.cluster_id)]
+        )
         secret = children.get(("Secret", Names(resource.name, resource.namespace).secret), {})
         seen = Seen(
             resource=resource,
