@@ -425,10 +425,11 @@ class Process:
         try:
             yield edge
         finally:
-            if edge.stopping and host.has_company:
-                await asyncio.sleep(node.stop_notice_s)  # Until balancers have seen it, nothing here changes.
-            # Not ready (``edge.stopping``) and still serving: while others take over, requests go on to them from here.
-            await host.leave()
+            # Both at once: a pod that is deleted by force is killed two seconds after it was told to end. Not ready
+            # (``edge.stopping``) and still serving: what others have taken over goes on to them from here, until balancers
+            # have seen it.
+            notice_s = node.stop_notice_s if edge.stopping and host.has_company else 0.0
+            await asyncio.gather(host.leave(), asyncio.sleep(notice_s))
             await api.stop()  # Before peers and gossip: running requests still need them.
 
 
