@@ -68,6 +68,7 @@ def prometheus(demo: Settled, space: Namespace, operator: str, kind: str, tmp_pa
         yield "prometheus"
     finally:
         kubectl("delete", "clusterrole,clusterrolebinding", "e2e-prometheus", "--ignore-not-found")
+        space.kubectl("delete", "pod,configmap,serviceaccount", "prometheus", "--ignore-not-found", "--now")
 
 
 def knows_kubernetes() -> bool:

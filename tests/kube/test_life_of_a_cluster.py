@@ -195,6 +195,25 @@ def test_a_kind_that_is_not_installed_is_told_and_stops_nothing_else() -> None:
     run(test)
 
 
+def test_a_service_monitor_comes_once_its_kind_is_installed_and_goes_when_it_is_wanted_no_more() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        bench.change(monitoring={"serviceMonitor": True})
+        for _ in range(3):
+            await bench.one_pass()
+        before = bench.kube.names("servicemonitors")
+        bench.kube.not_installed.clear()
+        await bench.settle()
+        made = bench.kube.get("servicemonitors", "demo")
+        bench.change(monitoring={"serviceMonitor": False})
+        await bench.settle()
+
+        assert before == [] and made["spec"]["endpoints"] == [{"port": "http", "path": "/metrics"}]
+        assert bench.kube.names("servicemonitors") == []
+
+    run(test)
+
+
 def test_an_impossible_shrink_is_refused_in_the_conditions_and_the_rest_goes_on() -> None:
     async def test(bench: Bench) -> None:
         await ready(bench, replicas=5)
