@@ -48,7 +48,7 @@ from ringkeep_node.machines.shard.effects import (
 )
 from ringkeep_node.machines.swim.members import Address, Evidence
 from ringkeep_node.metrics import NodeMetrics, Traffic
-from ringkeep_node.runtime.names import Names, system_lookup
+from ringkeep_node.runtime.names import PATIENCE_S, Names, literal_of, system_lookup
 from ringkeep_node.runtime.peers import LinkEvents, PeerLinks
 from ringkeep_node.runtime.stages import CommitTimer
 from ringkeep_node.runtime.store.store import Store
@@ -135,7 +135,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     def start(self, udp: asyncio.DatagramTransport) -> None:
         """Begin to run; log and store have been opened, links exist."""
         self._udp = udp
-        self._names = Names(system_lookup(udp.get_extra_info("socket").family), self._now)
+        self._names = Names(system_lookup(udp.get_extra_info("socket").family), self._now, self._patience)
         self.log.on_synced = self._on_synced
         self.log.on_urgent_synced = self._on_urgent_synced
         self.log.on_timed = self._stages.batch
@@ -419,6 +419,13 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
                 gossip.sent += 1
                 gossip.sent_bytes += len(data)
                 self._udp.sendto(data, (host, address[1]))
+
+    def _patience(self) -> float:
+        """Names can wait while all others are known by address; one who knows nobody, or only names, needs them at once."""
+        held, own = self.node.held.map, self.node.identity.storage
+        peers = [member.peer for storage, member in held.members.items() if storage != own] if held is not None else []
+        is_known = peers and all(literal_of(peer.rpartition(":")[0]) is not None for peer in peers)
+        return PATIENCE_S if is_known else 0.0
 
     def _wake_map_waiters(self) -> None:
         for waiter in self._map_waiters:
