@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from ringkeep_node.metrics import NodeMetrics
-from ringkeep_node.runtime.driver import Driver
+from ringkeep_node.runtime.driver import Driver, LoopHealth
 
 AN_HOUR_S = 3600.0
 
@@ -20,6 +20,7 @@ def driver_of(next_deadline: Callable[[], float], lags: list[float]) -> Driver:
         identity=SimpleNamespace(storage="a"),
         next_deadline=next_deadline,
         lagged=lambda lag_s, now: lags.append(lag_s),
+        shards=SimpleNamespace(timers_late=lambda lag_s, now: None),
     )
     return Driver(node, nothing, nothing, nothing, nothing, NodeMetrics())
 
@@ -57,3 +58,16 @@ def test_what_is_handled_before_an_overdue_timer_after_a_gap_does_not_hide_the_l
         assert len(lags) == 1 and lags[0] >= AN_HOUR_S
 
     asyncio.run(play())
+
+
+def test_how_late_timers_are_on_the_average_is_told_after_a_while_and_enough_of_them() -> None:
+    """A mean of few timers would be chance; a single late one in a quiet hour says nothing about the next second."""
+    health, told = LoopHealth(), list[tuple[int, float | None]]()
+    for number in range(1, 51):
+        mean_s = health.mean_lag_s(0.001 if number % 2 else 0.0, 100.0 + number / 100)
+        if mean_s is not None:
+            told.append((number, round(mean_s, 6)))
+    rare = [health.mean_lag_s(0.008, 200.0 + number) for number in range(8)]
+
+    assert told == [(8, 0.0005), (33, 0.00052)]
+    assert [it is not None for it in rare] == [True, *[False] * 7]
