@@ -48,7 +48,7 @@ class ReplicationSettings:
     """One message of catching up: entries or rows."""
     polite_bytes_per_s: int = 8 << 20
     """Bytes that a node copies at most while it serves clients; 0: no manners (the wanted limit holds always)."""
-    polite_share_min: float = 0.3
+    polite_share_min: float = 0.25
     """Down to so much of that it goes while the loop is late again and again."""
     polite_lag_s: float = 0.0003
     """The loop is late if its timers come so late on the average: with time to spare it is half of that."""
