@@ -13,14 +13,18 @@ from ringkeep_node.runtime.driver import Driver, LoopHealth
 AN_HOUR_S = 3600.0
 
 
-def driver_of(next_deadline: Callable[[], float], lags: list[float]) -> Driver:
+def driver_of(
+    next_deadline: Callable[[], float], lags: list[float], means: list[tuple[float, float]] | None = None
+) -> Driver:
     """Return a driver of a node that only has deadlines."""
     nothing = cast(Any, None)
     node: Any = SimpleNamespace(
         identity=SimpleNamespace(storage="a"),
         next_deadline=next_deadline,
         lagged=lambda lag_s, now: lags.append(lag_s),
-        shards=SimpleNamespace(timers_late=lambda lag_s, now: None),
+        shards=SimpleNamespace(
+            timers_late=lambda lag_s, now: None if means is None else means.append((round(lag_s, 6), now))
+        ),
     )
     return Driver(node, nothing, nothing, nothing, nothing, NodeMetrics())
 
@@ -71,3 +75,16 @@ def test_how_late_timers_are_on_the_average_is_told_after_a_while_and_enough_of_
 
     assert told == [(8, 0.0005), (33, 0.00052)]
     assert [it is not None for it in rare] == [True, *[False] * 7]
+
+
+def test_the_shards_are_told_of_timers_that_are_late_by_far_less_than_what_counts_as_a_gap() -> None:
+    async def play() -> None:
+        lags, means = list[float](), list[tuple[float, float]]()
+        driver = driver_of(lambda: 0.0, lags, means)
+        for number in range(1, 9):
+            driver._timer_due = 100.0 + number
+            driver._measure_lag(100.0 + number + 0.001)
+
+        assert (lags, means) == ([], [(0.001, 108.001)])
+
+    asyncio.run(play())

@@ -164,6 +164,21 @@ def test_timers_that_come_late_on_the_average_lower_the_rate_and_timers_in_time_
     assert took[0.0004, 9] == 3.95
 
 
+def test_a_node_that_serves_clients_while_its_timers_are_late_copies_less() -> None:
+    sent = []
+    for lag_s in (0.0, 0.001):
+        bench, begin = _streaming(ReplicationSettings(cached_bytes_max=1, polite_bytes_per_s=1_000_000))
+        total = 0
+        for _ in range(30):
+            bench.machine.tally.served_at = bench.now
+            bench.machine.timers_late(lag_s, now=bench.now)
+            total += _sent_in(bench, begin, 0.1)
+        sent.append(total)
+
+    assert 2_500_000 <= sent[0] <= 3_500_000
+    assert sent[1] <= 0.5 * sent[0]
+
+
 def test_a_late_loop_holds_nothing_back_when_no_client_is_served() -> None:
     pace = Pace(ReplicationSettings())
     pace.late(10.0)
