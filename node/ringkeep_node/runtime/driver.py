@@ -60,6 +60,9 @@ RELIEF_S: Final = 8.0
 """An ending node waits at most so long for another voter to lead, and as long again for other primaries."""
 CHECKPOINT_EVERY_S: Final = 10.0
 LAG_NOTICED_S: Final = 0.02
+LAG_WINDOW_S: Final = 0.25
+LAG_TIMERS_MIN: Final = 8
+"""How late the loop is on the average is told after so long and so many timers: a busy loop has a hundred in a second."""
 EARLY_S: Final = 0.05
 """A timer may fire so early; one that would fire earlier is armed anew, because waking an idle process costs most."""
 BUSY_WINDOW_S: Final = 0.05
@@ -96,6 +99,19 @@ class LoopHealth(Struct):
     last_lag_s: float = 0.0
     worst_lag_s: float = 0.0
     turned_at: float = 0.0
+    counted_from: float = 0.0
+    timers: int = 0
+    lags_s: float = 0.0
+
+    def mean_lag_s(self, lag_s: float, now: float) -> float | None:
+        """Count one timer; return how late they were on the average once there are enough, and begin anew."""
+        self.timers += 1
+        self.lags_s += lag_s
+        if now < self.counted_from + LAG_WINDOW_S or self.timers < LAG_TIMERS_MIN:
+            return None
+        mean_s = self.lags_s / self.timers
+        self.counted_from, self.timers, self.lags_s = now, 0, 0.0
+        return mean_s
 
 
 class Driver(LinkEvents, asyncio.DatagramProtocol):
@@ -364,6 +380,9 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self.health.worst_lag_s = max(self.health.worst_lag_s, lag_s)
         if lag_s > LAG_NOTICED_S:
             self.node.lagged(lag_s, now=now)
+        mean_s = self.health.mean_lag_s(lag_s, now)
+        if mean_s is not None:
+            self.node.shards.timers_late(mean_s, now=now)
 
     def _tick(self) -> None:
         if self._closed:

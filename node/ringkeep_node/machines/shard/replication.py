@@ -439,6 +439,11 @@ class Replication:
         self._ctx.now = now
         self._catch_up.loop_was_late()
 
+    def timers_late(self, lag_s: float, *, now: float) -> None:
+        """The loop's timers were late by so much on the average, lately."""
+        self._ctx.now = now
+        self._catch_up.timers_were_late(lag_s)
+
     @property
     def streams(self) -> tuple[int, int]:
         """How many snapshots are going out and coming in."""

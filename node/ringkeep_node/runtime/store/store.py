@@ -8,7 +8,9 @@ A commit makes changes visible, not durable: only checkpoint() does that, and th
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -46,7 +48,8 @@ class StoreSettings(NamedTuple):
 
     ``cold_s``: so long a removed copy is kept, while at least the share ``cold_free_share`` of the volume is free.
 
-    ``garbage_rest_s``: between two portions of a removed copy that are deleted, for nobody waits for them.
+    ``garbage_rest_s``: at least so long between two portions of a removed copy that are deleted, for nobody waits for them,
+    and ``garbage_rest_factor`` times as long as the last portion took: a slow disk must not do this all the time.
     """
 
     cache_kib: int = 8192
@@ -58,6 +61,7 @@ class StoreSettings(NamedTuple):
     cold_s: float = 300.0
     cold_free_share: float = 0.25
     garbage_rest_s: float = 0.05
+    garbage_rest_factor: float = 19.0
     vfs: str = schema.CHECKSUM_VFS
 
 
@@ -420,17 +424,30 @@ class Store:
 
     def _run(self) -> None:
         try:
-            closing = False
+            closing, clears_at = False, math.inf
             while not closing:
-                commands = self._drain(self._settings.garbage_rest_s if self._changes.has_garbage else None)
+                commands = self._drain(max(0.0, clears_at - time.monotonic()) if clears_at < math.inf else None)
                 if commands:
                     self._transaction(commands)
                     closing = any(command.closes for command in commands)
-                else:
-                    self._clear_garbage()
+                clears_at = self._clear_when_due(clears_at)
         except BaseException as error:
             if self._on_fatal is not None:
                 self._post(self._on_fatal, error)
+
+    def _clear_when_due(self, due: float) -> float:
+        """Delete a portion if its time has come; return when the next one may go, never if nothing is left.
+
+        However much is queued: where something always is, removed copies would stay for ever.
+        """
+        now = time.monotonic()
+        if now >= due:
+            self._clear_garbage()
+            ended, settings = time.monotonic(), self._settings
+            due = ended + max(settings.garbage_rest_s, settings.garbage_rest_factor * (ended - now))
+        elif due == math.inf:
+            due = now + self._settings.garbage_rest_s
+        return due if self._changes.has_garbage else math.inf
 
     def _drain(self, wait_s: float | None) -> list[_Command]:
         """Take what is queued, waiting for the first at most so long; None: until there is one."""
