@@ -18,7 +18,7 @@ import apsw
 from msgspec import Struct
 
 from ringkeep_core.errors import RingkeepError
-from ringkeep_node.machines.documents import CopyState, Remembered, Row, remembered_since_ms
+from ringkeep_node.machines.documents import Body, CopyState, Remembered, Row, decode, remembered_since_ms
 from ringkeep_node.machines.records import EpochStart
 from ringkeep_node.machines.recovery import CopyKey, decode_epochs
 from ringkeep_node.runtime.store import schema
@@ -298,18 +298,18 @@ class Store:
 
     def apply(self, shard: int, copy: int, entries: Sequence[Entry]) -> None:
         """Apply consecutive committed entries (epoch, sn, payload); those that were applied already are skipped."""
-        self.apply_all([(shard, copy, entries)])
+        self.apply_all([(shard, copy, entries, [decode(payload) for _, _, payload in entries])])
 
-    def apply_all(self, what: Sequence[tuple[int, int, Sequence[Entry]]]) -> None:
-        """Apply entries of several copies: (shard, copy, entries) of each, as ``apply`` does."""
+    def apply_all(self, what: Sequence[tuple[int, int, Sequence[Entry], Sequence[Body]]]) -> None:
+        """Apply entries of several copies, as ``apply`` does: (shard, copy, entries, what each of them says)."""
         size = 0
-        for _, _, entries in what:
+        for _, _, entries, _ in what:
             for entry in entries:
                 size += _ENTRY_BYTES + len(entry[2])
 
         def do(changes: Changes) -> None:
-            for shard, copy, entries in what:
-                changes.apply((shard, copy), entries)
+            for shard, copy, entries, bodies in what:
+                changes.apply((shard, copy), entries, bodies)
 
         self._put(size, do)
 
