@@ -223,10 +223,11 @@ class Context:
             return False
         cached, state = copy.log.cached, copy.state
         entries = [cached[sn] for sn in range(copy.handed + 1, upto + 1)]
-        for _, sn, payload in entries:
-            state.apply(sn, documents.decode(payload))
+        bodies = [documents.decode(entry[2]) for entry in entries]
+        for sn, body in enumerate(bodies, copy.handed + 1):
+            state.apply(sn, body)
         copy.handed = upto
-        self.step.apply.append((copy.shard, copy.added, entries))
+        self.step.apply.append((copy.shard, copy.added, entries, bodies))
         return True
 
     def close_step(self) -> ShardStep:

@@ -17,12 +17,15 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from ringkeep_core.mapchanges import Move, ShardChange
-from ringkeep_node.machines.documents import CopyState, IdempotencyKey, OperationId, Remembered, Row, Write
+from ringkeep_node.machines.documents import Body, CopyState, IdempotencyKey, OperationId, Remembered, Row, Write
 from ringkeep_node.machines.records import EpochStart, Record
 from ringkeep_node.machines.shard.messages import ShardMessage
 
 LogEntry = tuple[int, int, bytes]
 """(epoch, sn, payload)"""
+
+Handed = tuple[int, int, list[LogEntry], list[Body]]
+"""(shard, copy, entries, what each of them says): read once, for the state kept here and for the store."""
 
 
 class ReadKind(IntEnum):
@@ -248,7 +251,7 @@ class ShardStep(Struct):
     send: list[tuple[str, ShardMessage]] = field(default_factory=list)
     send_synced: list[tuple[str, ShardMessage]] = field(default_factory=list)
     orders: list[StoreOrder] = field(default_factory=list)
-    apply: list[tuple[int, int, list[LogEntry]]] = field(default_factory=list)
+    apply: list[Handed] = field(default_factory=list)
     answers: list[tuple[int, Result]] = field(default_factory=list)
     proposals: list[ShardChange] = field(default_factory=list)
     hand_overs: list[tuple[tuple[Move, ...], str]] = field(default_factory=list)
