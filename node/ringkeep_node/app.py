@@ -43,7 +43,7 @@ from ringkeep_node.machines.raft.settings import RaftSettings
 from ringkeep_node.machines.recovery import BOOTS_KEPT, RecoveredLog
 from ringkeep_node.machines.shard.settings import ReplicationSettings
 from ringkeep_node.machines.swim.timing import SwimSettings
-from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
+from ringkeep_node.metrics import NodeMetrics, NodePage
 from ringkeep_node.runtime.directory import IDENTITY_NAME, Directory
 from ringkeep_node.runtime.disk import RealDisk
 from ringkeep_node.runtime.host import Host, HostParts
@@ -387,15 +387,14 @@ class Process:
         service = Service(host, clock=loop.time, wall=time.time)
         edge = Edge(service, admin_token=node.admin_token, reading_bytes_max=self._config.http.reading_bytes_max)
         importer = Importer(service, self._config.imports)
-        registry = registry_of(
-            NodeCollector(
-                self._metrics,
-                numbers=lambda: replace(host.numbers(), import_lines=dict(importer.lines)),
-                dropped=lambda: self._writer.dropped,
-                version=version("ringkeep"),
-            )
+        page = NodePage(
+            self._metrics,
+            numbers=lambda: replace(host.numbers(), import_lines=dict(importer.lines)),
+            problems=lambda: edge.problems,
+            dropped=lambda: self._writer.dropped,
+            version=version("ringkeep"),
         )
-        api = HttpServer(Api(edge, importer, self._metrics.requests, registry, _request_failed), self._config.http)
+        api = HttpServer(Api(edge, importer, self._metrics.requests, page, _request_failed), self._config.http)
         await api.bind(node.api.host, node.api.port)
         stack.push_async_callback(api.stop)
         accepting = web.Server(host.links.accept, access_log=None)

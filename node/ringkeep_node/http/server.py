@@ -19,7 +19,6 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from msgspec import Struct
-from prometheus_client import CollectorRegistry
 
 from ringkeep_core.errors import BadRequest, HeadersTooLarge, Internal, RingkeepError
 from ringkeep_core.ids import HEADERS_BYTES_MAX
@@ -55,7 +54,7 @@ class ServerSettings(Struct, frozen=True):
     shutdown_s: float = 5.0
 
 
-def handlers_of(importer: Importer, registry: CollectorRegistry) -> Mapping[tuple[str, str], Handler]:
+def handlers_of(importer: Importer, page: Callable[[], bytes]) -> Mapping[tuple[str, str], Handler]:
     """Return who answers which method of which route."""
     reading: dict[str, Handler] = {
         "document": documents.get,
@@ -64,7 +63,7 @@ def handlers_of(importer: Importer, registry: CollectorRegistry) -> Mapping[tupl
         "root": health.root,
         "livez": health.livez,
         "readyz": health.readyz,
-        "metrics": health.metrics_of(registry),
+        "metrics": health.metrics_of(page),
         "openapi": openapi.description,
         "cluster": cluster.cluster,
         "members": cluster.members,
@@ -93,10 +92,10 @@ class Api:
     """Answers requests: the handler of the low-level server."""
 
     def __init__(
-        self, edge: Edge, importer: Importer, requests: Requests, registry: CollectorRegistry, on_failure: OnFailure
+        self, edge: Edge, importer: Importer, requests: Requests, page: Callable[[], bytes], on_failure: OnFailure
     ) -> None:
         self.edge = edge
-        self._handlers = handlers_of(importer, registry)
+        self._handlers = handlers_of(importer, page)
         self._observe = requests.observe
         # Not the loop's clock, which may count whole milliseconds.
         self._clock = time.perf_counter

@@ -213,12 +213,14 @@ def node_numbers(driver: Driver, history: History) -> NodeNumbers:
         refutes=node.swim.refutes,
         gossip_messages=gossip.counts(),
         gossip_bytes=gossip.sizes(),
+        leader_known=node.control.leader() is not None,
         raft_elections=node.raft.elections,
         raft_term=node.raft.term,
         raft_is_leader=node.control.leads,
         raft_commit_index=node.raft.commit,
         map_version=held.version if held is not None else 0,
         shards=_shards(held, node) if held is not None else {},
+        cluster_shards=_cluster_shards(held, node) if held is not None else {},
     )
 
 
@@ -241,6 +243,20 @@ def _shards(held: ShardMap, node: Node) -> dict[tuple[str, str], int]:
         role = _role(shard, own)
         if role is not None:
             counts[role, _shard_state(shard, wanted)] += 1
+    return dict(counts)
+
+
+def _cluster_shards(held: ShardMap, node: Node) -> dict[str, int]:
+    """Count all shards by state; those whose primary is gone, by gossip or because it started again, by that alone."""
+    gone = (MemberState.DEAD, MemberState.LEFT)
+    ended = {storage for storage, view in node.swim.members.items() if view.state in gone}
+    wanted = min(held.wanted.settings.replication_factor, max(1, held.weighted_members()))
+    counts: Counter[str] = Counter()
+    for shard in held.shards:
+        primary = shard.primary
+        member = held.members.get(primary.storage)
+        has_ended = member is None or member.boot != primary.boot or primary.storage in ended
+        counts["without_primary" if has_ended else _shard_state(shard, wanted)] += 1
     return dict(counts)
 
 
