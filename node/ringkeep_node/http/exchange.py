@@ -134,7 +134,7 @@ class Edge:
 class Exchange:
     """One request on its way to its reply."""
 
-    __slots__ = ("closes", "edge", "id", "request", "target")
+    __slots__ = ("cause", "closes", "edge", "id", "request", "target")
 
     def __init__(self, edge: Edge, request: web.BaseRequest) -> None:
         self.edge = edge
@@ -143,6 +143,8 @@ class Exchange:
         self.closes = edge.is_unwanted
         given = request.headers.get("Ringkeep-Request-Id")
         self.id = given if given is not None and _REQUEST_ID(given) else edge.next_id()
+        self.cause = self.id
+        """What goes with the request to the nodes that serve it: its id, and where it belongs in a trace."""
 
     # --- what was sent -------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from ringkeep_node.http.routing import KNOWN_METHODS, check_method, split_target
 from ringkeep_node.metrics import Requests
 from ringkeep_node.runtime.importing import Importer
 from ringkeep_node.runtime.listening import listen
+from ringkeep_node.runtime.trails import Trails
 
 HEADERS_MAX: Final = 512
 """Fields; the limit in bytes is met long before unless they are nearly empty."""
@@ -92,9 +93,16 @@ class Api:
     """Answers requests: the handler of the low-level server."""
 
     def __init__(
-        self, edge: Edge, importer: Importer, requests: Requests, page: Callable[[], bytes], on_failure: OnFailure
+        self,
+        edge: Edge,
+        importer: Importer,
+        requests: Requests,
+        page: Callable[[], bytes],
+        on_failure: OnFailure,
+        trails: Trails | None = None,
     ) -> None:
         self.edge = edge
+        self._trails = trails
         self._handlers = handlers_of(importer, page)
         self._observe = requests.observe
         # Not the loop's clock, which may count whole milliseconds.
@@ -106,6 +114,8 @@ class Api:
         started = self._clock()
         exchange = Exchange(self.edge, request)
         method = request.method
+        label = method if method in KNOWN_METHODS else "other"
+        trails, asked = self._trails, None
         try:
             size = 0
             for name, value in request.raw_headers:
@@ -117,6 +127,9 @@ class Api:
             if meant is not None:
                 self.edge.check_cluster(meant)
             target = exchange.target = split_target(request.raw_path)
+            if trails is not None:
+                asked = trails.asked(exchange.id, label, target.route, request.headers.get("traceparent", ""))
+                exchange.cause = asked.cause
             handler = self._handlers.get((target.route, method))
             if handler is None:
                 check_method(target.route, method)
@@ -129,8 +142,9 @@ class Api:
         except Exception as error:  # the edge of the program: an unexpected failure must end one request, not more
             self._on_failure(exchange.id, error)
             reply = exchange.problem(Internal())
-        label = method if method in KNOWN_METHODS else "other"
         self._observe(exchange.target.route, label, reply.status, self._clock() - started)
+        if trails is not None and asked is not None:
+            trails.answered(asked, label, exchange.target.route, reply.status)
         return reply
 
     def malformed(self, request: web.BaseRequest, error: BaseException | None) -> Reply:
