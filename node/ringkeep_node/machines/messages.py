@@ -159,7 +159,7 @@ class Bundle(Struct, array_like=True):
     raft: list[RaftMessage] = []
     shard: list[ShardMessage] = []
     generation: int = 1
-    causes: list[Cause] = []
+    causes: tuple[Cause, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -6,6 +6,7 @@ Called when somebody asks, never on the path of a request. Monotonic times becom
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from ringkeep_core.placement import NodeState
@@ -220,7 +221,7 @@ def node_numbers(driver: Driver, history: History) -> NodeNumbers:
         raft_commit_index=node.raft.commit,
         map_version=held.version if held is not None else 0,
         shards=_shards(held, node) if held is not None else {},
-        cluster_shards=_cluster_shards(held, node) if held is not None else {},
+        cluster_shards=cluster_shards(held, _ended(node)) if held is not None else {},
     )
 
 
@@ -246,10 +247,13 @@ def _shards(held: ShardMap, node: Node) -> dict[tuple[str, str], int]:
     return dict(counts)
 
 
-def _cluster_shards(held: ShardMap, node: Node) -> dict[str, int]:
-    """Count all shards by state; those whose primary is gone, by gossip or because it started again, by that alone."""
+def _ended(node: Node) -> set[str]:
     gone = (MemberState.DEAD, MemberState.LEFT)
-    ended = {storage for storage, view in node.swim.members.items() if view.state in gone}
+    return {storage for storage, view in node.swim.members.items() if view.state in gone}
+
+
+def cluster_shards(held: ShardMap, ended: Set[str]) -> dict[str, int]:
+    """Count all shards by state. Of one whose primary has ended, or has started again since, only that counts."""
     wanted = min(held.wanted.settings.replication_factor, max(1, held.weighted_members()))
     counts: Counter[str] = Counter()
     for shard in held.shards:

@@ -235,7 +235,7 @@ class Trails:
                 notes: Notes = {"ringkeep.shard": append.shard, "ringkeep.sn": sn, "ringkeep.peer": peer}
                 waited = change.copies[peer] = self._begin("replicate", change.span.context, self._noted(notes))
             text = f"{change.request_id} {waited.context}" if waited.context else change.request_id
-            bundle.causes.append(Cause(append.shard, sn, text))
+            bundle.causes = (*bundle.causes, Cause(append.shard, sn, text))
 
     def _acknowledge(self, ack: Ack) -> None:
         for key in [key for key in self._copied if key[0] == ack.shard and key[1] <= ack.sn]:

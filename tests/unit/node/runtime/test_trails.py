@@ -31,7 +31,7 @@ SAMPLED = f"00-{TRACE}-{CALLER}-01"
 NOT_SAMPLED = f"00-{TRACE}-{CALLER}-00"
 USER = "mallory"
 PATH = f"/v1/users/{USER}/docs/secret"
-TREE_OF_A_PUT = {
+TREE_OF_A_PUT: dict[tuple[str, str], Any] = {
     ("PUT document", "gateway"): {
         ("primary", "primary"): {
             ("append", "primary"): {},
