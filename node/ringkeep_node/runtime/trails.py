@@ -95,7 +95,7 @@ class Trails:
         self._node, self._me = node, storage
         self._here: _Bounded[int, _Served] = _Bounded()
         self._away: _Bounded[tuple[str, int], _Served] = _Bounded()
-        self._writes: _Bounded[str, _Served] = _Bounded()
+        self._writes: _Bounded[tuple[int, str], _Served] = _Bounded()
         self._changes: _Bounded[tuple[int, int], _Change] = _Bounded()
         self._copied: _Bounded[tuple[int, int], _Copied] = _Bounded()
         self._syncing: _Bounded[int, list[Span]] = _Bounded()
@@ -161,7 +161,7 @@ class Trails:
             appending = self._begin("append", span.context, self._noted({"ringkeep.shard": shard}))
         served = _Served(request_id, span, appending, shard, gateway)
         if appending is not None:
-            self._writes.keep(request.cause, served)
+            self._writes.keep((shard, request.cause), served)
         return served
 
     def _acknowledged(self, peer: str, ack: Ack) -> None:
@@ -197,7 +197,7 @@ class Trails:
                 self._finish(served, answer.result)
 
     def _appended(self, entry: Followed, syncing: list[Span]) -> None:
-        served = self._writes.pop(entry.cause, None)
+        served = self._writes.pop((entry.shard, entry.cause), None)
         if served is None:
             return
         if served.appending is not None:
@@ -228,12 +228,10 @@ class Trails:
     def _sent(self, peer: str, append: Append, bundle: Bundle) -> None:
         for sn in range(append.prev_sn + 1, append.prev_sn + 1 + len(append.entries)):
             change = self._changes.get((append.shard, sn))
-            if change is None:
-                continue
-            waited = change.copies.get(peer)
-            if waited is None:
-                notes: Notes = {"ringkeep.shard": append.shard, "ringkeep.sn": sn, "ringkeep.peer": peer}
-                waited = change.copies[peer] = self._begin("replicate", change.span.context, self._noted(notes))
+            if change is None or peer in change.copies:
+                continue  # What is sent again is not followed twice.
+            notes: Notes = {"ringkeep.shard": append.shard, "ringkeep.sn": sn, "ringkeep.peer": peer}
+            waited = change.copies[peer] = self._begin("replicate", change.span.context, self._noted(notes))
             text = f"{change.request_id} {waited.context}" if waited.context else change.request_id
             bundle.causes = (*bundle.causes, Cause(append.shard, sn, text))
 
