@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # it has no types, and its stubs are not worth a dependency
 
+from ringkeep_node.http.routing import KNOWN_METHODS, METHODS
 from ringkeep_node.metrics import PREFIX as NODE_PREFIX
 from ringkeep_node.metrics import described
 from ringkeep_operator.metrics import MORE, OperatorMetrics
@@ -78,11 +79,13 @@ def row(name: str, kind: str, labels: str, meaning: str, alerts: list[str]) -> s
 
 def node_rows(alerts: dict[str, list[str]]) -> str:
     """Return the table of the metrics of a node."""
+    told_elsewhere = {"route": (*METHODS, "unknown"), "method": (*sorted(KNOWN_METHODS), "other")}
     rows = []
     for one in described():
         labels = "; ".join(
-            f"`{label}`" + (": " + ", ".join(f"`{value}`" for value in values) if values else "")
+            f"`{label}`" + (": " + ", ".join(f"`{value}`" for value in known) if known else "")
             for label, values in one.labels
+            for known in [values or told_elsewhere.get(label, ())]
         )
         name = NODE_PREFIX + one.name
         rows.append(row(name, one.kind, labels, ". ".join(filter(None, (one.text, one.more))), alerts.get(name, [])))

@@ -317,8 +317,7 @@ REQUESTS = Described(
     "histogram",
     (("route", ()), ("method", ()), ("code", ())),
     "Time from a request's headers to its answer",
-    "`route` is `document`, `documents` (lists), `route`, `import`, one for each path under `/v1/cluster`, `root`, `livez`, "
-    "`readyz`, `metrics`, `openapi`, or `unknown`; `code` is the HTTP status. A series appears with its first request",
+    "`documents` are lists; `code` is the HTTP status. A series appears with its first request",
 )
 STAGES = Described(
     "commit_stage_seconds",

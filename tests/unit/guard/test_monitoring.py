@@ -17,6 +17,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ringkeep_node.http.problems import STATUS_OF_CODE
+from ringkeep_node.http.routing import KNOWN_METHODS, METHODS
 from ringkeep_node.metrics import PREFIX, NodeMetrics, NodeNumbers, NodePage, described
 from ringkeep_operator.metrics import RESULTS, WRITES, OperatorMetrics
 from ringkeep_testing.promql import Family, mistakes
@@ -75,6 +76,8 @@ def families() -> dict[str, Family]:
         (PREFIX + one.name, label): values for one in described() for label, values in one.labels
     }
     closed["ringkeep_node_problems_total", "error"] = tuple(STATUS_OF_CODE)
+    closed["ringkeep_node_request_duration_seconds", "route"] = (*METHODS, "unknown")
+    closed["ringkeep_node_request_duration_seconds", "method"] = (*KNOWN_METHODS, "other")
     closed["ringkeep_operator_pass_duration_seconds", "result"] = RESULTS
     closed["ringkeep_operator_writes_total", "verb"] = WRITES
     found = {}

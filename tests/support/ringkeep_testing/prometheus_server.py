@@ -21,7 +21,7 @@ from ringkeep.launcher.ports import next_free
 from ringkeep_testing.real_cluster import HOST, LIMIT_S, MORTAL_NODE, POLL_S, own_ports
 
 
-class RealPrometheus:
+class PrometheusServer:
     """A running Prometheus; ``url`` is where its API is."""
 
     def __init__(self, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -58,7 +58,7 @@ class RealPrometheus:
 
 
 @contextmanager
-def real_prometheus(folder: Path, configuration: Mapping[str, Any]) -> Iterator[RealPrometheus]:
+def prometheus_server(folder: Path, configuration: Mapping[str, Any]) -> Iterator[PrometheusServer]:
     """Run Prometheus with a configuration; its data and log are in ``folder``."""
     program = shutil.which("prometheus")
     if program is None:
@@ -77,7 +77,7 @@ def real_prometheus(folder: Path, configuration: Mapping[str, Any]) -> Iterator[
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:
-        yield RealPrometheus(f"http://{HOST}:{port}", process, log)
+        yield PrometheusServer(f"http://{HOST}:{port}", process, log)
     finally:
         process.kill()
         process.wait(LIMIT_S)
