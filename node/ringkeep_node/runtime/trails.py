@@ -59,10 +59,11 @@ class Asked:
 class _Served:
     """A request at the node that serves it; ``gateway`` is the storage id of who took it, "" for this node."""
 
-    __slots__ = ("appending", "began", "gateway", "request_id", "shard", "span")
+    __slots__ = ("appending", "began", "cause", "gateway", "request_id", "shard", "span")
 
-    def __init__(self, request_id: str, span: Span, appending: Span | None, shard: int, gateway: str) -> None:
-        self.request_id, self.span, self.appending = request_id, span, appending
+    def __init__(self, cause: str, span: Span, appending: Span | None, shard: int, gateway: str) -> None:
+        self.cause, self.span, self.appending = cause, span, appending
+        self.request_id = cause.partition(" ")[0]
         self.shard, self.gateway = shard, gateway
         self.began = time.perf_counter()
 
@@ -99,6 +100,11 @@ class Trails:
         self._changes: _Bounded[tuple[int, int], _Change] = _Bounded()
         self._copied: _Bounded[tuple[int, int], _Copied] = _Bounded()
         self._syncing: _Bounded[int, list[Span]] = _Bounded()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being followed."""
+        return not (self._here or self._away or self._writes or self._changes or self._copied or self._syncing)
 
     # --- at the edge ---------------------------------------------------------------------------------------------
 
@@ -159,7 +165,7 @@ class Trails:
         appending = None
         if isinstance(request, WriteRequest):
             appending = self._begin("append", span.context, self._noted({"ringkeep.shard": shard}))
-        served = _Served(request_id, span, appending, shard, gateway)
+        served = _Served(request.cause, span, appending, shard, gateway)
         if appending is not None:
             self._writes.keep((shard, request.cause), served)
         return served
@@ -259,6 +265,10 @@ class Trails:
     def _finish(self, served: _Served, result: Result) -> None:
         what = type(result).__name__
         served.span.note("ringkeep.result", what)
+        if served.appending is not None:
+            # Of a change that was refused, or found to be done already, nothing was appended.
+            served.appending.end()
+            self._writes.pop((served.shard, served.cause), None)
         served.span.end()
         if self._says:
             logger.debug(

@@ -126,6 +126,7 @@ def test_one_put_through_a_gateway_is_one_trace_over_all_the_nodes_that_it_reach
             _, primary = other_than_the_primary(nodes, USER)
             answer = await asked(gateway, "PUT", PATH, traceparent=SAMPLED, Ringkeep_Request_Id="my-own-id")
             await until(lambda: recorder.names == NAMES_OF_A_PUT)
+            await until(lambda: all(node.trails is not None and node.trails.is_idle for node in nodes))
             roles = {node.name: "copy" for node in nodes} | {gateway.name: "gateway", primary.name: "primary"}
 
             assert answer == (201, "my-own-id")
@@ -149,6 +150,24 @@ def test_a_read_is_traced_to_the_primary_and_says_what_came_of_it(tmp_path: Path
             assert recorder.tree(roles) == {("GET document", "gateway"): {("primary", "primary"): {}}}
             assert (status, said["GET document"]["http.response.status_code"]) == (404, 404)
             assert said["primary"]["ringkeep.result"] == "Absent"
+
+    run(play())
+
+
+def test_of_a_refused_write_nothing_goes_on_after_it_was_judged(tmp_path: Path) -> None:
+    async def play() -> None:
+        recorder = Recorder()
+        async with hosts(tmp_path, 3, tracer=recorder.tracer) as nodes:
+            await found(nodes)
+            gateway, primary = other_than_the_primary(nodes, USER)
+            status, _ = await asked(gateway, "PUT", PATH, traceparent=SAMPLED, If_Match='"999"')
+            roles = {gateway.name: "gateway", primary.name: "primary"}
+
+            assert status == 412
+            assert recorder.tree(roles) == {
+                ("PUT document", "gateway"): {("primary", "primary"): {("append", "primary"): {}}}
+            }
+            assert all(node.trails is not None and node.trails.is_idle for node in nodes)
 
     run(play())
 
