@@ -22,10 +22,11 @@ import secrets
 import signal
 import stat
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from importlib.metadata import version
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 from aiohttp import web
@@ -43,7 +44,7 @@ from ringkeep_node.machines.raft.settings import RaftSettings
 from ringkeep_node.machines.recovery import BOOTS_KEPT, RecoveredLog
 from ringkeep_node.machines.shard.settings import ReplicationSettings
 from ringkeep_node.machines.swim.timing import SwimSettings
-from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
+from ringkeep_node.metrics import NodeMetrics, NodePage
 from ringkeep_node.runtime.directory import IDENTITY_NAME, Directory
 from ringkeep_node.runtime.disk import RealDisk
 from ringkeep_node.runtime.host import Host, HostParts
@@ -53,8 +54,13 @@ from ringkeep_node.runtime.peers import HELLO_CHANNEL
 from ringkeep_node.runtime.service import Service
 from ringkeep_node.runtime.store.store import Store, StoreSettings
 from ringkeep_node.runtime.succeeding import succeed
+from ringkeep_node.runtime.trails import Trails
 from ringkeep_node.runtime.wal.log import Log, LogSettings
 from ringkeep_node.settings import NodeSettings, node_settings, subsystem, unknown, variables_of
+from ringkeep_node.tracing import EXPORTER, NoTracer, OtelTracer, provider_of
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -62,6 +68,7 @@ EXIT_LEFT: Final = 4
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 OPEN_FILES: Final = 65_536
 SWITCH_INTERVAL_S: Final = 0.0005
+TRACES_END_S: Final = 2.0
 LOG_FIXED: Final = ("salt",)
 STORE_FIXED: Final = ("vfs",)
 
@@ -90,6 +97,8 @@ class Configuration(NamedTuple):
     http: ServerSettings
     imports: ImportSettings
     unknown: tuple[str, ...]
+    exporter: str = ""
+    """Where OpenTelemetry's spans go, by the name of an exporter; "": there are none."""
 
 
 class Disk(NamedTuple):
@@ -122,6 +131,7 @@ def configuration(environment: Mapping[str, str]) -> Configuration:
         http=subsystem("HTTP", ServerSettings, environment),
         imports=subsystem("IMPORT", ImportSettings, environment),
         unknown=unknown(environment, known),
+        exporter=environment.get(EXPORTER, "").strip(),
     )
 
 
@@ -227,6 +237,8 @@ class Process:
         self._config = config
         self._writer = writer
         self._metrics = NodeMetrics()
+        self._provider: TracerProvider | None = None
+        self._trails: Trails | None = None
         self._ended: asyncio.Future[str] | None = None
         self._has_left = False
 
@@ -238,7 +250,11 @@ class Process:
         logger.info("node_starting", version=version("ringkeep"), pid=os.getpid(), settings=self._config.node.shown())
         for name in self._config.unknown:
             logger.warning("setting_unknown", variable=name)
+        self._provider, why_not = provider_of(self._config.exporter, name=self._config.node.name)
+        if why_not:
+            logger.warning("tracing_off", reason=why_not)
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._end_tracing)
             disk = await stack.enter_async_context(self._opened_disk())
             host = await stack.enter_async_context(self._opened_host(disk))
             edge = await stack.enter_async_context(self._opened_api(host, disk, stack))
@@ -359,11 +375,28 @@ class Process:
     @contextlib.asynccontextmanager
     async def _opened_host(self, disk: Disk) -> AsyncIterator[Host]:
         """The node behind its peer address; it does not run before ``_opened_api`` has taken the last address."""
-        host = Host(self._identity_of(disk), self._config.machines, draw=random.random, metrics=self._metrics)
+        identity = self._identity_of(disk)
+        self._trails = self._trails_of(identity)
+        host = Host(identity, self._config.machines, draw=random.random, metrics=self._metrics, trails=self._trails)
         try:
             yield host
         finally:
             await host.close()
+
+    def _trails_of(self, identity: NodeIdentity) -> Trails | None:
+        """Return who follows single requests; None, which costs nothing, if neither spans nor debug lines are wanted."""
+        says = self._config.node.log_level == "debug"
+        if self._provider is None and not says:
+            return None
+        tracer = NoTracer() if self._provider is None else OtelTracer(self._provider)
+        return Trails(tracer, says=says, node=identity.name, storage=identity.storage)
+
+    async def _end_tracing(self) -> None:
+        """Send what spans are left. An exporter that hangs is left behind: nobody may wait for it."""
+        if self._provider is not None:
+            sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+            sending.start()
+            await asyncio.to_thread(sending.join, TRACES_END_S)
 
     def _identity_of(self, disk: Disk) -> NodeIdentity:
         """Return who this process is: the directory in its next boot."""
@@ -387,15 +420,16 @@ class Process:
         service = Service(host, clock=loop.time, wall=time.time)
         edge = Edge(service, admin_token=node.admin_token, reading_bytes_max=self._config.http.reading_bytes_max)
         importer = Importer(service, self._config.imports)
-        registry = registry_of(
-            NodeCollector(
-                self._metrics,
-                numbers=lambda: replace(host.numbers(), import_lines=dict(importer.lines)),
-                dropped=lambda: self._writer.dropped,
-                version=version("ringkeep"),
-            )
+        page = NodePage(
+            self._metrics,
+            numbers=lambda: replace(host.numbers(), import_lines=dict(importer.lines)),
+            problems=lambda: edge.problems,
+            dropped=lambda: self._writer.dropped,
+            version=version("ringkeep"),
         )
-        api = HttpServer(Api(edge, importer, self._metrics.requests, registry, _request_failed), self._config.http)
+        api = HttpServer(
+            Api(edge, importer, self._metrics.requests, page, _request_failed, self._trails), self._config.http
+        )
         await api.bind(node.api.host, node.api.port)
         stack.push_async_callback(api.stop)
         accepting = web.Server(host.links.accept, access_log=None)

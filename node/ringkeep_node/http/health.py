@@ -6,16 +6,16 @@ alive and not ready.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from typing import Final
 
 from ringkeep_node.http.exchange import Exchange, Handler
 from ringkeep_node.http.problems import NotReady
 from ringkeep_node.http.replies import Reply
 from ringkeep_node.http.routing import parameters
 
+EXPOSITION_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 LINKS = (
     ("/v1/cluster", "this cluster"),
     ("/v1/cluster/members", "members, with the evidence for their state"),
@@ -49,11 +49,11 @@ async def readyz(exchange: Exchange) -> Reply:
     return exchange.json({"ready": True})
 
 
-def metrics_of(registry: CollectorRegistry) -> Handler:
-    """Return the handler of ``GET /metrics``."""
+def metrics_of(page: Callable[[], bytes]) -> Handler:
+    """Return the handler of ``GET /metrics``; ``page`` makes the text of this moment."""
 
     async def metrics(exchange: Exchange) -> Reply:
-        return exchange.reply(200, "Cache-Control: no-store\r\n", generate_latest(registry), CONTENT_TYPE_LATEST)
+        return exchange.reply(200, "Cache-Control: no-store\r\n", page(), EXPOSITION_TYPE)
 
     return metrics
 

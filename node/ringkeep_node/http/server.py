@@ -19,7 +19,6 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from msgspec import Struct
-from prometheus_client import CollectorRegistry
 
 from ringkeep_core.errors import BadRequest, HeadersTooLarge, Internal, RingkeepError
 from ringkeep_core.ids import HEADERS_BYTES_MAX
@@ -31,6 +30,7 @@ from ringkeep_node.http.routing import KNOWN_METHODS, check_method, split_target
 from ringkeep_node.metrics import Requests
 from ringkeep_node.runtime.importing import Importer
 from ringkeep_node.runtime.listening import listen
+from ringkeep_node.runtime.trails import Trails
 
 HEADERS_MAX: Final = 512
 """Fields; the limit in bytes is met long before unless they are nearly empty."""
@@ -55,7 +55,7 @@ class ServerSettings(Struct, frozen=True):
     shutdown_s: float = 5.0
 
 
-def handlers_of(importer: Importer, registry: CollectorRegistry) -> Mapping[tuple[str, str], Handler]:
+def handlers_of(importer: Importer, page: Callable[[], bytes]) -> Mapping[tuple[str, str], Handler]:
     """Return who answers which method of which route."""
     reading: dict[str, Handler] = {
         "document": documents.get,
@@ -64,7 +64,7 @@ def handlers_of(importer: Importer, registry: CollectorRegistry) -> Mapping[tupl
         "root": health.root,
         "livez": health.livez,
         "readyz": health.readyz,
-        "metrics": health.metrics_of(registry),
+        "metrics": health.metrics_of(page),
         "openapi": openapi.description,
         "cluster": cluster.cluster,
         "members": cluster.members,
@@ -93,10 +93,17 @@ class Api:
     """Answers requests: the handler of the low-level server."""
 
     def __init__(
-        self, edge: Edge, importer: Importer, requests: Requests, registry: CollectorRegistry, on_failure: OnFailure
+        self,
+        edge: Edge,
+        importer: Importer,
+        requests: Requests,
+        page: Callable[[], bytes],
+        on_failure: OnFailure,
+        trails: Trails | None = None,
     ) -> None:
         self.edge = edge
-        self._handlers = handlers_of(importer, registry)
+        self._trails = trails
+        self._handlers = handlers_of(importer, page)
         self._observe = requests.observe
         # Not the loop's clock, which may count whole milliseconds.
         self._clock = time.perf_counter
@@ -107,6 +114,8 @@ class Api:
         started = self._clock()
         exchange = Exchange(self.edge, request)
         method = request.method
+        label = method if method in KNOWN_METHODS else "other"
+        trails, asked = self._trails, None
         try:
             size = 0
             for name, value in request.raw_headers:
@@ -118,6 +127,9 @@ class Api:
             if meant is not None:
                 self.edge.check_cluster(meant)
             target = exchange.target = split_target(request.raw_path)
+            if trails is not None:
+                asked = trails.asked(exchange.id, label, target.route, request.headers.get("traceparent", ""))
+                exchange.cause = asked.cause
             handler = self._handlers.get((target.route, method))
             if handler is None:
                 check_method(target.route, method)
@@ -130,8 +142,9 @@ class Api:
         except Exception as error:  # the edge of the program: an unexpected failure must end one request, not more
             self._on_failure(exchange.id, error)
             reply = exchange.problem(Internal())
-        label = method if method in KNOWN_METHODS else "other"
         self._observe(exchange.target.route, label, reply.status, self._clock() - started)
+        if trails is not None and asked is not None:
+            trails.answered(asked, label, exchange.target.route, reply.status)
         return reply
 
     def malformed(self, request: web.BaseRequest, error: BaseException | None) -> Reply:

@@ -52,6 +52,7 @@ from ringkeep_node.runtime.names import PATIENCE_S, Names, literal_of, system_lo
 from ringkeep_node.runtime.peers import LinkEvents, PeerLinks
 from ringkeep_node.runtime.stages import CommitTimer
 from ringkeep_node.runtime.store.store import Store
+from ringkeep_node.runtime.trails import Trails
 from ringkeep_node.runtime.wal.log import Log, LogGone
 
 HAND_OVER_S: Final = 1.0
@@ -118,9 +119,19 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     """Runs one ``Node`` on the running event loop."""
 
     def __init__(
-        self, node: Node, log: Log, store: Store, links: PeerLinks, observer: Observer, metrics: NodeMetrics
+        self,
+        node: Node,
+        log: Log,
+        store: Store,
+        links: PeerLinks,
+        observer: Observer,
+        metrics: NodeMetrics,
+        trails: Trails | None = None,
     ) -> None:
         self.node, self.log, self.store, self.links = node, log, store, links
+        self._trails = trails
+        if trails is not None:
+            node.shards.follow()
         self.health = LoopHealth()
         self.gossip = Traffic()
         self._stages = CommitTimer(metrics.stages, node.identity.storage)
@@ -227,6 +238,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._token += 1
         future: asyncio.Future[Result] = self._loop.create_future()
         self._requests[self._token] = future
+        if self._trails is not None:
+            self._trails.submitted(self._token, shard, request, self.shard_map)
         self.node.submit(self._token, shard, request, size=size, now=self._now())
         self._schedule()
         return future
@@ -275,6 +288,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     def frame(self, hello: Hello, channel: Channel, body: memoryview) -> None:
         """A peer's frame: everything in it goes in before any timer fires. Raises ``BadFrame``."""
         bundle = decode_bundle(body)
+        if self._trails is not None:
+            self._trails.received(hello.storage, bundle, self.shard_map)
         self.node.receive(hello.storage, hello.boot, bundle, now=self._now())
         self._schedule()
 
@@ -308,6 +323,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             step = self._tickets.popleft()[1]
         if step:
             self.node.synced(step, now=self._now())
+            if self._trails is not None:
+                self._trails.synced(step)
             self._schedule()
 
     def _on_urgent_synced(self, ticket: int) -> None:
@@ -394,6 +411,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._flush()
 
     def _carry_out(self, step: NodeStep) -> None:
+        if self._trails is not None:
+            self._trails.stepped(step, self.node.shards.take_followed())
         if step.records:
             self._stages.appended(step.records, self.node.held.map)
             ticket = self.log.append(step.records, urgent=step.urgent)

@@ -56,6 +56,7 @@ from ringkeep_node.runtime.reporting import (
 from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport, RunningPlan
 from ringkeep_node.runtime.store.store import Store
 from ringkeep_node.runtime.succeeding import durable
+from ringkeep_node.runtime.trails import Trails
 from ringkeep_node.runtime.wal.log import Log
 
 LOOP_SILENCE_S = 10.0
@@ -127,6 +128,7 @@ class Host:
         *,
         draw: Callable[[], float],
         metrics: NodeMetrics | None = None,
+        trails: Trails | None = None,
     ) -> None:
         self.identity = identity
         self.cluster_id = ""
@@ -135,6 +137,7 @@ class Host:
         self.links = PeerLinks(self._hello, self.inbox, draw)
         self._settings = settings
         self._metrics = metrics or NodeMetrics()
+        self._trails = trails
         self._parts: HostParts | None = None
         self._driver: Driver | None = None
         self._founding = asyncio.Lock()
@@ -250,7 +253,9 @@ class Host:
             draw=parts.draw,
             now=loop.time(),
         )
-        self._driver = self.inbox.driver = Driver(node, parts.log, parts.store, self.links, self, self._metrics)
+        self._driver = self.inbox.driver = Driver(
+            node, parts.log, parts.store, self.links, self, self._metrics, self._trails
+        )
         self._driver.start(parts.udp)
         self._running.set()
         if not node.registered:
@@ -439,7 +444,9 @@ class Host:
             numbers,
             log_bytes=log.log_bytes,
             log_queued_bytes=log.queued_bytes,
+            store_queued_bytes=self._parts.store.queued_bytes,
             disk_free_bytes=log.free_bytes,
+            disk_volume_bytes=log.volume_bytes,
             disk_full=not log.has_room,
             copy_bytes=self._parts.store.file_bytes,
             cold_copies=self._parts.store.cold_copies,

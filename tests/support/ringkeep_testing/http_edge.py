@@ -12,7 +12,7 @@ import msgspec
 
 from ringkeep_node.http.exchange import Edge
 from ringkeep_node.http.server import Api, HttpServer, ServerSettings
-from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
+from ringkeep_node.metrics import NodeMetrics, NodePage
 from ringkeep_node.runtime.importing import Importer, ImportSettings
 from ringkeep_node.runtime.service import Service
 from ringkeep_testing.fake_driver import FakeDriver
@@ -107,14 +107,18 @@ class EdgeUnderTest:
         self.edge = Edge(
             service, admin_token=self._admin_token, reading_bytes_max=self._server_settings.reading_bytes_max
         )
-        registry = registry_of(
-            NodeCollector(self.metrics, numbers=self.driver.numbers, dropped=lambda: 0, version="0.0.0")
+        page = NodePage(
+            self.metrics,
+            numbers=self.driver.numbers,
+            problems=lambda: self.edge.problems,
+            dropped=lambda: 0,
+            version="0.0.0",
         )
         api = Api(
             self.edge,
             Importer(service, self._imports),
             self.metrics.requests,
-            registry,
+            page,
             lambda _, error: self.failures.append(error),
         )
         self.server = HttpServer(api, self._server_settings)

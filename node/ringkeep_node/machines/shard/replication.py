@@ -20,6 +20,7 @@ from ringkeep_node.machines.shard.confirmation import Confirmation, OwnIndex, no
 from ringkeep_node.machines.shard.context import Context, Tally
 from ringkeep_node.machines.shard.effects import (
     DropCopy,
+    Followed,
     LogEntry,
     Moved,
     NotApplied,
@@ -523,6 +524,18 @@ class Replication:
         if desk.deadlines:
             due.append(desk.deadlines[0][0])
         return min((at for at in due if at is not None), default=None)
+
+    def follow(self) -> None:
+        """Tell from now on which appended change had which cause."""
+        self._ctx.followed = []
+
+    def take_followed(self) -> list[Followed]:
+        """Return what was appended since the last call and has a cause; nothing unless ``follow`` was called."""
+        followed = self._ctx.followed
+        if not followed:
+            return []
+        self._ctx.followed = []
+        return followed
 
     def take_step(self) -> ShardStep:
         """Return what this turn produced."""

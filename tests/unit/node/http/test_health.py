@@ -80,13 +80,15 @@ def test_requests_are_counted_by_route_method_and_code_and_never_by_user_or_path
 
         assert page.headers["content-type"].startswith("text/plain; version=")
         assert counts == {
-            '{code="201",method="PUT",route="document"}': "1.0",
-            '{code="200",method="PUT",route="document"}': "1.0",
-            '{code="404",method="GET",route="document"}': "1.0",
-            '{code="404",method="GET",route="unknown"}': "1.0",
-            '{code="405",method="other",route="livez"}': "1.0",
-            '{code="400",method="other",route="unknown"}': "1.0",
+            '{route="document",method="PUT",code="201"}': "1",
+            '{route="document",method="PUT",code="200"}': "1",
+            '{route="document",method="GET",code="404"}': "1",
+            '{route="unknown",method="GET",code="404"}': "1",
+            '{route="livez",method="other",code="405"}': "1",
+            '{route="unknown",method="other",code="400"}': "1",
         }
+        assert 'ringkeep_node_problems_total{error="not_found"} 2.0' in text
+        assert 'ringkeep_node_problems_total{error="internal"} 0.0' in text
         assert 'ringkeep_node_shards{role="primary",state="ok"} 16.0' in text
         assert 'ringkeep_node_members{state="dead"} 0.0' in text
         assert not any(word in text for word in ("ada", "bob", "secret", "such"))
