@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ringkeep_core.shardmap import Copy, Shard, ShardMap
+from ringkeep_core.summary import summary_of
 from ringkeep_node.http.administration import body_of
 from ringkeep_node.http.exchange import Exchange
 from ringkeep_node.http.replies import JSON_TYPE, Reply
@@ -47,6 +48,12 @@ async def members(exchange: Exchange) -> Reply:
     """Send every member as this node sees it, with the evidence."""
     parameters(exchange.target.query, ())
     return exchange.json({"members": exchange.edge.driver.members()})
+
+
+async def summary(exchange: Exchange) -> Reply:
+    """Send in words how the cluster is, as this node sees it: what is wrong, and what is done about it."""
+    parameters(exchange.target.query, ())
+    return exchange.json(summary_of(exchange.edge.driver.look()))
 
 
 async def leader(exchange: Exchange) -> Reply:
