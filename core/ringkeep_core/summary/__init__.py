@@ -14,6 +14,8 @@ Source: replication.md, rules 3 to 5 and "Members, failure, recovery"; interface
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from ringkeep_core.summary import cluster_findings, member_findings, shard_findings
 from ringkeep_core.summary.model import (
     SEVERITIES,
@@ -60,7 +62,7 @@ def summary_of(seen: Seen) -> Summary:
             at=seen.now,
             cluster_id=seen.cluster_id,
         )
-    picture = Picture(seen, held)
+    picture = Picture(_without_dead_leader(seen), held)
     found = [
         *cluster_findings.of_leader(picture),
         *shard_findings.of(picture),
@@ -77,11 +79,17 @@ def summary_of(seen: Seen) -> Summary:
         at=seen.now,
         cluster_id=held.cluster_id,
         version=held.version,
-        leader=seen.leader,
+        leader=picture.seen.leader,
         term=seen.term,
         members=_states(picture),
         shards=picture.counts(),
     )
+
+
+def _without_dead_leader(seen: Seen) -> Seen:
+    """Take a leader that is called dead for none: nothing waits for it, the others elect another."""
+    gone = any(member.name == seen.leader and member.is_out for member in seen.members)
+    return replace(seen, leader=None) if gone else seen
 
 
 def _headline(picture: Picture, findings: tuple[Finding, ...]) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ringkeep_core.shardmap import position_of
 from ringkeep_core.summary.model import Finding, Seen, Severity
-from ringkeep_core.summary.picture import Picture
+from ringkeep_core.summary.picture import Picture, named
 from ringkeep_core.summary.shard_findings import copies_of, start
-from ringkeep_core.wording import many, names, share, size, span, verb
+from ringkeep_core.wording import many, names, part, share, size, span, verb
 
 BACKLOG_BYTES = 16 << 20
 """Four whole batches of the log: it takes in more than the disk writes."""
@@ -63,7 +63,7 @@ def of_leader(picture: Picture) -> list[Finding]:
     voters = [storage for storage in picture.seen.voters if storage in picture.held.members]
     living = [storage for storage in voters if storage not in picture.out]
     majority = len(voters) // 2 + 1
-    hurt = {*picture.orphaned, *picture.lost, *picture.refusing, *picture.waiting}
+    hurt = picture.hurt
     severity = Severity.UNAVAILABLE if hurt else Severity.DEGRADED
     means = _without_leader(picture, len(hurt))
     if not voters or len(living) >= majority:
@@ -123,10 +123,9 @@ def _too_few(picture: Picture) -> list[Finding]:
             kind="too_few_nodes",
             severity=Severity.DEGRADED,
             subject="cluster",
-            what=f"{many(factor, 'copy', 'copies')} of each shard are wanted, and only {many(able, 'node')} may hold "
-            f"{'one' if able == 1 else 'them'}",
-            means=f"reads and writes go on with {copies_of(picture)} of each shard at most",
-            doing="copies are added by themselves when nodes are",
+            what=f"{many(factor, 'copy', 'copies')} of each shard are wanted, and only {many(able, 'node')} may hold copies",
+            means=f"each shard has {copies_of(picture)} at most",
+            doing="copies are added as soon as nodes are",
             advice="raise spec.replicas" if picture.seen.managed else "add nodes",
             command="" if picture.seen.managed else f"ringkeep scale {factor}",
         )
@@ -135,24 +134,33 @@ def _too_few(picture: Picture) -> list[Finding]:
 
 def _min_in_sync(picture: Picture) -> list[Finding]:
     held, settings = picture.held, picture.held.wanted.settings
-    able = held.weighted_members()
-    reach = max(1, min(settings.replication_factor, able))
-    if settings.min_in_sync <= reach:
+    low = [number for number, shard in enumerate(held.shards) if shard.need < settings.min_in_sync]
+    if not low:
         return []
+    able, needs = held.weighted_members(), sorted({held.shards[number].need for number in low})
+    need = str(needs[0]) if len(needs) == 1 else f"{needs[0]} to {needs[-1]}"
     below_factor = settings.min_in_sync > settings.replication_factor
-    why = f"the replication factor is {settings.replication_factor}" if below_factor else ""
-    few = f"only {many(able, 'node')} may hold copies" if able < settings.min_in_sync else ""
+    few = able < settings.min_in_sync
+    why = (
+        f"the replication factor is {settings.replication_factor}" if below_factor else "",
+        f"only {many(able, 'node')} may hold copies" if few else "",
+    )
     return [
         Finding(
             kind="min_in_sync",
             severity=Severity.DEGRADED,
             subject="cluster",
-            what=f"a write is acknowledged on {many(reach, 'disk')}, although min_in_sync is {settings.min_in_sync}",
-            evidence=" and ".join(part for part in (why, few) if part),
-            means="writes go on, and are safe from the loss of fewer disks than was asked for",
-            doing="" if below_factor else "each shard needs more copies by itself when it has them",
-            advice="change one of the two settings" if below_factor else "add nodes",
-            command="" if below_factor or picture.seen.managed else f"ringkeep scale {settings.min_in_sync}",
+            what=f"writes of {part(len(low), picture.total)} need only {need} in sync, although min_in_sync is "
+            f"{settings.min_in_sync}",
+            evidence=" and ".join(told for told in why if told),
+            means="an acknowledged write is safe from the loss of fewer disks than was asked for",
+            doing="" if below_factor else "each shard needs more as soon as it has them",
+            advice="change one of the two settings" if below_factor else "add nodes" if few else "",
+            command=f"ringkeep scale {settings.min_in_sync}"
+            if few and not below_factor and not picture.seen.managed
+            else "",
+            shard_count=len(low),
+            shards=named(low),
         )
     ]
 

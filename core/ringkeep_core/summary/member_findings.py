@@ -52,7 +52,7 @@ def _out(picture: Picture, member: Member, seen: SeenMember) -> Iterator[Finding
     if shards:
         doing = _doing_for_copies(picture, seen)
     else:
-        doing = "nothing is left to do: no copy is counted on it any more"
+        doing = "nothing is left to do: none of its copies is counted any more"
     yield Finding(
         kind="stopped" if stopped else "dead",
         severity=Severity.UNAVAILABLE if set(picture.waiting) & set(shards) else Severity.DEGRADED,
@@ -81,7 +81,7 @@ def told_of(evidence: tuple[Evidence, ...]) -> str:
 
 def _means_for_copies(picture: Picture, shards: list[int]) -> str:
     if not shards:
-        return "it held no copies, so every shard has what it should have"
+        return "nothing changes: no shard counts on a copy of it"
     hurt = {*picture.orphaned, *picture.lost, *picture.refusing} & set(shards)
     wait = set(picture.waiting) & set(shards)
     short = [number for number in shards if picture.living[number] < picture.wanted_copies]
@@ -91,7 +91,7 @@ def _means_for_copies(picture: Picture, shards: list[int]) -> str:
     have = str(living[0]) if len(living) == 1 else f"{living[0]} to {living[-1]}"
     told = f"{share(len(short), picture.total, 'has', 'have')} {have} of {copies_of(picture)}"
     if hurt:
-        return f"{told}; {len(hurt):,} of them {verb(len(hurt), 'waits', 'wait')}, as said above"
+        return f"{told}; {part(len(hurt), len(short))} {verb(len(hurt), 'is', 'are')} not served in full (see above)"
     if wait:
         return f"{told}; writes wait until the leader has taken it out of {many(len(wait), 'shard')}"
     return f"{told}; reads and writes go on"
@@ -227,8 +227,10 @@ def _passing(picture: Picture, member: Member, seen: SeenMember) -> Iterator[Fin
             severity=Severity.OK,
             subject=member.name,
             what=f"{member.name} is joining",
-            means="it holds nothing yet, so nothing changes for users",
-            doing="it gets copies by itself" if wanted is not None else "it waits to be listed in the wanted state",
+            means="nothing changes: it holds nothing yet",
+            doing="the leader gives it its share of copies"
+            if wanted is not None
+            else "it waits to be listed in the wanted state",
             advice="" if wanted is not None or picture.seen.managed else "have it take part",
             command=""
             if wanted is not None or picture.seen.managed
@@ -273,7 +275,7 @@ def _draining(picture: Picture, member: Member, holds: list[int]) -> Finding:
         what=f"{member.name} drains: {many(len(holds), 'copy', 'copies')} and "
         f"{many(led, 'primary', 'primaries')} are still on it",
         evidence="; ".join(wait for wait in waits if member.name in wait),
-        means="reads and writes go on; its copies stay until others have them",
+        means="nothing changes: its copies stay until others have them",
         doing=f"the leader moves them away{left}",
         progress=progress,
         shard_count=len(holds),
@@ -290,8 +292,8 @@ def _on_probation(picture: Picture, member: Member, seen: SeenMember) -> Finding
         subject=member.name,
         what=f"{member.name} gets no primaries for {span(seen.guarded_until - picture.seen.now)}",
         evidence=f"it died {f'{seen.deaths} times' if often else 'once'} within the hour" if seen.deaths else "it died",
-        means="others lead its shards meanwhile; reads and writes go on",
-        doing="it leads again by itself if it lives until then; each further death doubles the time",
+        means="nothing changes: others lead its shards meanwhile",
+        doing="it leads again if it lives until then; each further death doubles the time",
         advice="see in its log why it dies" if often else "",
     )
 
@@ -308,8 +310,8 @@ def _missing(picture: Picture) -> list[Finding]:
             severity=Severity.DEGRADED,
             subject=", ".join(missing),
             what=f"{names(missing)} {verb(len(missing), 'is', 'are')} wanted and not there yet",
-            means="nothing changes for users; what they are to hold stays with others",
-            doing="they get copies by themselves when they are there",
+            means="nothing changes: what they are to hold stays with others",
+            doing="they get their share of copies as soon as they have registered",
             advice="" if managed else "start what is down",
             command="" if managed else "ringkeep up",
         )

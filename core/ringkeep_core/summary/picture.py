@@ -64,6 +64,11 @@ class Picture:
         elif learners:
             self.moving.append(number)
 
+    @property
+    def hurt(self) -> set[int]:
+        """Shards of which users notice something."""
+        return {*self.orphaned, *self.lost, *self.refusing, *self.waiting}
+
     def counts(self) -> ShardCounts:
         """Return how many shards are how, each counted at its worst."""
         unavailable = {*self.orphaned, *self.lost}

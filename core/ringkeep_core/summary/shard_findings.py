@@ -57,7 +57,7 @@ def _lost(picture: Picture) -> list[Finding]:
             evidence=f"{_numbers(picture.lost)}complete copies are on {names(holders)}",
             means="reads and writes there wait, and are refused at their deadline (no_primary); nothing acknowledged is "
             "lost while those disks are kept",
-            doing=f"they serve again by themselves as soon as {names(holders, 'or')} is back with its disk",
+            doing=f"they serve again as soon as {names(holders, 'or')} is back with its disk",
             advice=advice,
             command=command,
             shard_count=len(picture.lost),
@@ -103,7 +103,7 @@ def _refusing(picture: Picture) -> list[Finding]:
     if learners:
         doing = f"{names(learners)} {verb(len(learners), 'catches', 'catch')} up; then writes are taken again"
     elif down:
-        doing = f"writes are taken again by themselves once {names(down, 'or')} is back and has caught up"
+        doing = f"writes are taken again once {names(down, 'or')} is back and has caught up"
     else:
         doing = "the leader brings further copies in sync"
     return [
@@ -205,11 +205,13 @@ def _plan(picture: Picture) -> list[Finding]:
     primaries = seen.plan.primaries if seen.plan is not None else 0
     if progress is None and not primaries:
         return []
+    if seen.plan is None:
+        return _catching_up(picture, progress)
     idle_s = _idle_s(picture)
-    reason = f" ({seen.plan.reason})" if seen.plan is not None and seen.plan.reason else ""
-    waiting = seen.plan.waiting if seen.plan is not None else ()
+    reason = f" ({seen.plan.reason})" if seen.plan.reason else ""
+    waiting = seen.plan.waiting
     what = _what_moves(progress, primaries)
-    if seen.plan is not None and waiting and idle_s >= STUCK_AFTER_S:
+    if waiting and idle_s >= STUCK_AFTER_S:
         return [_stuck(picture, what, idle_s, progress)]
     return [
         Finding(
@@ -218,9 +220,9 @@ def _plan(picture: Picture) -> list[Finding]:
             subject="cluster",
             what=f"{what}{reason}",
             evidence="; ".join(waiting[:1]),
-            means="reads and writes go on; a shard whose primary moves pauses for some milliseconds",
+            means=f"{_go_on(picture)}a shard whose primary moves pauses for some milliseconds",
             doing=f"the leader carries the plan out{_pace(progress)}",
-            since=seen.plan.since if seen.plan is not None else None,
+            since=seen.plan.since,
             progress=progress,
             shard_count=len(picture.moving),
             shards=named(picture.moving),
@@ -228,12 +230,36 @@ def _plan(picture: Picture) -> list[Finding]:
     ]
 
 
+def _catching_up(picture: Picture, progress: Progress | None) -> list[Finding]:
+    """Tell of copies that are on their way, where the plan is not known: at any node but the leader."""
+    told_with_shards = [number for number in picture.short if number not in picture.hurt]
+    if progress is None or (not picture.moving and told_with_shards):
+        return []
+    return [
+        Finding(
+            kind="plan",
+            severity=Severity.OK,
+            subject="cluster",
+            what=f"{many(progress.total, 'copy is', 'copies are')} being made",
+            means=f"{_go_on(picture)}they count when they are in sync",
+            doing=f"they are brought up to date{_pace(progress)}",
+            progress=progress,
+            shard_count=len(picture.moving),
+            shards=named(picture.moving),
+        )
+    ]
+
+
+def _go_on(picture: Picture) -> str:
+    return "" if picture.hurt else "reads and writes go on; "
+
+
 def _what_moves(progress: Progress | None, primaries: int) -> str:
     if progress is None:
         return f"{many(primaries, 'primary', 'primaries')} {verb(primaries, 'is', 'are')} still to move"
     if progress.done:
         return f"{progress.done:,} of {many(progress.total, 'copy', 'copies')} have moved"
-    return f"{many(progress.total, 'copy is', 'copies are')} on the way"
+    return f"{many(progress.total, 'copy is', 'copies are')} to move"
 
 
 def _stuck(picture: Picture, what: str, idle_s: float, progress: Progress | None) -> Finding:
@@ -246,7 +272,7 @@ def _stuck(picture: Picture, what: str, idle_s: float, progress: Progress | None
         subject="cluster",
         what=f"the plan has not moved for {span(idle_s)}: {what}",
         evidence="; ".join(plan.waiting),
-        means="reads and writes go on; what was to move stays where it is",
+        means=f"{_go_on(picture)}what was to move stays where it is",
         doing="the leader goes on as soon as it can",
         advice=advice or "see what it waits for",
         command=command or "ringkeep plan",
