@@ -49,7 +49,7 @@ def tell(error: RingkeepError, output: Output) -> int:
         return exit_code_of(error)
     sentence = str(error).rstrip(".")
     request = f" (request {cause.request_id})" if isinstance(cause, ProblemAnswer) and error.code == "internal" else ""
-    hint = _NEXT.get(error.code, "")
+    hint = getattr(error, "hint", "") or _NEXT.get(error.code, "")
     error_console().print(
         f"ringkeep: {sentence}{request}. {hint}".rstrip(), markup=False, highlight=False, soft_wrap=True
     )

@@ -151,7 +151,11 @@ def _cluster_paths() -> Schema:
     return {
         **_member_paths(),
         **_founding_paths(),
-        "/v1/cluster": reading("cluster", "The cluster in short"),
+        "/v1/cluster": reading(
+            "cluster",
+            "The cluster in short",
+            parameters=[_query("summary", {"type": "boolean", "default": False}, "With the summary in words")],
+        ),
         "/v1/cluster/members": reading("members", "Every member with the evidence for its state"),
         "/v1/cluster/map": reading(
             "map",

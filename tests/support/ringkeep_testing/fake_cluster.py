@@ -24,6 +24,7 @@ import msgspec
 from aiohttp import web
 
 from ringkeep_core.hashing import shard_of
+from ringkeep_core.summary import Summary
 
 
 class Fault(Enum):
@@ -117,6 +118,8 @@ class FakeCluster:
             "members": {name: {"weight": 1.0, "zone": "", "draining": False} for name in self.nodes},
             "settings": {"replication_factor": nodes},
         }
+        self.summary: Summary | None = None
+        """What is said in words; None as at nodes of an older version, which cannot say it."""
         self.left: list[str] = []
         """The storage ids that have left."""
         self.retry_after_s = 0
@@ -409,6 +412,8 @@ class FakeCluster:
             "plan": lambda: {"wanted_revision": self.wanted["revision"], "version": self.version} | self.plan,
             "events": lambda: {"events": [{"number": 1, "at": 12.5, "kind": "boot", "text": "n1 started"}]},
         }
+        if self.summary is not None:
+            answers["summary"] = lambda: msgspec.to_builtins(self.summary)
         if what not in answers:
             raise Problem(404, "not_found", f"there is nothing at {path}")
         return web.json_response(answers[what]())
