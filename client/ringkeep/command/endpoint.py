@@ -46,9 +46,17 @@ def client_for(url: str | None, directory: Path | None, *, timeout_s: float = 10
         Unavailable: no address was given and no local cluster runs.
     """
     token = os.environ.get("RINGKEEP_ADMIN_TOKEN")
+    addresses, cluster_id = addresses_for(url, directory)
+    return AsyncClient(addresses, direct=not url, timeout_s=timeout_s, admin_token=token, cluster_id=cluster_id or None)
+
+
+def addresses_for(url: str | None, directory: Path | None, *, running_only: bool = True) -> tuple[list[str], str]:
+    """Return the addresses of nodes of the cluster that was meant, and its id where that is known. Raises as ``client_for``.
+
+    ``running_only``: of a local cluster, those whose process runs.
+    """
     if url:
-        urls = [checked_url(part.strip()) for part in url.split(",") if part.strip()]
-        return AsyncClient(urls, direct=False, timeout_s=timeout_s, admin_token=token)
+        return [checked_url(part.strip()) for part in url.split(",") if part.strip()], ""
     path = directory_of(directory)
     record = ClusterDirectory(path).read()
     if record is None:
@@ -56,7 +64,7 @@ def client_for(url: str | None, directory: Path | None, *, timeout_s: float = 10
     running = [node.url for node in record.nodes if node.is_running]
     if not running:
         raise NodesDown(f"no node of the local cluster in {path} is running: {_down(record.nodes)}", path)
-    return AsyncClient(running, timeout_s=timeout_s, admin_token=token, cluster_id=record.cluster_id or None)
+    return running if running_only else [node.url for node in record.nodes], record.cluster_id
 
 
 def states_of_processes(url: str | None, directory: Path | None) -> dict[str, str]:

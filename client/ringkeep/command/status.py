@@ -27,7 +27,7 @@ from ringkeep.command.screen import console, write_json
 from ringkeep.errors import BadRequest, NotFound, NotReady, OutcomeUnknown, RingkeepError, Unavailable
 from ringkeep.health import shard_states
 from ringkeep_core.summary import Finding, Severity, Summary, sentence
-from ringkeep_core.summary.text import lines_of
+from ringkeep_core.summary.text import lines_of, shard_states_of
 from ringkeep_core.summary.text import told_of as clauses_of
 from ringkeep_core.wording import many, size
 
@@ -141,10 +141,7 @@ def _facts(summary: Summary) -> tuple[tuple[str, str], ...]:
 
 
 def _counts(summary: Summary) -> tuple[tuple[str, Mapping[str, int]], ...]:
-    shards = msgspec.structs.asdict(summary.shards)
-    words = {"under_replicated": "under-replicated", "no_writes": "no writes"}
-    kept = {words.get(name, name): count for name, count in shards.items() if name != "total" and count}
-    return (("members", summary.members), ("shards", kept))
+    return (("members", summary.members), ("shards", shard_states_of(summary.shards)))
 
 
 def plan_line(plan: Plan) -> str:

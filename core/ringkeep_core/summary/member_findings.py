@@ -134,16 +134,7 @@ def _trouble(picture: Picture, member: Member, seen: SeenMember) -> Iterator[Fin
     if seen.state == "suspect":
         yield _suspect(picture, member, seen)
     if seen.stalled:
-        yield Finding(
-            kind="disk_stalled",
-            severity=Severity.DEGRADED,
-            subject=member.name,
-            what=f"the disk of {member.name} hangs",
-            evidence="a sync of its log has taken longer than 2 s",
-            means=f"writes of {_shards_of(picture, member)} wait for it until it is taken out of them",
-            doing="the leader takes it out of them and moves its primaries; after the grace its copies are made elsewhere",
-            advice="look at the disk and at the machine's log",
-        )
+        yield _stalled(picture, member)
     if seen.disk_full or _is_low(seen):
         yield _low(picture, member, seen)
     if seen.lag_s > LAG_TOLD_S:
@@ -158,6 +149,28 @@ def _trouble(picture: Picture, member: Member, seen: SeenMember) -> Iterator[Fin
             doing="it gives others more time before it judges them; a leader that stays late hands leadership over",
             advice="give its machine more processor, or see what else runs there",
         )
+
+
+def _stalled(picture: Picture, member: Member) -> Finding:
+    wait = sorted(set(picture.waiting) & set(picture.held_by.get(member.storage, ())))
+    if wait:
+        means = f"writes of {part(len(wait), picture.total)} wait for it until it is taken out of them"
+    else:
+        means = "writes go on without it, with one copy less of each shard that it held"
+    return Finding(
+        kind="disk_stalled",
+        severity=Severity.UNAVAILABLE if wait else Severity.DEGRADED,
+        subject=member.name,
+        what=f"the disk of {member.name} hangs",
+        evidence="a sync of its log has taken longer than 2 s",
+        means=means,
+        doing="the leader takes it out of them and moves its primaries; after the grace its copies are made elsewhere"
+        if picture.seen.leader is not None
+        else "nothing before there is a leader: it alone takes it out of its shards",
+        advice="look at the disk and at the machine's log",
+        shard_count=len(wait),
+        shards=named(wait),
+    )
 
 
 def _suspect(picture: Picture, member: Member, seen: SeenMember) -> Finding:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ringkeep_core.summary.model import Finding, Summary
+from msgspec.structs import asdict
+
+from ringkeep_core.summary.model import Finding, ShardCounts, Summary
 from ringkeep_core.wording import capital
 
 
@@ -15,6 +17,12 @@ def lines_of(summary: Summary) -> list[str]:
         if finding.command:
             lines.append(f"  command: {finding.command}")
     return lines
+
+
+def shard_states_of(counts: ShardCounts) -> dict[str, int]:
+    """Return how many shards are how, in words; what there is none of is left out."""
+    words = {"under_replicated": "under-replicated", "no_writes": "no writes"}
+    return {words.get(name, name): count for name, count in asdict(counts).items() if name != "total" and count}
 
 
 def told_of(finding: Finding) -> list[tuple[str, str]]:

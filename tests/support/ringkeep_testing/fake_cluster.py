@@ -120,6 +120,8 @@ class FakeCluster:
         }
         self.summary: Summary | None = None
         """What is said in words; None as at nodes of an older version, which cannot say it."""
+        self.metrics: dict[str, str] = {}
+        """What nodes answer to a scrape, by name."""
         self.left: list[str] = []
         """The storage ids that have left."""
         self.retry_after_s = 0
@@ -232,7 +234,7 @@ class FakeCluster:
         try:
             if self.looks_at_cluster and meant not in (None, self.cluster_id):
                 raise Problem(421, "wrong_cluster", f"this node belongs to cluster {self.cluster_id}")
-            response = await self._with_fault(fault, request, lambda: self._route(request, path, body))
+            response = await self._with_fault(fault, request, lambda: self._route(node, request, path, body))
         except Problem as problem:
             response = web.json_response(
                 {
@@ -277,7 +279,7 @@ class FakeCluster:
             return _dropped(request)
         return response
 
-    async def _route(self, request: web.Request, path: str, body: bytes) -> web.Response:
+    async def _route(self, node: FakeNode, request: web.Request, path: str, body: bytes) -> web.Response:
         segments = path.split("/")
         if path == "/v1/import":
             return self._import(body)
@@ -285,6 +287,8 @@ class FakeCluster:
             return self._cluster(request.method, path, body)
         if len(segments) >= 5 and segments[1:3] == ["v1", "users"]:
             return self._user(request, unquote(segments[3]), segments[4], "/".join(segments[5:]), body)
+        if path == "/metrics":
+            return web.Response(text=self.metrics.get(node.name, ""))
         if path == "/readyz":
             return web.json_response({"ready": True})
         raise Problem(404, "not_found", f"there is nothing at {path}")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from ringkeep_core.shardmap import MemberState, ShardMap, WantedMember
+from ringkeep_core.shardmap import MemberState, Shard, ShardMap, WantedMember
 from ringkeep_core.summary import Evidence, Seen, SeenMove, SeenPlan, Severity, Summary, summary_of
 from ringkeep_core.summary.text import lines_of
 from ringkeep_testing.maps import FIRST, member, shard
@@ -130,6 +132,9 @@ SCENES = {
     "a disk that is nearly full": look(None, someone("n3", free_bytes=50 << 20, copy_bytes=900 << 20)),
     "a disk that is full": look(None, someone("n1", disk_full=True, free_bytes=3 << 20, copy_bytes=900 << 20)),
     "a disk that hangs": look(None, someone("n3", stalled=True)),
+    "a disk that hangs, taken out": look(
+        map_of(shards=turned("n1", "n2", "n3", gone="n3")), someone("n3", stalled=True)
+    ),
     "a log that cannot keep up": look(log_queued_bytes=20 << 20),
     "a node that is late": look(None, someone("n3", lag_s=0.45)),
     "a rolling update": look(
@@ -185,6 +190,52 @@ def test_the_severity_of_the_whole_is_that_of_its_worst_finding_and_shards_are_c
     assert min(counts.values()) >= 0
     hurts = counts["unavailable"] + counts["no_writes"] > 0
     assert not hurts or summary.severity is Severity.UNAVAILABLE
+
+
+NAMES = ("n1", "n2", "n3", "n4")
+
+
+@st.composite
+def shards_of(draw: st.DrawFn) -> Shard:
+    """Return a shard whose copies lie anywhere, complete or not."""
+    order = draw(st.permutations(NAMES))
+    in_sync = draw(st.integers(1, 3))
+    learning = order[in_sync : in_sync + draw(st.integers(0, 4 - in_sync))]
+    eligible = " ".join(learning[: draw(st.integers(0, len(learning)))])
+    rest = " ".join(name for name in learning if name not in eligible.split())
+    return shard(" ".join(order[:in_sync]), eligible=eligible, learners=rest, need=draw(st.integers(1, 3)))
+
+
+@given(
+    shards=st.lists(shards_of(), min_size=1, max_size=6),
+    states=st.tuples(*(st.sampled_from(("alive", "suspect", "dead", "left", "joining")) for _ in NAMES)),
+    stalled=st.sampled_from((*NAMES, "")),
+    leader=st.sampled_from((*NAMES, None)),
+    drains=st.sampled_from((*NAMES, "")),
+    managed=st.booleans(),
+)
+def test_whatever_is_seen_is_told_in_sentences_and_waiting_users_are_never_called_well(
+    shards: list[Shard], states: tuple[str, ...], stalled: str, leader: str | None, drains: str, managed: bool
+) -> None:
+    members = [
+        someone(name, state=state, stalled=name == stalled, draining=name == drains, since=NOW - 50)
+        for name, state in zip(NAMES, states, strict=True)
+    ]
+    seen = look(map_of(" ".join(NAMES), shards, draining=drains), *members, leader=leader, managed=managed)
+    summary = summary_of(seen)
+    counts = summary.shards
+
+    assert counts.ok + counts.moving + counts.under_replicated + counts.no_writes + counts.unavailable == len(shards)
+    assert summary.severity is Severity.UNAVAILABLE or counts.unavailable + counts.no_writes == 0
+    assert summary.severity is not Severity.OK or counts.under_replicated == 0
+    assert summary.headline.endswith(".") and "\n" not in summary.headline
+    for finding in summary.findings:
+        clauses = [finding.what, finding.evidence, finding.means, finding.doing, finding.advice]
+        assert all(not clause.endswith(".") and "  " not in clause for clause in clauses)
+        assert finding.command.split(" ")[0] in ("", "ringkeep", "kubectl")
+        assert finding.advice or not finding.command
+        assert finding.doing or finding.advice
+        assert not (managed and finding.command.startswith(("ringkeep restart", "ringkeep up", "ringkeep scale")))
 
 
 def test_a_large_cluster_is_told_in_as_many_lines_as_a_small_one() -> None:
