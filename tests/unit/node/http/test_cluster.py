@@ -311,3 +311,17 @@ def test_a_node_in_no_cluster_says_so_in_its_summary() -> None:
         assert [finding["kind"] for finding in answer.json["findings"]] == ["no_cluster"]
 
     serve(test, EdgeUnderTest(FakeDriver(founded=False)))
+
+
+def test_the_cluster_in_short_has_the_summary_in_it_when_that_is_asked_for() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        short = (await edge.ask("GET", "/v1/cluster")).json
+        words = (await edge.ask("GET", "/v1/cluster?summary=true")).json
+        alone = (await edge.ask("GET", "/v1/cluster/summary")).json
+        wrong = await edge.ask("GET", "/v1/cluster?summary=maybe")
+
+        assert words == short | {"summary": alone}
+        assert (await edge.ask("GET", "/v1/cluster?summary=false")).json == short
+        assert (wrong.status, wrong.code) == (400, "bad_request")
+
+    serve(test)
