@@ -106,7 +106,10 @@ def _without_leader(picture: Picture, hurt: int) -> str:
     if not hurt:
         return "reads and writes go on; nothing can fail over or move"
     if not served:
-        return "writes of every shard wait; nothing can fail over or move"
+        kinds = ("reads" if picture.unread else "", "writes" if picture.unwritten else "")
+        every = {len(wait) for wait in (picture.unread, picture.unwritten) if wait} == {picture.total}
+        told = names(filter(None, kinds), "and" if every else "or")
+        return f"{told} of every shard wait; nothing can fail over or move"
     return f"{share(served, picture.total, 'goes', 'go')} on, the others wait; nothing can fail over or move"
 
 

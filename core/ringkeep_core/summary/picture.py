@@ -17,7 +17,8 @@ class Picture:
 
     ``out``: dead, stopped, or with a disk that hangs. ``orphaned``: the primary is out, and another complete copy works;
     ``lost``: none does; ``refusing``: fewer in sync than needed; ``waiting``: an in-sync copy is out and not yet removed;
-    ``short``: fewer living copies in sync than wanted.
+    ``short``: fewer living copies in sync than wanted. ``mute``: nobody can confirm its primary's strict reads, because
+    there is no leader, and not all of its other complete copies are there to ask (replication.md, rule 2).
     """
 
     def __init__(self, seen: Seen, held: ShardMap) -> None:
@@ -30,6 +31,7 @@ class Picture:
         self.refusing: list[int] = []
         self.waiting: list[int] = []
         self.short: list[int] = []
+        self.mute: list[int] = []
         self.moving: list[int] = []
         self.held_by: dict[str, list[int]] = {storage: [] for storage in held.members}
         self.led_by: Counter[str] = Counter()
@@ -51,14 +53,16 @@ class Picture:
         learners = [copy.storage for copy in shard.learners if copy.storage not in out]
         self.learning.update(learners)
         self.living.append(living)
-        primary = shard.primary
+        primary, complete = shard.primary, (*shard.in_sync, *shard.eligible)
         if primary.storage in out or not self.held.is_registered(primary.storage, primary.boot):
-            complete = (*shard.in_sync, *shard.eligible)
             (self.orphaned if any(copy.storage not in out for copy in complete) else self.lost).append(number)
         elif len(shard.in_sync) < shard.need:
             self.refusing.append(number)
         elif living < len(shard.in_sync):
             self.waiting.append(number)
+        is_alone = len(complete) == 1 or any(copy.storage in out for copy in complete)
+        if self.seen.leader is None and is_alone:
+            self.mute.append(number)
         if living < self.wanted_copies:
             self.short.append(number)
         elif learners:
@@ -67,12 +71,21 @@ class Picture:
     @property
     def hurt(self) -> set[int]:
         """Shards of which users notice something."""
+        return self.unread | self.unwritten
+
+    @property
+    def unread(self) -> set[int]:
+        """Shards whose strict reads wait."""
+        return {*self.orphaned, *self.lost, *self.mute}
+
+    @property
+    def unwritten(self) -> set[int]:
+        """Shards whose writes wait or are refused."""
         return {*self.orphaned, *self.lost, *self.refusing, *self.waiting}
 
     def counts(self) -> ShardCounts:
         """Return how many shards are how, each counted at its worst."""
-        unavailable = {*self.orphaned, *self.lost}
-        no_writes = {*self.refusing, *self.waiting} - unavailable
+        unavailable, no_writes = self.unread, self.unwritten - self.unread
         short = set(self.short) - unavailable - no_writes
         moving = set(self.moving) - unavailable - no_writes
         return ShardCounts(

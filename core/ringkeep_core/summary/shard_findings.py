@@ -101,7 +101,10 @@ def _refusing(picture: Picture) -> list[Finding]:
     need = max(shard.need for shard in shards)
     are_out = f"; {names(down)} {verb(len(down), 'is', 'are')} out" if down else ""
     if learners:
-        doing = f"{names(learners)} {verb(len(learners), 'catches', 'catch')} up; then writes are taken again"
+        then = (
+            "then writes are taken again" if picture.seen.leader else "a leader must let it in before writes are taken"
+        )
+        doing = f"{names(learners)} {verb(len(learners), 'catches', 'catch')} up; {then}"
     elif down:
         doing = f"writes are taken again once {names(down, 'or')} is back and has caught up"
     else:
@@ -114,7 +117,8 @@ def _refusing(picture: Picture) -> list[Finding]:
             what=f"{share(len(shards), picture.total, 'takes', 'take')} no writes",
             evidence=f"{_or(have)} of the {many(need, 'copy', 'copies')} that a write needs "
             f"{'is' if have == [1] else 'are'} in sync{are_out}",
-            means="writes there are refused (not_enough_copies) and certainly not applied; reads go on",
+            means="writes there are refused (not_enough_copies) and certainly not applied; reads "
+            + ("wait for a leader as well" if set(picture.mute) & set(picture.refusing) else "go on"),
             doing=doing,
             advice=advice,
             command=command,

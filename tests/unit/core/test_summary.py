@@ -96,6 +96,14 @@ SCENES = {
         map_of("n1 n2 n3 n4 n5", turned("n1", "n2")), dead("n4"), dead("n5"), leader=None, voters=("n1", "n4", "n5")
     ),
     "an election": look(leader=None),
+    "an election in a cluster of single copies": look(
+        map_of(shards=turned("n1", "n2", "n3", in_sync=1, need=1), replication_factor=1, min_in_sync=1), leader=None
+    ),
+    "too few copies for writes, and no leader": look(
+        map_of(shards=[shard("n1", eligible="n2 n3") if n < 4 else shard("n1 n2", learners="n3") for n in range(12)]),
+        dead("n3"),
+        leader=None,
+    ),
     "the leader has just died": look(map_of(shards=turned("n1", "n2", "n3")), dead("n2", for_s=0.5), leader="n2"),
     "a plan under way, at the leader": look(
         map_of(FOUR, [shard("n1 n2 n3", learners="n4") if n < 9 else shard("n1 n2 n3") for n in range(12)]),
