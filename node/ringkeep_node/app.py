@@ -451,6 +451,7 @@ class Process:
                 fatal=self._fatal,
                 mark_left=lambda: self._mark_left(disk.directory),
                 balanced=node.stop_notice_s > 0,
+                version=version("ringkeep"),
             )
         )
         # Only now: a greeting names this boot, so the disk must know it first.

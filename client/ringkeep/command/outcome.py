@@ -53,7 +53,7 @@ def tell(error: RingkeepError, output: Output) -> int:
     # Whoever looks into the logs of the nodes finds the request by its id; what was the caller's mistake is in no log.
     is_theirs = isinstance(cause, ProblemAnswer) and cause.status >= SERVER_ERRORS and cause.request_id
     request = f" (request {cause.request_id})" if is_theirs and isinstance(cause, ProblemAnswer) else ""
-    hint = _NEXT.get(error.code, "")
+    hint = getattr(error, "hint", "") or _NEXT.get(error.code, "")
     error_console().print(
         f"ringkeep: {sentence}{request}. {hint}".rstrip(), markup=False, highlight=False, soft_wrap=True
     )

@@ -18,6 +18,7 @@ from ringkeep_node.http.routing import parameters
 EXPOSITION_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 LINKS = (
     ("/v1/cluster", "this cluster"),
+    ("/v1/cluster/summary", "how it is, in words"),
     ("/v1/cluster/members", "members, with the evidence for their state"),
     ("/v1/cluster/map", "the shard map"),
     ("/v1/cluster/leader", "the leader"),

@@ -15,6 +15,7 @@ from ringkeep_core.ids import (
     USER_BYTES_MAX,
     VALUE_BYTES_MAX,
 )
+from ringkeep_core.summary import Summary
 from ringkeep_node.http.exchange import Exchange
 from ringkeep_node.http.problems import PROBLEM_TYPE, STATUS_OF_CODE
 from ringkeep_node.http.replies import JSON_TYPE, Reply
@@ -150,7 +151,11 @@ def _cluster_paths() -> Schema:
     return {
         **_member_paths(),
         **_founding_paths(),
-        "/v1/cluster": reading("cluster", "The cluster in short"),
+        "/v1/cluster": reading(
+            "cluster",
+            "The cluster in short",
+            parameters=[_query("summary", {"type": "boolean", "default": False}, "With the summary in words")],
+        ),
         "/v1/cluster/members": reading("members", "Every member with the evidence for its state"),
         "/v1/cluster/map": reading(
             "map",
@@ -161,6 +166,15 @@ def _cluster_paths() -> Schema:
             ],
         ),
         "/v1/cluster/leader": reading("leader", "The leader"),
+        "/v1/cluster/summary": {
+            "get": _operation(
+                "summary",
+                "In words how the cluster is, as the asked node sees it: what is wrong, what that means for users, what is "
+                "done about it, and what a person should do",
+                {"200": _json("It", _ref("schemas", "Summary"))},
+                [],
+            )
+        },
         "/v1/cluster/plan": {
             **reading("plan", "What is left to do between the map and the wanted state"),
             "post": _operation(
@@ -370,8 +384,16 @@ def _schemas() -> Schema:
                 },
             }
         ),
+        **_summary_schemas(),
         **_admin_schemas(),
     }
+
+
+def _summary_schemas() -> Schema:
+    """Return the shapes that core's own values have: described where they are made, so that both agree."""
+    schemas, components = msgspec.json.schema_components((Summary,), ref_template="#/components/schemas/{name}")
+    assert schemas == ({"$ref": "#/components/schemas/Summary"},)
+    return components
 
 
 def _admin_schemas() -> Schema:

@@ -70,6 +70,7 @@ def handlers_of(importer: Importer, page: Callable[[], bytes]) -> Mapping[tuple[
         "members": cluster.members,
         "map": cluster.shard_map,
         "leader": cluster.leader,
+        "summary": cluster.summary,
         "plan": administration.plan,
         "events": cluster.events,
         "wanted": administration.wanted,

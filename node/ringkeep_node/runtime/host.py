@@ -24,6 +24,7 @@ from ringkeep_core.ids import is_identity
 from ringkeep_core.mapchanges import MapChange
 from ringkeep_core.plans import NodeFacts
 from ringkeep_core.shardmap import ShardMap
+from ringkeep_core.summary import Seen
 from ringkeep_core.wire import PROTOCOL_VERSION, Hello
 from ringkeep_node.machines.control import encode_snapshot, first_snapshot
 from ringkeep_node.machines.messages import ProposeOutcome
@@ -54,6 +55,7 @@ from ringkeep_node.runtime.reporting import (
     voters_of,
 )
 from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport, RunningPlan
+from ringkeep_node.runtime.seeing import seen_by
 from ringkeep_node.runtime.store.store import Store
 from ringkeep_node.runtime.succeeding import durable
 from ringkeep_node.runtime.trails import Trails
@@ -81,6 +83,8 @@ class HostParts(Struct, frozen=True):
     """Write into the data directory, with a sync, that its storage id has left; called in a worker thread."""
     balanced: bool = False
     """Whether balancers send clients here by what ``is_ready`` says: they must see it before this node leaves."""
+    version: str = ""
+    """Of the program, for people."""
 
 
 class _Inbox(LinkEvents, asyncio.DatagramProtocol):
@@ -257,6 +261,7 @@ class Host:
             node, parts.log, parts.store, self.links, self, self._metrics, self._trails
         )
         self._driver.start(parts.udp)
+        node.oversight.tell_version(parts.version, now=loop.time())
         self._running.set()
         if not node.registered:
             self._spawn(self._find_peers())
@@ -409,6 +414,15 @@ class Host:
     def events(self, after: int) -> tuple[Event, ...]:
         """Return the remembered events with a greater number than ``after``, oldest first."""
         return self.news.history.after(after)
+
+    def look(self) -> Seen:
+        """Return everything that this node knows of its cluster now."""
+        managed = self._parts is not None and self._parts.balanced
+        if self._driver is None:
+            return Seen(node=self.identity.name, now=time.time(), managed=managed)
+        now = asyncio.get_running_loop().time()
+        node, history = self._driver.node, self.news.history
+        return seen_by(node, history, self.numbers(), managed=managed, now=now, wall=time.time())
 
     def is_ready(self) -> str | None:
         """Return None if clients should be sent here, else the reason why not."""
