@@ -170,7 +170,7 @@ class Feed:
         edge, meter = self._edge, self._meter
         driver, now = edge.driver, self._clock()
         reports, held, leader = driver.members(), driver.shard_map, driver.leader()
-        meter.keep({report.name for report in reports}, now)
+        meter.keep({report.name for report in reports if report.state == "alive"}, now)
         known = meter.figures.get(driver.identity.name)
         if known is None or now >= self._asked.get("", 0.0) + FIGURES_S:
             self._asked[""] = now

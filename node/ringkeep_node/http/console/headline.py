@@ -52,7 +52,7 @@ def _repair(dead: Sequence[str], plan: Mapping[str, Any] | None, grace_s: float)
     if plan is not None and plan["copies_done"] < plan["copies"]:
         return _progress(plan)
     if dead:
-        return f"{_are(dead, 'awaited')} for {grace_s:g} s after dying; then other nodes get the copies."
+        return f"{_are(dead, 'awaited')} for {grace_s:g} s after dying; then others get the copies, if there are any."
     return "The copies are brought up to date."
 
 

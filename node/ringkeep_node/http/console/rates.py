@@ -55,7 +55,7 @@ class Meter:
         self._heard[figures.node] = now
 
     def keep(self, names: Collection[str], now: float) -> None:
-        """Forget who is no member any more, and who has been silent for long."""
+        """Forget who is not among ``names`` (who live), and who has been silent for long."""
         for name in [name for name in self.figures if name not in names or now > self._heard[name] + SILENT_S]:
             del self.figures[name], self._heard[name]
             self.rates.pop(name, None)
@@ -87,13 +87,16 @@ def _less(after: Counted, before: Counted) -> Counted:
 def _shown(rate: Rate | None, figures: Figures) -> dict[str, object]:
     now: dict[str, object] = {
         "in_flight": figures.in_flight,
-        "disk_free_bytes": figures.disk_free_bytes,
-        "copy_bytes": figures.copy_bytes,
-        "log_bytes": figures.log_bytes,
+        **{name: _rounded(getattr(figures, name)) for name in ("disk_free_bytes", "copy_bytes", "log_bytes")},
         "disk_full": figures.disk_full,
         "disk_stalled": figures.disk_stalled,
     }
     return now if rate is None else now | _per_second([rate])
+
+
+def _rounded(size: int) -> int:
+    """Return about the same size: what people cannot see is no news."""
+    return round(size, 2 - len(str(size)))
 
 
 def _all(rates: Mapping[str, Rate], figures: Mapping[str, Figures]) -> dict[str, object]:

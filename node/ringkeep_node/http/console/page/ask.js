@@ -76,7 +76,7 @@ function shown(plan, nameTag) {
   const moves = plan.copies || plan.primaries;
   return [
     el("p", {}, el("b", {}, moves ? `${count(plan.copies, "copy", "copies")} and ${count(plan.primaries, "primary", "primaries")} move` : "Nothing moves"),
-      moves ? `, ${bytes(plan.bytes)} in about ${span(plan.seconds)}; writes to a shard pause for at most ${plan.pause_s.toFixed(2)} s.` : ". The data lies already where it would.",
+      moves ? `, ${bytes(plan.bytes)} in ${plan.seconds < 1 ? "less than a second" : `about ${span(plan.seconds)}`}; writes to a shard pause for at most ${plan.pause_s.toFixed(2)} s.` : ". The data lies already where it would.",
       plan.copies ? ` No plan could move fewer than ${plan.lower_bound}.` : ""),
     ...degraded,
     el("table", { class: "then" }, el("caption", { class: "unseen" }, "Copies of each node now and then"),

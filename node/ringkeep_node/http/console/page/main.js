@@ -40,8 +40,9 @@ function sayCentre() {
     const others = shard.inSync.filter((name) => name !== shard.primary);
     ring.say([`${shard.number}`, `${STATES[shard.state].sign} ${STATES[shard.state].word}`, `led by ${shard.primary || "nobody"}`, others.length ? `also ${others.slice(0, 3).join(", ")}${others.length > 3 ? " …" : ""}` : "no other copy"]);
   } else if (counts?.total) {
-    const wrong = counts.total - counts.ok;
-    ring.say(wrong ? [`${wrong}`, `of ${counts.total} shards`, "not ok"] : [`${counts.total}`, "shards,", "all ok"]);
+    const { total, moving, unavailable, under_replicated: few } = counts;
+    const [number, word] = unavailable ? [unavailable, "unavailable"] : few ? [few, "short of copies"] : [moving, "moving"];
+    ring.say(number ? [`${number}`, `of ${total} shards`, word] : [`${total}`, "shards,", "all ok"]);
   } else {
     ring.say(["–", "no shards yet"]);
   }

@@ -10,7 +10,7 @@ const WHY = {
   refused: "connection refused", reset: "connection reset", unreachable: "unreachable", connected: "connected", silent: "did not answer probes",
   told: "said by others", expired: "suspicion ran out", joined: "joined", restarted: "restarted", refuted: "refuted it", registered: "registered", leaving: "said it leaves",
 };
-const MOVING_SHOWN = 24;
+const SHARDS_NAMED = 16;
 
 /** A coloured square, the same as in the ring. */
 export function swatch(model, name) {
@@ -43,6 +43,8 @@ export function showHeadline(model, line) {
     say(byId("headline-text"), text);
     say(byId("headline-doing"), doing);
   }
+  const findings = level === "silent" ? [] : summary.findings ?? [];
+  byId("findings").replaceChildren(...findings.map((one) => el("li", {}, el("b", {}, one.what), ...[one.evidence, one.means, one.doing, one.advice].filter(Boolean).map((part) => ` ${part}`), one.command ? " " : null, one.command ? el("code", {}, one.command) : null)));
   box.dataset.level = level;
   say(byId("sign"), SIGNS[level] ?? "…");
   const counts = model.cluster.counts ?? {};
@@ -50,16 +52,24 @@ export function showHeadline(model, line) {
   document.title = `${level === "ok" ? "" : `${SIGNS[level] ?? "…"} `}${wrong ? `${wrong} not ok · ` : ""}Ringkeep ${node}`;
 }
 
+/** The worst first; moving is no harm: such a shard is served as ever. */
+function shardFact(counts) {
+  const { total, unavailable, under_replicated: few, moving } = counts;
+  if (unavailable) return [`${unavailable} of ${total} down`, "bad"];
+  if (few) return [`${few} of ${total} short of copies`, "warn"];
+  return moving ? [`${moving} of ${total} moving`, ""] : [total ? `all ${total} ok` : "none yet", ""];
+}
+
 export function showFacts(model) {
   const { cluster } = model;
-  const counts = cluster.counts ?? { total: 0, ok: 0 };
+  const counts = cluster.counts ?? { total: 0 };
   const all = model.rates.get("") ?? {};
   const states = new Map();
   for (const row of model.members.values()) states.set(row.state, (states.get(row.state) ?? 0) + 1);
   const health = ["alive", "suspect", "dead", "joining"].filter((state) => states.get(state)).map((state) => `${states.get(state)} ${state}`);
   const perS = all.reads_per_s === undefined ? null : all.reads_per_s + all.writes_per_s;
   const facts = [
-    ["Shards ok", `${counts.ok} of ${counts.total}`, counts.ok === counts.total ? "" : "warn"],
+    ["Shards", ...shardFact(counts)],
     ["Members", listed(health) || "–", states.get("dead") ? "bad" : states.get("suspect") ? "warn" : ""],
     ["Leader", cluster.leader ? `${cluster.leader}, term ${number(cluster.term)}` : "none known", cluster.leader ? "" : "bad"],
     ["Map", cluster.index === undefined ? "–" : `version ${cluster.index}${cluster.generation > 1 ? `, generation ${cluster.generation}` : ""}`, ""],
@@ -162,9 +172,10 @@ export class Members {
   }
 
   #evidence(row) {
-    const ago = row.since ? `for ${span(this.model.now() - row.since)}` : "";
-    const why = row.evidence.map(([by, at, reason]) => `${by}: ${WHY[reason] ?? reason}`);
-    return [ago, listed([...new Set(why)])].filter(Boolean).join("; ");
+    const said = new Map();
+    for (const [by, , reason] of row.evidence) said.set(reason, new Set([...(said.get(reason) ?? []), by]));
+    const why = [...said].map(([reason, by]) => `${WHY[reason] ?? reason} (${listed([...by])})`);
+    return [row.since ? `for ${span(this.model.now() - row.since)}` : "", ...why].filter(Boolean).join(", ");
   }
 }
 
@@ -186,10 +197,18 @@ export function showMoves(model) {
       ...plan.waiting.slice(0, 4).map((sentence) => el("p", { class: "quiet" }, sentence)),
     );
   }
-  if (moving.length) {
-    const rows = moving.slice(0, MOVING_SHOWN).map((shard) => el("li", {}, el("b", {}, String(shard.number)), " ", nameTag(model, shard.primary), " ➜ ", ...shard.learners.map((name) => nameTag(model, name))));
-    parts.push(el("ul", { class: "moving", "aria-label": "Copies on their way" }, ...rows));
-    if (moving.length > MOVING_SHOWN) parts.push(el("p", { class: "quiet" }, `and ${moving.length - MOVING_SHOWN} more`));
+  // By where they go: what one node waits for is one thing to know, however many shards it has.
+  const targets = new Map();
+  for (const shard of moving) for (const name of shard.learners) targets.set(name, [...(targets.get(name) ?? []), shard]);
+  if (targets.size) {
+    const rows = inOrder(targets.keys()).map((name) => {
+      const shards = targets.get(name);
+      const state = model.members.get(name)?.state;
+      const what = state === "dead" || state === "suspect" ? `is ${state}; ${count(shards.length, "copy waits", "copies wait")} for it` : `gets ${count(shards.length, "copy", "copies")} up to date`;
+      const which = shards.length > SHARDS_NAMED ? "" : `: ${count(shards.length, "shard")} ${shards.map((shard) => shard.number).join(", ")}`;
+      return el("li", {}, nameTag(model, name), ` ${what}`, el("span", { class: "quiet" }, which.replace(/^: \d+ shards? /, ": shard ")));
+    });
+    parts.push(el("ul", { class: "streams", "aria-label": "Copies on their way" }, ...rows));
   }
   if (!parts.length) parts.push(el("p", { class: "quiet" }, model.shards.length ? "Nothing moves, and no plan has anything left to do." : ""));
   byId("moves").replaceChildren(...parts);
@@ -235,6 +254,8 @@ export function showTraffic(model) {
 
 const KINDS = { all: "All", failovers: "Failovers", moves: "Moves", members: "Members" };
 const SHOWN_MAX = 120;
+const TOGETHER_S = 5;
+const DETAIL_MAX = 2000;
 
 function kindOf([, , kind, text, reason, , moved]) {
   if (kind === "member" || kind === "boot" || kind === "leave" || kind === "left" || kind === "refused") return "members";
@@ -242,7 +263,33 @@ function kindOf([, , kind, text, reason, , moved]) {
   return kind === "shards" || kind === "wanted" || Object.keys(moved).length ? "moves" : "members";
 }
 
+const MOVED = {
+  primaries_moved: (number) => count(number, "primary moved", "primaries moved"),
+  copies_added: (number) => count(number, "copy added", "copies added"),
+  copies_in_sync: (number) => count(number, "copy in sync again", "copies in sync again"),
+  copies_out_of_sync: (number) => count(number, "copy out of sync", "copies out of sync"),
+  copies_removed: (number) => count(number, "copy removed", "copies removed"),
+};
 const GLYPHS = { failovers: "✕", moves: "➜", members: "●" };
+
+/** Put together what follows closely on each other for the same reason: a plan takes many steps, and is one thing to know. */
+function steps(events) {
+  const made = [];
+  for (const event of events) {
+    const [number, at, what, text, why, detail, moved] = event;
+    const kind = kindOf(event);
+    const isMoved = what === "shards" && why !== "";
+    const last = made[made.length - 1];
+    if (isMoved && last?.isMoved && last.sentence === why && at < last.at + TOGETHER_S) {
+      for (const [name, value] of Object.entries(moved)) last.moved[name] = (last.moved[name] ?? 0) + value;
+      last.detail = last.detail.length < DETAIL_MAX ? [last.detail, detail].filter(Boolean).join("; ") : last.detail;
+      Object.assign(last, { at, times: last.times + 1 });
+      continue;
+    }
+    made.push({ first: number, at, kind, isMoved, text, detail, moved: { ...moved }, times: 1, sentence: isMoved ? why : text, reason: isMoved || text.includes(why) ? "" : why });
+  }
+  return made;
+}
 
 export class History {
   #kind = "all";
@@ -263,23 +310,24 @@ export class History {
   }
 
   draw() {
-    const wanted = this.model.events.filter((event) => this.#kind === "all" || kindOf(event) === this.#kind).slice(-SHOWN_MAX).reverse();
-    const rows = wanted.map((event) => this.#row(event));
+    const wanted = this.model.events.filter((event) => this.#kind === "all" || kindOf(event) === this.#kind);
+    const rows = steps(wanted).slice(-SHOWN_MAX).reverse().map((step) => this.#row(step));
     this.list.replaceChildren(...(rows.length ? rows : [el("li", { class: "quiet" }, "Nothing of this kind since this node started.")]));
   }
 
-  #row(event) {
-    const [at, when, , text, reason, detail] = event;
-    const key = `${at} ${when}`;
+  #row({ first, at, kind, sentence, reason, text, detail, moved, times }) {
+    const key = `${first} ${at}`;
     let row = this.#rows.get(key);
-    if (!row) {
-      const kind = kindOf(event);
-      const date = new Date(when * 1000);
-      row = el("li", { class: kind }, el("time", { datetime: date.toISOString(), title: date.toLocaleString() }, clock(when)), el("i", { "aria-hidden": "true" }, GLYPHS[kind]),
-        el("div", {}, el("span", { class: "what" }, text), reason && !text.includes(reason) ? el("span", { class: "why" }, reason) : null, detail ? el("span", { class: "why" }, detail) : null));
-      this.#rows.set(key, row);
-      if (this.#rows.size > 600) this.#rows.delete(this.#rows.keys().next().value);
-    }
+    if (row && row.dataset.times === String(times)) return row;
+    const date = new Date(at * 1000);
+    const numbers = Object.entries(moved).map(([name, value]) => MOVED[name]?.(value)).filter(Boolean).join(", ");
+    const said = this.model.members.has(sentence.split(" ")[0]) ? sentence : `${sentence[0].toUpperCase()}${sentence.slice(1)}`;
+    row = el("li", { class: kind, "data-times": times }, el("time", { datetime: date.toISOString(), title: date.toLocaleString() }, clock(at)), el("i", { "aria-hidden": "true" }, GLYPHS[kind]),
+      el("div", {}, el("span", { title: text }, said), times > 1 ? el("span", { class: "quiet" }, ` in ${times} steps`) : null, numbers ? el("span", { class: "why" }, numbers) : null,
+        reason ? el("span", { class: "why" }, reason) : null, detail ? el("details", { class: "why" }, el("summary", {}, "which shards"), detail) : null));
+    this.#rows.set(key, row);
+    if (this.#rows.size > 600) this.#rows.delete(this.#rows.keys().next().value);
     return row;
   }
+}
 }

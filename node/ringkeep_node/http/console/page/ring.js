@@ -55,10 +55,15 @@ export class Ring {
     this.chosen = svg("path", { class: "chosen" });
     this.needle = svg("g", { class: "needle" });
     this.centre = [svg("text", { class: "big", y: -14 }), svg("text", { class: "line", y: 34 }), svg("text", { class: "line", y: 72 }), svg("text", { class: "line", y: 110 })];
+    // The first digit of the hashes that lie there: where a turn begins, and which way it goes.
+    const digits = ["0", "4", "8", "c"].map((digit, at) => {
+      const [x, y] = point(INNER - LEARNERS - 28, at * turn / 4).split(" ");
+      return svg("text", { x, y }, digit);
+    });
     this.svg = svg("svg", {
       viewBox: "-500 -500 1000 1000", class: "ring", id: "ring", tabindex: 0, role: "slider",
       "aria-label": "Ring of shards", "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0, "aria-keyshortcuts": "r",
-    }, patterns(), this.band, this.segments, this.marks, this.chosen, this.needle, svg("g", { class: "centre", "aria-hidden": "true" }, ...this.centre));
+    }, patterns(), this.band, this.segments, this.marks, this.chosen, this.needle, svg("g", { class: "digits", "aria-hidden": "true" }, ...digits), svg("g", { class: "centre", "aria-hidden": "true" }, ...this.centre));
     box.append(this.svg);
     this.svg.addEventListener("pointermove", (event) => this.#hover(this.#at(event)));
     this.svg.addEventListener("pointerleave", () => this.#hover(null));
@@ -103,7 +108,7 @@ export class Ring {
         const name = slots[track];
         if (name) add(`${track + 1} ${model.colour(name)}`, this.#arc(track + 1, tracks, group, step));
       }
-      for (const name of shard.learners.slice(0, 1)) add(`l ${model.colour(name)}`, this.#arc("l", tracks, group, step));
+      for (const name of shard.learners.slice(0, 1)) add(`l ${model.colour(name)}${model.members.get(name)?.state === "dead" ? " awaited" : ""}`, this.#arc("l", tracks, group, step));
       if (shard.state !== "ok") marked.set(shard.state, (marked.get(shard.state) ?? "") + this.#mark(shard.state, (group + 0.5) * step, step));
     }
     const limits = this.#limits(tracks, tracks);
@@ -150,10 +155,10 @@ export class Ring {
     for (const [key, data] of drawn) {
       let path = this.#paths.get(key);
       if (!path) {
-        const [track, colour] = key.split(" ");
+        const [track, colour, awaited] = key.split(" ");
         const number = Number(colour);
         path = colour === "hatch" ? svg("path", { class: "seg down", fill: "url(#hatch)" })
-          : svg("path", { class: `seg c${number % (COLOURS / 2)}${track === "l" ? " learner" : ""}`, "data-colour": number, "data-track": track });
+          : svg("path", { class: `seg c${number % (COLOURS / 2)}${track === "l" ? " learner" : ""}${awaited ? " awaited" : ""}`, "data-colour": number, "data-track": track });
         const fill = fillOf(number);
         if (fill && track !== "l") path.style.fill = fill;
         this.#paths.set(key, path);

@@ -1,6 +1,6 @@
 // The same ring as a table, and one shard in full: for screen readers, and for whoever wants numbers.
 
-import { STATES, byId, el, listed, say } from "./dom.js";
+import { STATES, byId, el, say } from "./dom.js";
 
 const ROWS_MAX = 512;
 const PARTS = ["Shard", "State", "Primary", "In sync", "Learners", "Need", "Epoch", "Revision"];
@@ -81,7 +81,7 @@ export function showShard(model, at, nameTag) {
     ...pair("Primary", nameTag(shard.primary), model.members.get(shard.primary)?.state === "dead" ? " dead" : ""),
     ...pair("In sync", ...tags(others)),
     ...pair("Learners", ...tags(shard.learners)),
-    ...pair("Need", `${shard.need} of ${listed([String(full)])} copies on disk for every write`),
+    ...pair("Need", `at least ${shard.need} of ${full} copies on disk for every write`),
     ...pair("Epoch", `${number(shard.epoch)}, revision ${number(shard.revision)}`),
     ...pair("Hashes", el("code", {}, `${hex(BigInt(shard.number) * share)}… to ${hex(BigInt(shard.number + 1) * share - 1n)}…`)),
   );
