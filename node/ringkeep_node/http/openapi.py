@@ -193,7 +193,9 @@ def _cluster_paths() -> Schema:
                 **admin,
             ),
         },
-        "/v1/cluster/rates": reading("rates", "What this node has counted since its start; rates are differences of it"),
+        "/v1/cluster/rates": reading(
+            "rates", "What this node has counted since its start; rates are differences of it"
+        ),
         "/v1/cluster/events": reading(
             "events",
             "What happened, oldest first",

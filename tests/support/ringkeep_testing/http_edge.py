@@ -67,6 +67,19 @@ class Wire:
             body = b"" if empty else await self._reader.readexactly(int(headers["content-length"]))
         return Answer(status, headers, body)
 
+    async def stream(self) -> Answer:
+        """Read the head of an answer that goes on; what follows is read by ``event``."""
+        async with asyncio.timeout(ANSWER_S):
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+        return Answer(int(head[0].split(" ")[1]), headers, b"")
+
+    async def event(self) -> dict[str, str]:
+        """Read one server-sent event: its fields by name."""
+        async with asyncio.timeout(ANSWER_S):
+            lines = (await self._reader.readuntil(b"\n\n")).decode().splitlines()
+        return dict(line.partition(": ")[::2] for line in lines if line)
+
     async def is_closed(self) -> bool:
         """Return whether the other side ends the connection without another byte."""
         async with asyncio.timeout(ANSWER_S):
@@ -110,7 +123,7 @@ class EdgeUnderTest:
         registry = registry_of(
             NodeCollector(self.metrics, numbers=self.driver.numbers, dropped=lambda: 0, version="0.0.0")
         )
-        api = Api(
+        self.api = api = Api(
             self.edge,
             Importer(service, self._imports),
             self.metrics.requests,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PROGRAMS = ("kind", "docker", "kubectl", "helm", "prometheus")
+PROGRAMS = ("kind", "docker", "kubectl", "helm", "prometheus", "chromium")
 
 
 def run_with_layers(folder: Path, **says: str) -> tuple[int, str]:
@@ -19,6 +19,7 @@ def run_with_layers(folder: Path, **says: str) -> tuple[int, str]:
     (folder / "bin").mkdir()
     shutil.copy(ROOT / ".ci/run", folder / ".ci/run")
     shutil.copy(ROOT / "tools/sum_up.sh", folder / "tools/sum_up.sh")
+    shutil.copy(ROOT / "tools/test_programs.sh", folder / "tools/test_programs.sh")
     cases = "".join(f"    {target}) {command} ;;\n" for target, command in says.items())
     script = f'#!/bin/sh\nfor target in "$@"; do case $target in\n{cases}    -*) ;;\n    esac; done\n'
     for program in (*PROGRAMS, "make"):

@@ -69,6 +69,7 @@ class Feed:
         self.streams = 0
         """How many are open."""
         self.streams_max = STREAMS_MAX
+        self.look_s = LOOK_S
         self.number = 0
         self.ended = False
         """The node stops: every stream says so and ends."""
@@ -98,7 +99,7 @@ class Feed:
         """Look for as long as the block runs."""
         self.streams += 1
         try:
-            if self._clock() >= self._looked_at + LOOK_S:
+            if self._clock() >= self._looked_at + self.look_s:
                 self.look()
             self._start()
             yield
@@ -116,7 +117,9 @@ class Feed:
     def number_of(self, identity: str) -> int | None:
         """Return the number in an id that this start of the node has given, or None."""
         number = identity.removeprefix(self._prefix)
-        return int(number) if number != identity and number.isascii() and number.isdigit() and len(number) < 16 else None
+        return (
+            int(number) if number != identity and number.isascii() and number.isdigit() and len(number) < 16 else None
+        )
 
     async def wait(self, number: int, *, timeout_s: float) -> None:
         """Return when there is something newer than ``number``, the end is there, or the time is up."""
@@ -243,7 +246,7 @@ class Feed:
         timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout, read_bufsize=ANSWER_BYTES_MAX) as session:
             while self.streams and not self.ended:
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(self.look_s)
                 if self._edge.stopping:
                     self.end()
                     break

@@ -330,4 +330,3 @@ export class History {
     return row;
   }
 }
-}
