@@ -127,7 +127,7 @@ async def plan(exchange: Exchange) -> Reply:
 
 
 def _what_if_of(asked: Mapping[str, str]) -> WhatIfBody | None:
-    """Return the change that a query speaks of: ``members=n1,n2``, ``drain=n3``, ``weights=n1:2,n2:0.5``; None if of none."""
+    """Return the change that a query speaks of, or None: ``members=n1,n2``, ``drain=n3``, ``weights=n1:2,n2:0.5``."""
     if not any(name in asked for name in WHAT_IF):
         return None
     weights = {}

@@ -173,7 +173,7 @@ def shard_counts(held: ShardMap, members: tuple[MemberReport, ...]) -> dict[str,
 
 
 def shard_state(shard: Shard, gone: frozenset[str], full: int) -> str:
-    """Return ok, moving, under_replicated or unavailable; ``gone`` are dead members, ``full`` is how many copies are wanted."""
+    """Return ok, moving, under_replicated or unavailable; ``gone`` are dead members, ``full`` copies are wanted."""
     if shard.primary.storage in gone or len(shard.in_sync) < shard.need:
         return "unavailable"
     if len(shard.in_sync) < full:

@@ -56,7 +56,7 @@ class ConsolePage:
         """Wait until an expression is true in the page. Not playwright's own way: the page's policy forbids its ``eval``."""
         try:
             async with asyncio.timeout(LIMIT_MS / 1000):
-                while not await self.page.evaluate(f"Boolean({condition})"):
+                while not await self.page.evaluate(f"Boolean({condition})"):  # noqa: ASYNC110 - the page tells nobody
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             raise AssertionError(f"it never came to {condition}; the page complained of {self.complaints}") from None

@@ -61,6 +61,8 @@ class ConsoleDriver(FakeDriver):
         super().__init__(shards=shards)
         self.shard_map = map_of(nodes, shards, url)
         self.states: dict[str, str] = {}
+        self.urls: dict[str, str] = {}
+        """Where a node is, if not where the map says."""
         self.wobble_s = 0.0
         """By so much every moment is told differently: they are made from another clock each time."""
         self.looked = 0
@@ -83,7 +85,7 @@ class ConsoleDriver(FakeDriver):
                 state=self.states.get(member.name, "alive"),
                 storage_id=member.storage,
                 boot_id=member.boot,
-                url=member.url,
+                url=self.urls.get(member.name, member.url),
                 peer=member.peer,
                 zone=member.zone,
                 copies=copies[member.storage],

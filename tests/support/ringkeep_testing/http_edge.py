@@ -180,9 +180,9 @@ def serve(test: Callable[[EdgeUnderTest], Awaitable[None]], edge: EdgeUnderTest 
     asyncio.run(whole())
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def until(condition: Callable[[], object], *, limit: int = 100_000) -> None:
     """Let the loop turn until the condition holds."""
-    for _ in range(100_000):
+    for _ in range(limit):
         if condition():
             return
         await asyncio.sleep(0)

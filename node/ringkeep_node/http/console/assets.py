@@ -3,7 +3,8 @@
     /                        the page itself; asked for anew each time (304 if it is still the same)
     /console/<digest>/NAME   its style and modules; the digest is of all files, so they never change and may be kept
 
-A page of another version asks for another digest (a rolling update behind a balancer): it gets what there is, not to be kept.
+A page of another version asks for another digest (a rolling update behind a balancer): it gets what there is, and may not
+keep it.
 Everything that the page runs or shows comes from here: the policy allows no other source, no inline code and no frame.
 """
 

@@ -1,7 +1,8 @@
 """What the console shows at one moment, and what is new in it since another moment. Pure.
 
-A picture has parts: one value that is replaced as a whole (``cluster``, ``summary``, ``plan``), values by name (``members``,
-``rates``) and one row for each shard. A difference has only what changed: names that are gone are null, shards are named by number.
+A picture has parts: values that are replaced as a whole (``cluster``, ``summary``, ``plan``), values by name (``members``,
+``rates``) and one row for each shard. A difference has only what changed: names that are gone are null, shards are named by
+number.
 
     look -> Picture      difference(Picture, Picture) -> {"members": {"n2": {...}}, "shards": {"17": [...]}}
 """
@@ -168,7 +169,7 @@ def _steady(known: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 
 def event_row(event: Event) -> list[Any]:
-    """Return an event as the console shows it: number, time, kind, sentence, reason, and which shards it moved, cut short."""
+    """Return an event as the console shows it: number, time, kind, sentence, reason, which shards (cut short), counts."""
     fields = event.fields
     detail, reason = str(fields.get("detail", "")), str(fields.get("reason", "") or fields.get("why", ""))
     moved = {name: fields[name] for name in MOVED if name in fields}

@@ -504,9 +504,7 @@ def test_the_console_asks_the_other_nodes_for_their_figures_while_somebody_looks
                 feed = edge.api.feed
                 feed.look_s = 0.0
                 await opened(edge)
-                async with asyncio.timeout(10):
-                    while "n2" not in feed._meter.figures:
-                        await asyncio.sleep(0)
+                await until(lambda: "n2" in feed._meter.figures, limit=10_000_000)
 
                 assert feed._meter.figures["n2"].reads.total == 1
                 assert edge.failures == second.failures == []

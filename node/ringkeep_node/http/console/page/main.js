@@ -118,6 +118,7 @@ new Live(
     if (state !== line.state) soon(["line"]);
     Object.assign(line, { state, heard });
     byId("live").dataset.state = state;
+    document.documentElement.dataset.line = heard ? state : "new";
     say(byId("live-text"), `${LINE[state]}${model.cluster.node ? `, seen by ${model.cluster.node}` : ""}`);
   },
 );

@@ -40,6 +40,11 @@ export function showHeadline(model, line) {
     say(byId("headline-text"), text);
     byId("headline-doing").replaceChildren(doing, ...others.slice(0, 5).flatMap((name, at) => [at ? ", " : "", link(model.members.get(name).url, name)]));
   } else {
+    if (line.state === "broken" && !line.heard) {
+      level = "silent";
+      text = "This node gives no news.";
+      doing = "It stops, or as many consoles look at it as may. This page tries again every 2 s; any other node shows the same.";
+    }
     say(byId("headline-text"), text);
     say(byId("headline-doing"), doing);
   }
