@@ -96,7 +96,9 @@ async def written(seen: ConsolePage, theme: str, path: Path) -> None:
     async with console_page() as other:
         data = base64.b64encode(text.encode()).decode()
         await other.page.set_content(f'<img src="data:image/svg+xml;base64,{data}">')
-        width = await other.look("(async () => { const one = document.images[0]; await one.decode(); return one.naturalWidth; })()")
+        width = await other.look(
+            "(async () => { const one = document.images[0]; await one.decode(); return one.naturalWidth; })()"
+        )
     assert width > 0
     print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {len(text.encode())} bytes")
 
@@ -120,7 +122,9 @@ async def story(cluster: RealCluster, folder: Path) -> None:
         cluster.kill("n4")
         for seen in (dark, phone):
             await seen.until("document.querySelector('#history .failovers')")
-            await seen.until("Number(document.querySelector('#legend [data-state=under_replicated] b').textContent) > 0")
+            await seen.until(
+                "Number(document.querySelector('#legend [data-state=under_replicated] b').textContent) > 0"
+            )
         await asyncio.sleep(2.0)
         await written(dark, "dark", folder / "console-dark.svg")
         await written(phone, "light", folder / "console-phone.svg")

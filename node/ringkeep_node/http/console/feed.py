@@ -73,6 +73,8 @@ class Feed:
         self.number = 0
         self.ended = False
         """The node stops: every stream says so and ends."""
+        self.failures = 0
+        """Looks that failed: a stream that is open ends then, since nobody renews its picture."""
         self._shown = Picture()
         self._event = 0
         self._looked_at = float("-inf")
@@ -100,7 +102,7 @@ class Feed:
         self.streams += 1
         try:
             if self._clock() >= self._looked_at + self.look_s:
-                self.look()
+                self._first_look()
             self._start()
             yield
         finally:
@@ -234,13 +236,22 @@ class Feed:
     def _has_run(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            # Streams must not go on with a picture that nobody renews: they end, and their next start looks again.
-            self._on_failure("console", error)
-            self.number += 1
-            self._kept.clear()
-            self._kept_bytes = 0
+            self._failed(error)
         elif self.streams and not self.ended:
             self._start()
+
+    def _first_look(self) -> None:
+        try:
+            self.look()
+        except Exception as error:  # an answer has begun that cannot become a problem document any more
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        """End the open streams: their readers come back, and whoever comes first looks again."""
+        self._on_failure("console", error)
+        self.failures += 1
+        self._looked_at = float("-inf")
+        self._wake()
 
     async def _run(self) -> None:
         timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
@@ -260,6 +271,8 @@ class Feed:
         """Begin to ask those whose figures are the oldest, a few at a time."""
         driver, now = self._edge.driver, self._clock()
         others = [one for one in driver.members() if one.state == "alive" and one.name != driver.identity.name]
+        names = {one.name for one in others}
+        self._asked = {name: at for name, at in self._asked.items() if name in names or not name}
         each_s = max(FIGURES_S, len(others) / ASKED_PER_S)
         leader = driver.leader()
         hurried = leader.name if leader is not None and self._is_moving() else ""
@@ -281,13 +294,14 @@ class Feed:
 
     async def _ask_one(self, session: aiohttp.ClientSession, member: MemberReport) -> None:
         """Ask one node. Whoever does not answer, or is of a version that has no such answer, has no figures."""
-        headers = {"Ringkeep-Cluster": self._edge.driver.cluster_id}
+        headers = {"Ringkeep-Cluster": self._edge.driver.cluster_id, "Accept-Encoding": "identity"}
         try:
             async with session.get(f"{member.url}{RATES_PATH}", headers=headers, allow_redirects=False) as response:
-                if response.status != 200:
+                length = response.content_length
+                if response.status != 200 or length is None or length > ANSWER_BYTES_MAX:
                     return
-                figures = _figures_decoder.decode(await response.content.read(ANSWER_BYTES_MAX))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, msgspec.DecodeError):
+                figures = _figures_decoder.decode(await response.content.readexactly(length))
+        except (aiohttp.ClientError, TimeoutError, OSError, EOFError, ValueError, msgspec.DecodeError):
             return
         if figures.node == member.name:
             self._meter.hear(figures, self._clock())

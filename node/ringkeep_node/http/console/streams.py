@@ -64,16 +64,16 @@ class EventStream(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Write events until the end; called once by aiohttp, after the head."""
-        feed, number = self._feed, self._after
+        feed, number, failures = self._feed, self._after, self._feed.failures
         if feed.streams >= feed.streams_max:
             return  # Others came first while the head was written.
         with feed.watched():
-            while not feed.ended and self._is_open():
+            while not feed.ended and feed.failures == failures and self._is_open():
                 told, number = feed.since(number), feed.number
                 if not await self._written(told or BEAT):
                     return
                 await feed.wait(number, timeout_s=BEAT_S)
-            if self._is_open():
+            if feed.ended and self._is_open():
                 await self._written(BYE)
 
     def _is_open(self) -> bool:

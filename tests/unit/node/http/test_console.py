@@ -21,7 +21,7 @@ from ringkeep_node.http.console.rates import Meter, percentile_ms
 from ringkeep_node.http.server import ServerSettings
 from ringkeep_node.runtime.reports import RunningPlan
 from ringkeep_testing.console_world import ConsoleDriver, map_of, with_primary, without
-from ringkeep_testing.fake_driver import FakeIdentity
+from ringkeep_testing.fake_driver import FakeDriver, FakeIdentity
 from ringkeep_testing.http_edge import EdgeUnderTest, Wire, request, serve, until
 
 WIRE_BYTES_MAX = 150 * 1024
@@ -296,6 +296,17 @@ def test_a_node_that_stops_ends_its_streams_at_once_and_opens_no_more() -> None:
     serve(test, EdgeUnderTest(ConsoleDriver(), server=ServerSettings(shutdown_s=60.0)))
 
 
+def test_a_node_in_no_cluster_says_so() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        _, full = await opened(edge)
+        shown = told(full)
+
+        assert shown["summary"]["level"] == "degraded" and "no cluster" in shown["summary"]["text"]
+        assert (shown["shards"], shown["cluster"]["leader"], list(shown["members"])) == ([], None, ["n1"])
+
+    serve(test, EdgeUnderTest(FakeDriver(founded=False)))
+
+
 def test_a_node_does_nothing_for_the_console_while_nobody_looks() -> None:
     driver = ConsoleDriver()
 
@@ -335,12 +346,17 @@ def test_a_look_that_fails_ends_no_stream_silently_and_the_next_start_looks_agai
             wire, _ = await opened(edge)
             driver.fails = True
             await until(lambda: edge.failures)
+            closed = await wire.is_closed()
+            early = await edge.connect()
+            await early.send(request("GET", EVENTS))
+            await early.stream()
+            await early.event()
+            refused = await early.is_closed()
             driver.fails = False
-            wire.hang_up()
             _, again = await opened(edge)
 
-            assert [str(error) for error in edge.failures] == ["planted"]
-            assert again["event"] == "full"
+            assert closed and refused and {str(error) for error in edge.failures} == {"planted"}
+            assert again["event"] == "full" and feed.streams == 1
 
     asyncio.run(test())
 

@@ -26,7 +26,7 @@ export function useKeys(keys) {
   on.checked = stored("ringkeep-keys") !== "off";
   on.addEventListener("change", () => store("ringkeep-keys", on.checked ? "on" : "off"));
   const all = [["?", "this help", () => help.showModal()], ...keys];
-  const told = [...all.map(([key, what]) => [key, what]), ["← →", "on the ring: the shard beside; PageUp, PageDown: a sixteenth; Home, End"], ["Esc", "close this, or show all nodes' shards again"]];
+  const told = [...all.map(([key, what]) => [key === "Escape" ? "Esc" : key, what]), ["← →", "on the ring: the shard beside; PageUp, PageDown: a sixteenth; Home, End"]];
   byId("keys").append(...told.flatMap(([key, what]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, what)]));
   byId("help-button").addEventListener("click", () => help.showModal());
   byId("help-close").addEventListener("click", () => help.close());
@@ -34,7 +34,7 @@ export function useKeys(keys) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
     if (event.key !== "Escape" && (!on.checked || event.target.closest("input, select, textarea"))) return;
-    const found = all.find(([key]) => key === event.key) ?? (event.key === "Escape" ? keys.find(([key]) => key === "Escape") : undefined);
+    const found = all.find(([key]) => key === event.key);
     if (!found) return;
     event.preventDefault();
     found[2]();

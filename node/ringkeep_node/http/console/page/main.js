@@ -153,6 +153,6 @@ useKeys([
   ["h", "history", focus("history")],
   ["w", "what if", focus("count")],
   ["t", "theme: auto, light, dark", nextTheme],
-  ["Escape", "nothing is picked any more", () => { members.light(null); chosen = null; ring.choose(-1); ring.point(null); byId("found").replaceChildren(); soon(["shards"]); }],
+  ["Escape", "pick nothing any more, and show the shards of all nodes", () => { members.light(null); chosen = null; ring.choose(-1); ring.point(null); byId("found").replaceChildren(); soon(["shards"]); }],
 ]);
 soon(["line"]);

@@ -10,6 +10,8 @@ const WHY = {
   refused: "connection refused", reset: "connection reset", unreachable: "unreachable", connected: "connected", silent: "did not answer probes",
   told: "said by others", expired: "suspicion ran out", joined: "joined", restarted: "restarted", refuted: "refuted it", registered: "registered", leaving: "said it leaves",
 };
+/** Said of a member before anything was wrong with it. */
+const CLEARING = new Set(["joined", "registered", "connected", "restarted", "refuted"]);
 const SHARDS_NAMED = 16;
 
 /** A coloured square, the same as in the ring. */
@@ -178,7 +180,8 @@ export class Members {
 
   #evidence(row) {
     const said = new Map();
-    for (const [by, , reason] of row.evidence) said.set(reason, new Set([...(said.get(reason) ?? []), by]));
+    const accused = row.state === "dead" || row.state === "suspect";
+    for (const [by, , reason] of row.evidence.filter(([, , one]) => !accused || !CLEARING.has(one))) said.set(reason, new Set([...(said.get(reason) ?? []), by]));
     const why = [...said].map(([reason, by]) => `${WHY[reason] ?? reason} (${listed([...by])})`);
     return [row.since ? `for ${span(this.model.now() - row.since)}` : "", ...why].filter(Boolean).join(", ");
   }

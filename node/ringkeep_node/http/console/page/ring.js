@@ -159,8 +159,8 @@ export class Ring {
         const number = Number(colour);
         path = colour === "hatch" ? svg("path", { class: "seg down", fill: "url(#hatch)" })
           : svg("path", { class: `seg c${number % (COLOURS / 2)}${track === "l" ? " learner" : ""}${awaited ? " awaited" : ""}`, "data-colour": number, "data-track": track });
-        const fill = fillOf(number);
-        if (fill && track !== "l") path.style.fill = fill;
+        const fill = colour === "hatch" || track === "l" ? null : fillOf(number);
+        if (fill) path.style.fill = fill;
         this.#paths.set(key, path);
         if (colour === "hatch") this.segments.append(path);
         else this.segments.prepend(path);
