@@ -50,12 +50,14 @@ SNAPSHOT = r"""
     }
   }
   const size = [document.documentElement.clientWidth, document.documentElement.scrollHeight];
-  const head = `<svg xmlns="http://www.w3.org/2000/svg" width="${size[0]}" height="${size[1]}" viewBox="0 0 ${size[0]} ${size[1]}" data-theme="${theme}">`;
+  const box = `width="${size[0]}" height="${size[1]}" viewBox="0 0 ${size[0]} ${size[1]}"`;
+  const head = `<svg xmlns="http://www.w3.org/2000/svg" ${box} data-theme="${theme}">`;
   // Text of a style element is XML here, so it is escaped like any other.
   const style = document.createElementNS("http://www.w3.org/2000/svg", "style");
   style.textContent = styles + "\na { text-decoration: underline }\n::-webkit-scrollbar { display: none }";
   const xml = new XMLSerializer();
-  return head + xml.serializeToString(style) + `<foreignObject width="100%" height="100%">` + xml.serializeToString(body) + "</foreignObject></svg>\n";
+  const inside = xml.serializeToString(body);
+  return `${head}${xml.serializeToString(style)}<foreignObject width="100%" height="100%">${inside}</foreignObject></svg>\n`;
 }
 """
 
@@ -92,13 +94,12 @@ async def written(seen: ConsolePage, theme: str, path: Path) -> None:
     """Write down what the page shows, and prove that it is a whole picture."""
     text = await seen.page.evaluate(SNAPSHOT, theme)
     assert "<script" not in text and "src=" not in text and len(text.encode()) <= BYTES_MAX, len(text)
-    path.write_text(text, encoding="utf-8")
+    await asyncio.to_thread(path.write_text, text, encoding="utf-8")
     async with console_page() as other:
         data = base64.b64encode(text.encode()).decode()
         await other.page.set_content(f'<img src="data:image/svg+xml;base64,{data}">')
-        width = await other.look(
-            "(async () => { const one = document.images[0]; await one.decode(); return one.naturalWidth; })()"
-        )
+        await other.until("document.images[0].complete")
+        width = await other.look("document.images[0].naturalWidth")
     assert width > 0
     print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {len(text.encode())} bytes")
 

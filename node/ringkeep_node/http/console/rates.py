@@ -105,16 +105,13 @@ def _all(rates: Mapping[str, Rate], figures: Mapping[str, Figures]) -> dict[str,
 
 
 def _per_second(rates: Sequence[Rate]) -> dict[str, object]:
-    def each(count_of: str) -> float:
-        return round(sum(getattr(rate, count_of) / rate.span_s for rate in rates), 1)
-
     reads, writes = _sum([rate.reads for rate in rates]), _sum([rate.writes for rate in rates])
     return {
         "reads_per_s": round(sum(rate.reads.total / rate.span_s for rate in rates), 1),
         "writes_per_s": round(sum(rate.writes.total / rate.span_s for rate in rates), 1),
         "failed_per_s": round(sum((rate.reads.failed + rate.writes.failed) / rate.span_s for rate in rates), 1),
-        "forwards_per_s": each("forwards"),
-        "committed_per_s": each("committed"),
+        "forwards_per_s": round(sum(rate.forwards / rate.span_s for rate in rates), 1),
+        "committed_per_s": round(sum(rate.committed / rate.span_s for rate in rates), 1),
         "received_bytes_per_s": round(sum(rate.received_bytes / rate.span_s for rate in rates)),
         "reads_ms": [percentile_ms(reads, part) for part in (0.5, 0.99)],
         "writes_ms": [percentile_ms(writes, part) for part in (0.5, 0.99)],
