@@ -179,11 +179,12 @@ def shard_counts(held: ShardMap, members: tuple[MemberReport, ...]) -> dict[str,
     full = max(1, min(held.wanted.settings.replication_factor, held.weighted_members()))
     counts = {"total": len(held.shards), "ok": 0, "moving": 0, "under_replicated": 0, "unavailable": 0}
     for shard in held.shards:
-        counts[_state_of(shard, gone, full)] += 1
+        counts[shard_state(shard, gone, full)] += 1
     return counts
 
 
-def _state_of(shard: Shard, gone: frozenset[str], full: int) -> str:
+def shard_state(shard: Shard, gone: frozenset[str], full: int) -> str:
+    """Return ok, moving, under_replicated or unavailable; ``gone`` are dead members, ``full`` copies are wanted."""
     if shard.primary.storage in gone or len(shard.in_sync) < shard.need:
         return "unavailable"
     if len(shard.in_sync) < full:

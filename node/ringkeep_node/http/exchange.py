@@ -264,15 +264,13 @@ class Exchange:
         """Return an answer; ``lines`` are further header lines, each with its line end."""
         length = "" if status in (204, 304) else f"Content-Length: {len(body)}\r\n"
         type_line = f"Content-Type: {content_type}\r\n" if content_type else ""
+        head = self.head(status, f"{type_line}{length}{lines}")
+        return Reply(status, head, body, closes=self.closes, outgoing=self.edge.outgoing)
+
+    def head(self, status: int, lines: str) -> str:
+        """Return the head of an answer, without the empty line that ends it."""
         edge = self.edge
-        return Reply(
-            status,
-            f"{STATUS_LINES[status]}{type_line}{length}{lines}"
-            f"Ringkeep-Request-Id: {self.id}\r\n{edge.lines}{edge.clock.date()}",
-            body,
-            closes=self.closes,
-            outgoing=edge.outgoing,
-        )
+        return f"{STATUS_LINES[status]}{lines}Ringkeep-Request-Id: {self.id}\r\n{edge.lines}{edge.clock.date()}"
 
     def json(self, value: Any, status: int = 200, lines: str = "") -> Reply:
         """Return an answer in JSON that nobody may keep."""

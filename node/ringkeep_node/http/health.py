@@ -1,4 +1,4 @@
-"""Is this node alive, is it ready, what do its numbers say; and the plain page at ``/``.
+"""Is this node alive, is it ready, what do its numbers say.
 
 Alive: restarting the process would not help. Ready: clients should be sent here. A node that waits for its cluster is
 alive and not ready.
@@ -7,7 +7,6 @@ alive and not ready.
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from typing import Final
 
 from ringkeep_node.http.exchange import Exchange, Handler
@@ -16,19 +15,6 @@ from ringkeep_node.http.replies import Reply
 from ringkeep_node.http.routing import parameters
 
 EXPOSITION_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-LINKS = (
-    ("/v1/cluster", "this cluster"),
-    ("/v1/cluster/summary", "how it is, in words"),
-    ("/v1/cluster/members", "members, with the evidence for their state"),
-    ("/v1/cluster/map", "the shard map"),
-    ("/v1/cluster/leader", "the leader"),
-    ("/v1/cluster/events", "what happened"),
-    ("/v1/cluster/wanted", "the wanted state"),
-    ("/livez", "is this node alive"),
-    ("/readyz", "is this node ready"),
-    ("/metrics", "metrics for Prometheus"),
-    ("/openapi.json", "the interface, as OpenAPI 3.1"),
-)
 
 
 async def livez(exchange: Exchange) -> Reply:
@@ -57,21 +43,3 @@ def metrics_of(page: Callable[[], bytes]) -> Handler:
         return exchange.reply(200, "Cache-Control: no-store\r\n", page(), EXPOSITION_TYPE)
 
     return metrics
-
-
-async def root(exchange: Exchange) -> Reply:
-    """Send a page with links, until there is a console."""
-    driver = exchange.edge.driver
-    name = escape(driver.identity.name)
-    cluster = escape(driver.cluster_id) or "none yet"
-    links = "\n".join(f'<li><a href="{path}">{path}</a>: {text}</li>' for path, text in LINKS)
-    page = (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Ringkeep {name}</title>\n'
-        f"<h1>Ringkeep node {name}</h1>\n<p>Cluster: {cluster}</p>\n<ul>\n{links}\n</ul>\n</html>\n"
-    )
-    return exchange.reply(
-        200,
-        "Cache-Control: no-store\r\nContent-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n",
-        page.encode(),
-        "text/html; charset=utf-8",
-    )

@@ -176,7 +176,17 @@ def _cluster_paths() -> Schema:
             )
         },
         "/v1/cluster/plan": {
-            **reading("plan", "What is left to do between the map and the wanted state"),
+            **reading(
+                "plan",
+                "What is left to do between the map and the wanted state; with parameters: if it were changed so. "
+                "Nothing changes, and no token is needed",
+                parameters=[
+                    _query("members", {"type": "string"}, "Exactly these take part: names, separated by commas"),
+                    _query("drain", {"type": "string"}, "These give everything up"),
+                    _query("weights", {"type": "string", "examples": ["n1:2,n2:0.5"]}, "Other weights"),
+                    _query("steps", {"type": "boolean", "default": True}, "With every single step"),
+                ],
+            ),
             "post": _operation(
                 "whatIf",
                 "The plan that a change of the wanted state would mean; nothing changes",
@@ -197,6 +207,9 @@ def _cluster_paths() -> Schema:
                 **admin,
             ),
         },
+        "/v1/cluster/rates": reading(
+            "rates", "What this node has counted since its start; rates are differences of it"
+        ),
         "/v1/cluster/events": reading(
             "events",
             "What happened, oldest first",
@@ -280,7 +293,24 @@ def _health_paths() -> Schema:
         "/readyz": {"get": _operation("readyz", "Should clients be sent here", {"200": _json("Yes", anything)}, [503])},
         "/metrics": {"get": _operation("metrics", "Metrics for Prometheus", text, [])},
         "/openapi.json": {"get": _operation("openapi", "This description", {"200": _json("It", anything)}, [])},
-        "/": {"get": _operation("root", "A page with links", page, [])},
+        "/": {"get": _operation("root", "The web console", page, [])},
+        "/console/{digest}/{file}": {
+            "parameters": [_path("digest", 16, "Of all files"), _path("file", 63, "The name of a file of the console")],
+            "get": _operation("asset", "A file of the console's page", text, [404]),
+        },
+        "/v1/console/events": {
+            "get": _operation(
+                "consoleEvents",
+                "What the console shows, live: server-sent events full, news, beat and bye. Its content is the page's "
+                "business and may change with any version",
+                {"200": {"description": "It", "content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+                [429, 503],
+                parameters=[
+                    _query("after", {"type": "string"}, "The id of the last event that is known"),
+                    _header("Last-Event-ID", {"type": "string"}, "The same"),
+                ],
+            ),
+        },
     }
 
 

@@ -2,7 +2,7 @@
 
     /v1/users/{user}/docs/{key...}     "/" in a user only as %2F; in a key "/" and %2F mean the same
     /v1/users/{user}/docs|route        /v1/import        /v1/cluster[/...]        /livez /readyz /metrics /
-    /v1/cluster/members/{name}/drain|leave
+    /v1/cluster/members/{name}/drain|leave                /v1/console/events        /console/{digest}/{file}
 
 Nothing is normalised: two spellings that decode to the same bytes name the same document, and no others do. A segment "."
 or "..", encoded or not, is refused, since proxies and clients on the way disagree on what it means.
@@ -22,6 +22,7 @@ from ringkeep_core.errors import BadRequest, MethodNotAllowed, NotFound
 
 USERS = "/v1/users/"
 MEMBERS = "/v1/cluster/members/"
+CONSOLE = "/console/"
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 """Visible ASCII without "%" and "#": such a segment means what it says."""
@@ -30,7 +31,7 @@ _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 class Target(Struct, frozen=True, gc=False):
     """What a request names. ``route`` is the metrics' label; ``user`` and ``key`` are decoded; ``query`` is raw.
 
-    ``key`` is the member's name where a route is about one member.
+    ``key`` is the member's name where a route is about one member, and ``digest/file`` of the console's files.
     """
 
     route: str
@@ -56,6 +57,8 @@ ROUTES: Mapping[str, str] = {
     "/v1/cluster/bootstrap": "bootstrap",
     "/v1/cluster/wanted": "wanted",
     "/v1/cluster/transfer-leader": "transfer_leader",
+    "/v1/cluster/rates": "rates",
+    "/v1/console/events": "console_events",
 }
 
 MEMBER_ROUTES = ("drain", "leave")
@@ -83,6 +86,9 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "drain": ("POST", "DELETE"),
     "leave": ("POST",),
     "transfer_leader": ("POST",),
+    "rates": ("GET", "HEAD"),
+    "console_events": ("GET",),
+    "asset": ("GET", "HEAD"),
 }
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
@@ -110,6 +116,8 @@ def split_target(raw: str) -> Target:
             name, _, what = path[len(MEMBERS) :].partition("/")
             if what in MEMBER_ROUTES:
                 return Target(what, "", decoded(name, "name"), query)
+        if path.startswith(CONSOLE):
+            return Target("asset", "", path[len(CONSOLE) :], query)
         raise NotFound(f"there is nothing at {path[:200]!r}")
     raise BadRequest("a path must not have a segment '.' or '..'")
 

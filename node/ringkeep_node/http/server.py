@@ -23,6 +23,10 @@ from msgspec import Struct
 from ringkeep_core.errors import BadRequest, HeadersTooLarge, Internal, RingkeepError
 from ringkeep_core.ids import HEADERS_BYTES_MAX
 from ringkeep_node.http import administration, cluster, documents, health, openapi
+from ringkeep_node.http.console import assets
+from ringkeep_node.http.console.feed import STREAMS_MAX, Feed
+from ringkeep_node.http.console.figures import rates_of
+from ringkeep_node.http.console.streams import events_of
 from ringkeep_node.http.exchange import READING_BYTES_MAX, Edge, Exchange, Handler
 from ringkeep_node.http.imports import import_with
 from ringkeep_node.http.replies import Reply
@@ -46,22 +50,27 @@ OnFailure = Callable[[str, BaseException], None]
 class ServerSettings(Struct, frozen=True):
     """Bounds of the server. ``keep_alive_s`` also ends connections that never bring a whole request.
 
-    ``reading_bytes_max``: bodies that are on their way, all together.
+    ``reading_bytes_max``: bodies that are on their way, all together. ``console_streams_max``: pages of the console that
+    look at this node at a time.
     """
 
     keep_alive_s: float = 75.0
     connections_max: int = 4096
     reading_bytes_max: int = READING_BYTES_MAX
     shutdown_s: float = 5.0
+    console_streams_max: int = STREAMS_MAX
 
 
-def handlers_of(importer: Importer, page: Callable[[], bytes]) -> Mapping[tuple[str, str], Handler]:
+def handlers_of(
+    importer: Importer, page: Callable[[], bytes], requests: Requests, feed: Feed
+) -> Mapping[tuple[str, str], Handler]:
     """Return who answers which method of which route."""
     reading: dict[str, Handler] = {
         "document": documents.get,
         "documents": documents.listing,
         "route": documents.route,
-        "root": health.root,
+        "root": assets.page,
+        "asset": assets.asset,
         "livez": health.livez,
         "readyz": health.readyz,
         "metrics": health.metrics_of(page),
@@ -74,9 +83,11 @@ def handlers_of(importer: Importer, page: Callable[[], bytes]) -> Mapping[tuple[
         "plan": administration.plan,
         "events": cluster.events,
         "wanted": administration.wanted,
+        "rates": rates_of(requests),
     }
     return {
         **{(route, method): handler for route, handler in reading.items() for method in ("GET", "HEAD")},
+        ("console_events", "GET"): events_of(feed),
         ("document", "PUT"): documents.put,
         ("document", "DELETE"): documents.delete,
         ("import", "POST"): import_with(importer),
@@ -104,7 +115,8 @@ class Api:
     ) -> None:
         self.edge = edge
         self._trails = trails
-        self._handlers = handlers_of(importer, page)
+        self.feed = Feed(edge, requests, on_failure)
+        self._handlers = handlers_of(importer, page, requests, self.feed)
         self._observe = requests.observe
         # Not the loop's clock, which may count whole milliseconds.
         self._clock = time.perf_counter
@@ -135,7 +147,7 @@ class Api:
             if handler is None:
                 check_method(target.route, method)
                 raise Internal(f"nobody answers {method} of {target.route}")
-            reply: Reply = await handler(exchange)
+            reply: web.StreamResponse = await handler(exchange)
         except RingkeepError as error:
             if error.code == Internal.code:
                 self._on_failure(exchange.id, error)
@@ -200,6 +212,7 @@ class HttpServer(web.Server):
         super().__init__(api.handle)
         self._api = api
         self._settings = settings
+        api.feed.streams_max = settings.console_streams_max
         self._listening: asyncio.Server | None = None
         self.refused = 0
 
@@ -240,5 +253,6 @@ class HttpServer(web.Server):
         """Take no more connections, let running requests end (bounded), close the rest."""
         if self._listening is not None:
             self._listening.close()
+        self._api.feed.end()  # Streams would otherwise be waited for until they are cut off.
         self.pre_shutdown()
         await self.shutdown(self._settings.shutdown_s)

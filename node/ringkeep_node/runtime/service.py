@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from ringkeep_core import errors
 from ringkeep_core.errors import BadRequest, Internal, NoPrimary, NotFound, OutcomeUnknown, RingkeepError
-from ringkeep_core.hashing import shard_of
+from ringkeep_core.hashing import shard_of, user_hash
 from ringkeep_core.ids import (
     KEY_BYTES_MAX,
     check_content_type,
@@ -164,9 +164,11 @@ class Place(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """Where a user lives: the answer of ``GET /v1/users/{user}/route``."""
+    """Where a user lives: the answer of ``GET /v1/users/{user}/route``. ``hash`` is 16 hexadecimal digits: JSON's numbers
+    lose bits above 2^53."""
 
     user: str
+    hash: str
     shard: int
     epoch: int
     version: int
@@ -350,6 +352,7 @@ class Service:
         shard = shard_map.shards[number]
         return Route(
             user=user,
+            hash=f"{user_hash(user):016x}",
             shard=number,
             epoch=shard.epoch,
             version=shard_map.version,

@@ -67,6 +67,19 @@ class Wire:
             body = b"" if empty else await self._reader.readexactly(int(headers["content-length"]))
         return Answer(status, headers, body)
 
+    async def stream(self) -> Answer:
+        """Read the head of an answer that goes on; what follows is read by ``event``."""
+        async with asyncio.timeout(ANSWER_S):
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+        return Answer(int(head[0].split(" ")[1]), headers, b"")
+
+    async def event(self) -> dict[str, str]:
+        """Read one server-sent event: its fields by name."""
+        async with asyncio.timeout(ANSWER_S):
+            lines = (await self._reader.readuntil(b"\n\n")).decode().splitlines()
+        return dict(line.partition(": ")[::2] for line in lines if line)
+
     async def is_closed(self) -> bool:
         """Return whether the other side ends the connection without another byte."""
         async with asyncio.timeout(ANSWER_S):
@@ -114,7 +127,7 @@ class EdgeUnderTest:
             dropped=lambda: 0,
             version="0.0.0",
         )
-        api = Api(
+        self.api = api = Api(
             self.edge,
             Importer(service, self._imports),
             self.metrics.requests,
@@ -171,9 +184,9 @@ def serve(test: Callable[[EdgeUnderTest], Awaitable[None]], edge: EdgeUnderTest 
     asyncio.run(whole())
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def until(condition: Callable[[], object], *, limit: int = 100_000) -> None:
     """Let the loop turn until the condition holds."""
-    for _ in range(100_000):
+    for _ in range(limit):
         if condition():
             return
         await asyncio.sleep(0)
