@@ -2,8 +2,8 @@
 
     /v1/users/{user}/docs/{key...}     "/" in a user only as %2F; in a key "/" and %2F mean the same
     /v1/users/{user}/docs|route        /v1/import        /v1/cluster[/...]        /livez /readyz /metrics /
-    /v1/cluster/members/{name}/drain|leave
-    /v1/services[/{name}[/watch | /{id}[/renew]]]      /v1/sd/prometheus
+    /v1/services[/{name}[/watch | /{id}[/renew]]]         /v1/sd/prometheus
+    /v1/cluster/members/{name}/drain|leave                /v1/console/events        /console/{digest}/{file}
 
 Nothing is normalised: two spellings that decode to the same bytes name the same document, and no others do. A segment "."
 or "..", encoded or not, is refused, since proxies and clients on the way disagree on what it means.
@@ -26,6 +26,7 @@ WATCH = "watch"
 """In the place of an instance's id: so no instance can have this id."""
 MEMBERS = "/v1/cluster/members/"
 SERVICES = "/v1/services/"
+CONSOLE = "/console/"
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 """Visible ASCII without "%" and "#": such a segment means what it says."""
@@ -34,7 +35,8 @@ _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 class Target(Struct, frozen=True, gc=False):
     """What a request names. ``route`` is the metrics' label; ``user`` and ``key`` are decoded; ``query`` is raw.
 
-    ``key`` is the member's name where a route is about one member; ``service`` and ``key`` name an instance of a service.
+    ``key`` is the member's name where a route is about one member, and ``digest/file`` of the console's files. ``service``
+    and ``key`` name an instance of a service.
     """
 
     route: str
@@ -55,6 +57,7 @@ ROUTES: Mapping[str, str] = {
     "/v1/cluster/members": "members",
     "/v1/cluster/map": "map",
     "/v1/cluster/leader": "leader",
+    "/v1/cluster/summary": "summary",
     "/v1/cluster/plan": "plan",
     "/v1/cluster/events": "events",
     "/v1/cluster/bootstrap": "bootstrap",
@@ -62,6 +65,8 @@ ROUTES: Mapping[str, str] = {
     "/v1/cluster/transfer-leader": "transfer_leader",
     "/v1/services": "services",
     "/v1/sd/prometheus": "sd_prometheus",
+    "/v1/cluster/rates": "rates",
+    "/v1/console/events": "console_events",
 }
 
 MEMBER_ROUTES = ("drain", "leave")
@@ -81,6 +86,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "members": ("GET", "HEAD"),
     "map": ("GET", "HEAD"),
     "leader": ("GET", "HEAD"),
+    "summary": ("GET", "HEAD"),
     "plan": ("GET", "HEAD", "POST"),
     "events": ("GET", "HEAD"),
     "bootstrap": ("POST",),
@@ -94,6 +100,9 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "instance": ("GET", "HEAD", "PUT", "DELETE"),
     "renew": ("PUT",),
     "sd_prometheus": ("GET", "HEAD"),
+    "rates": ("GET", "HEAD"),
+    "console_events": ("GET",),
+    "asset": ("GET", "HEAD"),
 }
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
@@ -123,6 +132,8 @@ def split_target(raw: str) -> Target:
                 return Target(what, "", decoded(name, "name"), query)
         if path.startswith(SERVICES):
             return _service_target(path, query)
+        if path.startswith(CONSOLE):
+            return Target("asset", "", path[len(CONSOLE) :], query)
         raise NotFound(f"there is nothing at {path[:200]!r}")
     raise BadRequest("a path must not have a segment '.' or '..'")
 
