@@ -9,7 +9,8 @@ import asyncio
 import hmac
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, Final
 
@@ -245,6 +246,18 @@ class Exchange:
             raise BadRequest("the only possible value of Expect is 100-continue")
         if not self.request.content.is_eof() and not self.request.content.total_bytes:
             await self.request.writer.write(CONTINUE)
+
+    @contextmanager
+    def ends_with_client(self) -> Iterator[None]:
+        """Cancel what happens in here when the client hangs up: for requests that only wait, and change nothing."""
+        connection: Any = self.request.protocol
+        connection.ends_with_client = True
+        try:
+            if self.request.transport is None:
+                raise asyncio.CancelledError  # It has hung up already.
+            yield
+        finally:
+            connection.ends_with_client = False
 
     # --- the answer ----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
     /v1/users/{user}/docs/{key...}     "/" in a user only as %2F; in a key "/" and %2F mean the same
     /v1/users/{user}/docs|route        /v1/import        /v1/cluster[/...]        /livez /readyz /metrics /
-    /v1/cluster/members/{name}/drain|leave
+    /v1/cluster/members/{name}/drain|leave        /v1/agent|catalog|health|status/...: see ``consul_routing``
 
 Nothing is normalised: two spellings that decode to the same bytes name the same document, and no others do. A segment "."
 or "..", encoded or not, is refused, since proxies and clients on the way disagree on what it means.
@@ -19,6 +19,7 @@ from urllib.parse import unquote_to_bytes
 from msgspec import Struct
 
 from ringkeep_core.errors import BadRequest, MethodNotAllowed, NotFound
+from ringkeep_node.http import consul_routing
 
 USERS = "/v1/users/"
 MEMBERS = "/v1/cluster/members/"
@@ -30,7 +31,7 @@ _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 class Target(Struct, frozen=True, gc=False):
     """What a request names. ``route`` is the metrics' label; ``user`` and ``key`` are decoded; ``query`` is raw.
 
-    ``key`` is the member's name where a route is about one member.
+    ``key`` is the member's name where a route is about one member, and what a path of Consul ends with (as it was sent).
     """
 
     route: str
@@ -81,6 +82,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "drain": ("POST", "DELETE"),
     "leave": ("POST",),
     "transfer_leader": ("POST",),
+    **consul_routing.METHODS,
 }
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
@@ -108,6 +110,9 @@ def split_target(raw: str) -> Target:
             name, _, what = path[len(MEMBERS) :].partition("/")
             if what in MEMBER_ROUTES:
                 return Target(what, "", decoded(name, "name"), query)
+        if path.startswith(consul_routing.PREFIXES):
+            route, name = consul_routing.consul_route(path)
+            return Target(route, "", name, query)
         raise NotFound(f"there is nothing at {path[:200]!r}")
     raise BadRequest("a path must not have a segment '.' or '..'")
 

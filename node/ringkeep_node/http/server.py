@@ -6,7 +6,7 @@
 
 There is no router, no middleware and no access log: a document costs a few function calls. Whatever goes wrong becomes a
 problem document with a stable code; a failure nobody expected is ``internal``, is logged, and ends only its own request.
-A handler is never cancelled because its client hung up: a change that was begun runs to its end.
+A change that was begun runs to its end though its client hung up; only what merely waits for news is cancelled then.
 """
 
 from __future__ import annotations
@@ -161,11 +161,19 @@ def _refusal_of(error: BaseException | None) -> RingkeepError:
 class Connection(web.RequestHandler):
     """aiohttp's connection, with our answers to what it cannot parse and without its logging."""
 
-    __slots__ = ("_api",)
+    __slots__ = ("_api", "ends_with_client")
 
     def __init__(self, manager: web.Server, api: Api, **options: Any) -> None:
         super().__init__(manager, **options)
         self._api = api
+        self.ends_with_client = False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End the request that waits for somebody who has gone; any other runs to its end."""
+        waiting = self._task_handler if self.ends_with_client else None
+        super().connection_lost(exc)
+        if waiting is not None:
+            waiting.cancel()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

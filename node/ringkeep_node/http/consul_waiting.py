@@ -1,0 +1,134 @@
+"""Blocking queries: an answer that is held back until it is another one.
+
+    index given is the present one --wait for the topic--> the index moved --is the answer another one?--> yes: answer
+                |                             ^                                     | no: nothing was seen by this client
+                | any other: answer at once   +-------------------------------------+
+
+A query that waits costs one future and one timer. It is woken by its own service only, ends with its client's connection
+and when this node stops, and there is a limit for each client's address and one for all: a client that opens one after the
+other must not use up what everybody has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from msgspec import Struct
+
+from ringkeep_core.errors import TooManyRequests
+from ringkeep_node.http.consul_queries import JITTER
+from ringkeep_node.machines.registry import ServicesPort
+
+NETWORK_BITS: Final = 64
+"""One client has at least so many bits of IPv6 addresses for itself."""
+
+
+class ConsulSettings(Struct, frozen=True):
+    """Settings of the Consul-compatible paths.
+
+    ``datacenter``: the one name that clients may ask for. ``waiting_max``: blocking queries that wait at this node at the
+    same time; ``waiting_per_client_max``: of these, with one address (IPv6: one /64). Beyond, ``too_many_requests``.
+    """
+
+    datacenter: str = "dc1"
+    waiting_max: int = 3000
+    waiting_per_client_max: int = 1500
+
+
+class Waiting:
+    """The queries that wait at this node. ``clock`` is in seconds, ``draw`` gives numbers from 0 to below 1."""
+
+    def __init__(
+        self, services: ServicesPort, settings: ConsulSettings, clock: Callable[[], float], draw: Callable[[], float]
+    ) -> None:
+        self._services = services
+        self._settings = settings
+        self._clock = clock
+        self._draw = draw
+        self._of_client: dict[str, int] = {}
+        self._ending: set[asyncio.Timeout] = set()
+        self.is_stopping = False
+        """Nobody may wait any more."""
+        self.count = 0
+        self.wakes = 0
+        """How often a query was woken and had to look whether its answer is another one."""
+
+    async def until_changed(
+        self, topic: str, wait_s: float, client: str, answer: Callable[[], bytes], *, known: bytes | None = None
+    ) -> bytes:
+        """Return the answer as soon as it is not ``known`` (by default: what it is now), or what it is after ``wait_s``.
+
+        A sixteenth of ``wait_s`` at most is added by chance. Raises ``TooManyRequests``, ``Overloaded``.
+        """
+        view = self._services.view
+        with self._counted(client):
+            deadline = self._clock() + wait_s * (1 + JITTER * self._draw())
+            index = view.index(topic)
+            before = answer() if known is None else known
+            current = answer()
+            while current == before:
+                left_s = deadline - self._clock()
+                if left_s <= 0 or self.is_stopping:
+                    break
+                moved = await self._moved(topic, index, left_s)
+                if moved == index:
+                    break
+                index = moved
+                self.wakes += 1
+                current = answer()
+        return current
+
+    def stop(self) -> None:
+        """End all waits with what there is: the node stops, and its clients are to go on elsewhere."""
+        self.is_stopping = True
+        now = asyncio.get_running_loop().time()
+        for ending in self._ending:
+            ending.reschedule(now)
+
+    async def _moved(self, topic: str, index: int, left_s: float) -> int:
+        """Return the index of a topic when it has moved, the time is up or the node stops."""
+        try:
+            async with asyncio.timeout(None) as ending:
+                self._ending.add(ending)
+                return await self._services.wait(topic, index, timeout_s=left_s)
+        except TimeoutError:
+            return index
+        finally:
+            self._ending.discard(ending)
+
+    @contextmanager
+    def _counted(self, client: str) -> Iterator[None]:
+        settings, who = self._settings, network_of(client)
+        own = self._of_client.get(who, 0)
+        if own >= settings.waiting_per_client_max:
+            raise TooManyRequests(f"{own} queries of this client wait already, which is as many as may")
+        if self.count >= settings.waiting_max:
+            raise TooManyRequests(f"{self.count} queries wait at this node already, which is as many as may")
+        self._of_client[who] = own + 1
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+            left = self._of_client[who] - 1
+            if left:
+                self._of_client[who] = left
+            else:
+                del self._of_client[who]
+
+
+def network_of(client: str) -> str:
+    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return client
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, NETWORK_BITS), strict=False))
