@@ -1,4 +1,4 @@
-"""What nodes say to each other beside Raft and replication: the map for those who do not vote, proposals, forwards.
+"""What nodes say to each other beside Raft and replication: map, proposals, forwards, and what the registry spreads.
 
 All messages of one loop turn for one peer and channel travel as one ``Bundle``, map entries first: an answer to a
 confirmation ping that names a newer map thus never arrives before the entries that make it.
@@ -14,6 +14,7 @@ from msgspec import Struct
 from ringkeep_core.errors import BadFrame
 from ringkeep_core.mapchanges import Move
 from ringkeep_node.machines.raft.messages import RaftMessage
+from ringkeep_node.machines.registry_tables import ServicesDelta, ServicesKnown, ServicesPull, ServicesRenew
 from ringkeep_node.machines.shard.effects import ReadRequest, Result, WriteRequest
 from ringkeep_node.machines.shard.messages import ShardMessage
 
@@ -137,6 +138,10 @@ NodeMessage = (
     | ForwardAnswer
     | HandOverShards
     | TransferAsk
+    | ServicesDelta
+    | ServicesKnown
+    | ServicesPull
+    | ServicesRenew
 )
 
 

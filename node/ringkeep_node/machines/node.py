@@ -21,8 +21,10 @@ from msgspec import Struct, field, structs
 
 from ringkeep_core.mapchanges import Boot, MapChange, ShardChanges
 from ringkeep_core.maprules import Applied
+from ringkeep_core.services import NodeHealth
 from ringkeep_core.shardmap import ShardMap, position_of
 from ringkeep_node.machines.control import Control, recovered_raft
+from ringkeep_node.machines.discovery import Discovery, address_of
 from ringkeep_node.machines.farewells import FAREWELL_S, Farewells
 from ringkeep_node.machines.gateway import Answered, Gateway, GatewaySettings
 from ringkeep_node.machines.held_map import HeldMap, recovered_map
@@ -51,6 +53,9 @@ from ringkeep_node.machines.raft.settings import RaftSettings
 from ringkeep_node.machines.records import Record
 from ringkeep_node.machines.recovery import RecoveredLog
 from ringkeep_node.machines.registration import Registration
+from ringkeep_node.machines.registry import RegistrySettings
+from ringkeep_node.machines.registry_tables import SERVICES_MESSAGES
+from ringkeep_node.machines.registry_view import NodeFact
 from ringkeep_node.machines.relay import Relays
 from ringkeep_node.machines.serving import Serving
 from ringkeep_node.machines.shard.effects import (
@@ -116,6 +121,12 @@ class NodeIdentity(Struct, frozen=True):
     weight: float = 1.0
     former: tuple[str, ...] = ()
 
+    @property
+    def fact(self) -> NodeFact:
+        """What the registry shows of this node."""
+        where = (self.url, address_of(self.url), self.zone)
+        return NodeFact(self.storage, self.name, self.boot, self.counter, *where, NodeHealth.ALIVE)
+
 
 class NodeSettings(Struct, frozen=True):
     """Settings of all machines of a node."""
@@ -125,6 +136,7 @@ class NodeSettings(Struct, frozen=True):
     swim: SwimSettings = field(default_factory=SwimSettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     leader: LeaderSettings = field(default_factory=LeaderSettings)
+    services: RegistrySettings = RegistrySettings()
 
 
 class NodeStep(Struct):
@@ -142,6 +154,8 @@ class NodeStep(Struct):
     outcomes: list[tuple[int, ProposeOutcome]] = field(default_factory=list)
     map_changes: list[tuple[MapChange, ShardMap, Applied]] = field(default_factory=list)
     member_changes: list[MemberChanged] = field(default_factory=list)
+    topics: set[str] = field(default_factory=set)
+    checks_changed: bool = False
     peers: dict[str, str] | None = None
     fatal: str = ""
 
@@ -205,6 +219,7 @@ class Node:
             now=now,
         )
         self._take_requests(settings.gateway, first_number)
+        self.discovery = Discovery(identity.fact, self.swim, settings.services, now=now)
         self._step = NodeStep(1)
         self._unsynced_shards: deque[tuple[int, ShardStep]] = deque()
         self._through_wanted = 0
@@ -265,7 +280,8 @@ class Node:
         due = min(self.control.next_deadline(), self._housekeeping_late)
         if not self.has_left:
             due = min(due, self.swim.next_deadline())
-        for other in (self.shards.next_deadline(), self.gateway.next_deadline(), self.leader.next_deadline()):
+        for machine in (self.shards, self.gateway, self.leader, self.discovery):
+            other = machine.next_deadline()
             if other is not None and other < due:
                 due = other
         return due
@@ -349,6 +365,7 @@ class Node:
         elif channel is Channel.DATA:
             self.shards.peer_up(storage, boot, now=now)
             self.gateway.peer_up(storage, now=now)
+            self.discovery.registry.linked(storage, now=now)
 
     def _is_linked(self, storage: str) -> bool:
         return storage in self._links_up
@@ -365,6 +382,7 @@ class Node:
             self.shards.peer_down(storage, now=now)
             self.gateway.peer_down(storage, now=now)
             self.serving.link_lost(storage)
+            self.discovery.registry.unlinked(storage)
 
     def full(self, is_full: bool) -> None:
         """Say whether log or store hold as much as they may."""
@@ -434,6 +452,7 @@ class Node:
         due = self.gateway.next_deadline()
         if due is not None and now >= due:
             self.gateway.tick(now=now)
+        self.discovery.tick(now=now)
         self._housekeep(now)
 
     # --- the step ------------------------------------------------------------------------------------------------
@@ -442,6 +461,7 @@ class Node:
         """Return everything that came out since the last call."""
         while self._turn(now):
             pass
+        self._take_services(now)
         step, self._step = self._step, NodeStep(self._step.number + 1)
         if self.serving.answers:
             step.answers, self.serving.answers = self.serving.answers, []
@@ -452,6 +472,14 @@ class Node:
             step.member_changes, oversight.member_changes = oversight.member_changes, []
         step.fatal = self.registration.fatal
         return step
+
+    def _take_services(self, now: float) -> None:
+        self.discovery.stale = self.discovery.stale or bool(self.oversight.member_changes)
+        done = self.discovery.take(self.held.map, now=now)
+        if done is not None:
+            self._step.topics, self._step.checks_changed = done.changed, done.checks_changed
+            for to, message in done.sends:
+                self._send(to, message, Channel.DATA)
 
     def _turn(self, now: float) -> bool:
         """Move outputs of one machine to the next. Returns whether there may be more."""
@@ -495,7 +523,6 @@ class Node:
         step = self._step
         if done.records:
             step.records += done.records
-        if done.records:
             self._last_records = step.number
         if self._last_records > self._synced:
             # A step without records still waits for the records of earlier ones.
@@ -531,6 +558,8 @@ class Node:
         elif kind is HandOverShards:
             assert isinstance(message, HandOverShards)
             self.shards.hand_over(message.moves, message.reason, now=now)
+        elif kind in SERVICES_MESSAGES:
+            self.discovery.registry.receive(sender, message, now=now)  # type: ignore[arg-type]  # kind says so
         else:
             self.control.node_message(sender, message, self._step.number, now=now)
 
@@ -587,6 +616,7 @@ class Node:
         self.oversight.map_held(held.map, now=now)
         self.gateway.map_held(held.map, now=now)
         self.registration.map_held(held.map)
+        self.discovery.stale = True
         if self.has_left and self._closes_at is None:
             self._closes_at = now + FAREWELL_S
             self.serving.refusal = self.registration.has_left_text
@@ -643,6 +673,7 @@ class Node:
         self.oversight.stale = self.oversight.stale or self.control.leads
         if not self.has_left:
             self.oversight.tell_load(self.shards, now=now)
+            self.discovery.housekeep(now=now)
         self.registration.housekeep(now=now)
         closes = not self._is_closed and self._closes_at is not None and self._closes_at <= now
         self._is_closed = self._is_closed or closes

@@ -40,6 +40,8 @@ IMPURE_MODULES = frozenset(
     }
 )
 # fmt: on
+PURE_PARTS = frozenset({"urllib.parse"})
+"""Parts of those that only take texts apart."""
 _CLOCK_CALLS = frozenset(
     {("datetime", "now"), ("datetime", "utcnow"), ("datetime", "today"), ("date", "today"), ("builtins", "__import__")}
 )
@@ -222,7 +224,7 @@ def _impurities(tree: ast.Module) -> Iterator[tuple[int, str]]:
         else:
             continue
         for name in names:
-            if name.split(".")[0] in IMPURE_MODULES:
+            if name.split(".")[0] in IMPURE_MODULES and name not in PURE_PARTS:
                 yield node.lineno, f"import of {name}"
 
 
