@@ -13,12 +13,12 @@ from typing import Any, Final
 import msgspec
 
 from ringkeep_core.errors import Internal, RingkeepError, Unauthorized
+from ringkeep_node.http.consul_port import ServicesPort
 from ringkeep_node.http.consul_queries import EFFECTIVE_CONSISTENCY, Query, query_of
 from ringkeep_node.http.consul_waiting import ConsulSettings, Waiting
 from ringkeep_node.http.exchange import Exchange, Handler
 from ringkeep_node.http.problems import headers_of, shown, status_of
 from ringkeep_node.http.replies import JSON_TYPE, Reply
-from ringkeep_node.machines.registry import ServicesPort
 from ringkeep_node.runtime.reports import Driving
 
 TEXT_TYPE: Final = "text/plain; charset=utf-8"

@@ -20,8 +20,8 @@ from typing import Final
 from msgspec import Struct
 
 from ringkeep_core.errors import TooManyRequests
+from ringkeep_node.http.consul_port import ServicesPort
 from ringkeep_node.http.consul_queries import JITTER
-from ringkeep_node.machines.registry import ServicesPort
 
 NETWORK_BITS: Final = 64
 """One client has at least so many bits of IPv6 addresses for itself."""

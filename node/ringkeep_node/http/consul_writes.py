@@ -201,7 +201,8 @@ class Writes:
             raise BadRequest("a check in the catalog needs a ServiceID: nodes are judged by the cluster itself")
         key = self._found(instance_id).instance.key
         self._services.put_check(*key, check.wish, client=client)
-        if check.output:
+        if not (check.wish.ttl_s or check.wish.http or check.wish.tcp):
+            # Registered again it would keep its state; what a tool says in the catalog is the state.
             self._services.update_check(*key, check.wish.id, check.wish.status, check.output, client=client)
 
     async def _catalog_deregister(self, exchange: Exchange, query: Query, _: str) -> None:

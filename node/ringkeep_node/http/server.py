@@ -93,10 +93,16 @@ class Api:
     """Answers requests: the handler of the low-level server."""
 
     def __init__(
-        self, edge: Edge, importer: Importer, requests: Requests, registry: CollectorRegistry, on_failure: OnFailure
+        self,
+        edge: Edge,
+        importer: Importer,
+        requests: Requests,
+        registry: CollectorRegistry,
+        on_failure: OnFailure,
+        more: Mapping[tuple[str, str], Handler] | None = None,
     ) -> None:
         self.edge = edge
-        self._handlers = handlers_of(importer, registry)
+        self._handlers = {**handlers_of(importer, registry), **(more or {})}
         self._observe = requests.observe
         # Not the loop's clock, which may count whole milliseconds.
         self._clock = time.perf_counter

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import msgspec
 
-from ringkeep_node.http.exchange import Edge
+from ringkeep_node.http.exchange import Edge, Handler
 from ringkeep_node.http.server import Api, HttpServer, ServerSettings
 from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
 from ringkeep_node.runtime.importing import Importer, ImportSettings
@@ -90,6 +90,7 @@ class EdgeUnderTest:
         admin_token: str | None = None,
         server: ServerSettings | None = None,
         imports: ImportSettings | None = None,
+        more: Mapping[tuple[str, str], Handler] | None = None,
     ) -> None:
         self.driver = driver or FakeDriver()
         self.wall_s = WALL_S
@@ -99,6 +100,7 @@ class EdgeUnderTest:
         self._admin_token = admin_token
         self._server_settings = server or ServerSettings(shutdown_s=0.5)
         self._imports = imports or ImportSettings()
+        self._more = more
         self._wires: list[Wire] = []
 
     async def __aenter__(self) -> Self:
@@ -116,6 +118,7 @@ class EdgeUnderTest:
             self.metrics.requests,
             registry,
             lambda _, error: self.failures.append(error),
+            self._more,
         )
         self.server = HttpServer(api, self._server_settings)
         self.port = await self.server.bind("127.0.0.1", 0)
