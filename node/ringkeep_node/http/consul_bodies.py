@@ -29,7 +29,7 @@ IGNORED = frozenset(
 WITHOUT_EFFECT: Mapping[str, str] = {
     "kind": "mesh proxies and gateways",
     "proxy": "mesh proxies",
-    "connect": "the service mesh",
+    "connect": "mesh certificates",
     "socketpath": "socket paths",
     "ports": "several ports of one instance",
     "peername": "services of other clusters",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ringkeep_core.services import InstanceSeen
+from ringkeep_core.services import CheckWish, InstanceSeen, Registration
 from ringkeep_node.machines.registry_view import RegistryView
 
 
@@ -23,7 +23,7 @@ class ServicesPort(Protocol):
         ...
 
     def register(
-        self, service: str, instance_id: str, registration: object, *, client: str, keep_checks: bool = False
+        self, service: str, instance_id: str, registration: Registration, *, client: str, keep_checks: bool = False
     ) -> InstanceSeen:
         """Register an instance (``ringkeep_core.services.Registration``), in place of one with the same id.
 
@@ -35,11 +35,11 @@ class ServicesPort(Protocol):
 
     def update_check(
         self, service: str, instance_id: str, check_id: str, status: str, output: str, *, client: str
-    ) -> InstanceSeen:
+    ) -> None:
         """Tell the state of one ttl or manual check; for a ttl check that is a renewal. ``check_id`` "": all ttl checks."""
         ...
 
-    def put_check(self, service: str, instance_id: str, wish: object, *, client: str) -> InstanceSeen:
+    def put_check(self, service: str, instance_id: str, wish: CheckWish, *, client: str) -> None:
         """Add a check (``ringkeep_core.services.CheckWish``) to an instance, in place of one with the same id.
 
         With ``NODE_SERVICE`` and the node's own name it is a check of the whole node.

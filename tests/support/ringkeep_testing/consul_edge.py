@@ -57,7 +57,7 @@ class ConsulEdge:
 
     async def get(self, target: str, **headers: str) -> Answer:
         """Read under /v1."""
-        return await self.edge.ask("GET", f"/v1/{target}", **headers)
+        return await self.edge.ask("GET", f"/v1/{target}", b"", **headers)
 
     async def put(self, target: str, body: Any = None, **headers: str) -> Answer:
         """Change something under /v1; a body that is not bytes goes as JSON."""

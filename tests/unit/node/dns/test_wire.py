@@ -113,7 +113,7 @@ def test_a_later_version_of_edns_is_told_which_one_there_is() -> None:
 
 def test_options_that_nobody_knows_change_nothing() -> None:
     message = query("few.service.consul", edns=0)
-    message.use_edns(0, payload=1232, options=[dns.edns.GenericOption(65_001, b"x" * 40)])
+    message.use_edns(0, payload=1232, options=[dns.edns.GenericOption(dns.edns.OptionType.make(65_001), b"x" * 40)])
 
     assert records(asked(message)) == 3
 

@@ -425,7 +425,11 @@ def test_an_answer_is_encoded_anew_only_when_its_service_changed() -> None:
         original = consul.consul.encoded.of
 
         def counted(key: object, index: int, rows: Any) -> bytes:
-            return original(key, index, lambda: made.append(key) or rows())
+            def noted() -> Any:
+                made.append(key)
+                return rows()
+
+            return original(key, index, noted)
 
         consul.consul.encoded.of = counted  # type: ignore[method-assign]  # a spy, not a stand-in
         for _ in range(3):
