@@ -14,9 +14,10 @@ from typing import Final, cast
 
 import dns.exception
 import dns.name
+from dns.rcode import SERVFAIL
 from msgspec import Struct
 
-from ringkeep_core.errors import BadSetting
+from ringkeep_core.errors import BadSetting, RingkeepError
 from ringkeep_node.dns.answers import Answer, Draw, Names, Question, Zones, answer
 from ringkeep_node.dns.limits import AnswerRate, Verdict
 from ringkeep_node.dns.wire import PLAIN_BYTES_MAX, UDP_BYTES_MAX, reply_to
@@ -97,7 +98,10 @@ class Resolving:
         )
 
     def _answer(self, question: Question) -> Answer:
-        return answer(question, self._zones, self._names, self._draw)
+        try:
+            return answer(question, self._zones, self._names, self._draw)
+        except RingkeepError:  # This node belongs to no cluster yet: others may know better.
+            return Answer(SERVFAIL, is_ours=False)
 
 
 class Datagrams(asyncio.DatagramProtocol):
