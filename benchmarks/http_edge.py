@@ -23,12 +23,14 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
+from ringkeep_core.services import Ranges
 from ringkeep_node.http.exchange import Edge
 from ringkeep_node.http.server import Api, HttpServer, ServerSettings
 from ringkeep_node.machines.shard.effects import ReadRequest, Result, WriteRequest
 from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
 from ringkeep_node.runtime.importing import Importer, ImportSettings
 from ringkeep_node.runtime.service import Service
+from ringkeep_node.runtime.services import Services, ServicesSettings
 from ringkeep_testing.fake_driver import FakeDriver
 from ringkeep_testing.http_edge import request
 
@@ -94,7 +96,8 @@ async def requests_cost(seconds: float, clients: int) -> bool:
     metrics = NodeMetrics()
     registry = registry_of(NodeCollector(metrics, numbers=driver.numbers, dropped=lambda: 0, version="0"))
     fail: Callable[[str, BaseException], None] = lambda _, error: sys.exit(repr(error))  # noqa: E731
-    api = Api(Edge(service), Importer(service, ImportSettings()), metrics.requests, registry, fail)
+    services = Services(ServicesSettings(), Ranges(), clock=time.monotonic)
+    api = Api(Edge(service, services), Importer(service, ImportSettings()), metrics.requests, registry, fail)
     server = HttpServer(api, ServerSettings())
     port = await server.bind("127.0.0.1", 0)
     await server.serve()

@@ -31,7 +31,8 @@ import structlog
 from aiohttp import web
 from msgspec.structs import replace
 
-from ringkeep_core.errors import RingkeepError, StartRefused
+from ringkeep_core.errors import BadSetting, RingkeepError, StartRefused
+from ringkeep_core.services import Ranges
 from ringkeep_core.wire import PROTOCOL_VERSION, Hello
 from ringkeep_node.http.exchange import Edge
 from ringkeep_node.http.server import Api, HttpServer, ServerSettings
@@ -41,6 +42,7 @@ from ringkeep_node.machines.node import NodeIdentity
 from ringkeep_node.machines.node import NodeSettings as MachineSettings
 from ringkeep_node.machines.raft.settings import RaftSettings
 from ringkeep_node.machines.recovery import BOOTS_KEPT, RecoveredLog
+from ringkeep_node.machines.registry import RegistrySettings
 from ringkeep_node.machines.shard.settings import ReplicationSettings
 from ringkeep_node.machines.swim.timing import SwimSettings
 from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
@@ -51,6 +53,7 @@ from ringkeep_node.runtime.importing import Importer, ImportSettings
 from ringkeep_node.runtime.listening import listen, open_datagrams
 from ringkeep_node.runtime.peers import HELLO_CHANNEL
 from ringkeep_node.runtime.service import Service
+from ringkeep_node.runtime.services import Services, ServicesSettings
 from ringkeep_node.runtime.store.store import Store, StoreSettings
 from ringkeep_node.runtime.succeeding import succeed
 from ringkeep_node.runtime.wal.log import Log, LogSettings
@@ -74,6 +77,7 @@ SUBSYSTEMS: Final[Mapping[str, tuple[type[Any], tuple[str, ...]]]] = {
     "STORE": (StoreSettings, STORE_FIXED),
     "HTTP": (ServerSettings, ()),
     "IMPORT": (ImportSettings, ()),
+    "SERVICES": (ServicesSettings, ()),
 }
 """Every subsystem whose settings can be set, with the fields that cannot."""
 
@@ -89,6 +93,7 @@ class Configuration(NamedTuple):
     store: StoreSettings
     http: ServerSettings
     imports: ImportSettings
+    services: ServicesSettings
     unknown: tuple[str, ...]
 
 
@@ -104,6 +109,7 @@ class Disk(NamedTuple):
 def configuration(environment: Mapping[str, str]) -> Configuration:
     """Read the environment. Raises ``BadSetting`` with one sentence."""
     node = node_settings(environment)
+    services = subsystem("SERVICES", ServicesSettings, environment)
     known = [variable for prefix, (kind, fixed) in SUBSYSTEMS.items() for variable in variables_of(prefix, kind, fixed)]
     return Configuration(
         node=node,
@@ -112,6 +118,7 @@ def configuration(environment: Mapping[str, str]) -> Configuration:
             replication=subsystem("REPLICATION", ReplicationSettings, environment),
             swim=subsystem("SWIM", SwimSettings, environment),
             gateway=subsystem("GATEWAY", GatewaySettings, environment),
+            services=registry_settings(services, on_loopback=node.advertise.is_loopback)[0],
         ),
         log=subsystem(
             "LOG", LogSettings, environment, **{field: LogSettings()._asdict()[field] for field in LOG_FIXED}
@@ -121,8 +128,17 @@ def configuration(environment: Mapping[str, str]) -> Configuration:
         ),
         http=subsystem("HTTP", ServerSettings, environment),
         imports=subsystem("IMPORT", ImportSettings, environment),
+        services=services,
         unknown=unknown(environment, known),
     )
+
+
+def registry_settings(services: ServicesSettings, *, on_loopback: bool) -> tuple[RegistrySettings, Ranges]:
+    """Return what the settings of the registry mean. Raises ``BadSetting`` with one sentence."""
+    try:
+        return services.machine(), services.ranges(on_loopback=on_loopback)
+    except ValueError as error:
+        raise BadSetting(f"the settings RINGKEEP_SERVICES_* make no sense: {error}") from error
 
 
 # --- the process -------------------------------------------------------------------------------------------------
@@ -240,8 +256,8 @@ class Process:
             logger.warning("setting_unknown", variable=name)
         async with contextlib.AsyncExitStack() as stack:
             disk = await stack.enter_async_context(self._opened_disk())
-            host = await stack.enter_async_context(self._opened_host(disk))
-            edge = await stack.enter_async_context(self._opened_api(host, disk, stack))
+            host, services = await stack.enter_async_context(self._opened_host(disk))
+            edge = await stack.enter_async_context(self._opened_api(host, services, disk, stack))
             self._settle_memory()
             logger.info("node_started", duration_s=round(time.monotonic() - started, 3), url=self._config.node.url)
             reason = await self._ended
@@ -357,12 +373,18 @@ class Process:
             directory.close()
 
     @contextlib.asynccontextmanager
-    async def _opened_host(self, disk: Disk) -> AsyncIterator[Host]:
+    async def _opened_host(self, disk: Disk) -> AsyncIterator[tuple[Host, Services]]:
         """The node behind its peer address; it does not run before ``_opened_api`` has taken the last address."""
-        host = Host(self._identity_of(disk), self._config.machines, draw=random.random, metrics=self._metrics)
+        config, loop = self._config, asyncio.get_running_loop()
+        _, ranges = registry_settings(config.services, on_loopback=config.node.advertise.is_loopback)
+        services = Services(config.services, ranges, clock=loop.time)
+        host = Host(
+            self._identity_of(disk), config.machines, draw=random.random, metrics=self._metrics, services=services
+        )
         try:
-            yield host
+            yield host, services
         finally:
+            await services.close()
             await host.close()
 
     def _identity_of(self, disk: Disk) -> NodeIdentity:
@@ -381,11 +403,19 @@ class Process:
         )
 
     @contextlib.asynccontextmanager
-    async def _opened_api(self, host: Host, disk: Disk, stack: contextlib.AsyncExitStack) -> AsyncIterator[Edge]:
+    async def _opened_api(
+        self, host: Host, services: Services, disk: Disk, stack: contextlib.AsyncExitStack
+    ) -> AsyncIterator[Edge]:
         """Take all addresses, then start: a refused start must not have spoken to anybody."""
         node, loop = self._config.node, asyncio.get_running_loop()
         service = Service(host, clock=loop.time, wall=time.time)
-        edge = Edge(service, admin_token=node.admin_token, reading_bytes_max=self._config.http.reading_bytes_max)
+        edge = Edge(
+            service,
+            services,
+            admin_token=node.admin_token,
+            services_token=self._config.services.token or None,
+            reading_bytes_max=self._config.http.reading_bytes_max,
+        )
         importer = Importer(service, self._config.imports)
         registry = registry_of(
             NodeCollector(
@@ -427,6 +457,7 @@ class Process:
         finally:
             if edge.stopping and host.has_company:
                 await asyncio.sleep(node.stop_notice_s)  # Until balancers have seen it, nothing here changes.
+            services.release()
             # Not ready (``edge.stopping``) and still serving: while others take over, requests go on to them from here.
             await host.leave()
             await api.stop()  # Before peers and gossip: running requests still need them.

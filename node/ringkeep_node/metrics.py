@@ -130,6 +130,10 @@ class NodeNumbers(Struct, frozen=True, kw_only=True):
     snapshot_streams: Mapping[str, int] = {}
     copies_moved: int = 0
     plan_copies_left: int = 0
+    services: Mapping[str, int] = {}
+    """Registered instances of all nodes, by status."""
+    service_events: Mapping[str, int] = {}
+    service_waits: int = 0
     hot_spot_swaps: int = 0
     busiest_load_share: float = 0.0
 
@@ -141,6 +145,8 @@ RESULTS = ("stored", "failed")
 HAND_OVER_RESULTS = ("moved", "kept")
 CONSISTENCIES = ("strict", "local")
 ROLES = ("primary", "in_sync", "learner")
+SERVICE_STATES = ("passing", "warning", "critical")
+SERVICE_EVENTS = ("lapsed", "adopted", "owner_removed", "refused", "woken")
 SHARD_STATES = ("ok", "under_replicated", "moving", "unavailable")
 
 
@@ -200,6 +206,7 @@ SCALARS = (
     ),
     Scalar("copy_bytes", "Size of the materialised store's files", "copy_bytes"),
     Scalar("cold_copies", "Removed copies that are kept for a while, for a rescue by hand", "cold_copies"),
+    Scalar("service_waits", "Queries that wait for a change of the registry", "service_waits"),
     Scalar(
         "peers_refused_total", "Connections and dials refused: of another cluster, or not understood", "refused", True
     ),
@@ -227,6 +234,12 @@ LABELLED = (
     ),
     Labelled("snapshot_rows_total", "Documents in snapshots", "snapshot_rows", "direction", DIRECTIONS, True),
     Labelled("snapshot_streams", "Snapshots under way", "snapshot_streams", "direction", DIRECTIONS),
+    Labelled(
+        "services", "Registered instances of services, as this node sees them", "services", "status", SERVICE_STATES
+    ),
+    Labelled(
+        "service_events_total", "What happened in the registry here", "service_events", "event", SERVICE_EVENTS, True
+    ),
     Labelled("import_lines_total", "Lines of imports that have ended", "import_lines", "result", RESULTS, True),
     Labelled("hand_overs_total", "Shards whose hand-over began here", "hand_overs", "result", HAND_OVER_RESULTS, True),
 )

@@ -13,13 +13,13 @@ from typing import Any, Final
 import msgspec
 
 from ringkeep_core.errors import Internal, RingkeepError, Unauthorized
-from ringkeep_node.http.consul_port import ServicesPort
 from ringkeep_node.http.consul_queries import EFFECTIVE_CONSISTENCY, Query, query_of
 from ringkeep_node.http.consul_waiting import ConsulSettings, Waiting
 from ringkeep_node.http.exchange import Exchange, Handler
 from ringkeep_node.http.problems import headers_of, shown, status_of
 from ringkeep_node.http.replies import JSON_TYPE, Reply
 from ringkeep_node.runtime.reports import Driving
+from ringkeep_node.runtime.services import Services
 
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
 FORBIDDEN: Final = 403
@@ -53,35 +53,26 @@ class Encoded:
 
 
 class Consul:
-    """What the handlers of all these paths share. ``may_write`` raises ``Unauthorized`` for a token that does not do."""
+    """What the handlers of all these paths share."""
 
     def __init__(
         self,
-        services: ServicesPort,
+        services: Services,
         driver: Driving,
         settings: ConsulSettings,
         *,
         clock: Callable[[], float],
         draw: Callable[[], float],
-        may_write: Callable[[str], None],
     ) -> None:
         self.services = services
         self.driver = driver
         self.datacenter = settings.datacenter
         self.waiting = Waiting(services, settings, clock, draw)
         self.encoded = Encoded()
-        self._may_write = may_write
 
     def query(self, exchange: Exchange) -> Query:
         """Return what a request's query asks for. Raises ``BadRequest``."""
         return query_of(exchange.target.query, datacenter=self.datacenter)
-
-    def check_write(self, exchange: Exchange, query: Query) -> None:
-        """Raise ``Unauthorized`` unless this request may change something."""
-        headers = exchange.request.headers
-        scheme, _, bearer = headers.get("Authorization", "").partition(" ")
-        token = headers.get("X-Consul-Token", "") or (bearer.strip() if scheme.lower() == "bearer" else "")
-        self._may_write(token or query.token)
 
     def reply(self, exchange: Exchange, query: Query, body: bytes, lines: str) -> Reply:
         """Return a read's answer with the headers that every one of them has."""
@@ -94,11 +85,6 @@ class Consul:
             body,
             JSON_TYPE,
         )
-
-
-def client_of(exchange: Exchange) -> str:
-    """Return the address of the caller, whose share of everything is bounded."""
-    return exchange.request.remote or ""
 
 
 def plain(handler: Handler) -> Handler:

@@ -20,13 +20,13 @@ from typing import Any, Final
 from ringkeep_core.errors import BadRequest, NotFound
 from ringkeep_core.services import NODE_NAMES, SERF_HEALTH, InstanceSeen
 from ringkeep_node.http import consul_shapes as shapes
-from ringkeep_node.http.consul_answers import Consul, client_of
+from ringkeep_node.http.consul_answers import Consul
 from ringkeep_node.http.consul_queries import Query
 from ringkeep_node.http.exchange import Exchange, Handler
 from ringkeep_node.http.replies import Reply
 from ringkeep_node.http.routing import decoded
-from ringkeep_node.machines.registry import ANY_TOPIC, NODES_TOPIC, SERVICES_TOPIC
-from ringkeep_node.machines.registry_nodes import node_instances
+from ringkeep_node.machines.registry_builtin import node_instances
+from ringkeep_node.machines.registry_view import ANY_TOPIC, NODES_TOPIC, SERVICES_TOPIC
 
 STATES: Final = ("any", "passing", "warning", "critical", "unknown")
 HASH_BYTES: Final = 16
@@ -89,8 +89,7 @@ class Reads:
             return consul.encoded.of(key, view.index(topic), rows)
 
         if query.index and query.index == view.index(topic):
-            with exchange.ends_with_client():
-                body = await consul.waiting.until_changed(topic, query.wait_s, client_of(exchange), answer)
+            body = await self._changed(topic, query, exchange, answer)
         else:
             body = answer()
         return consul.reply(exchange, query, body, f"X-Consul-Index: {view.index(topic)}\r\n")
@@ -108,9 +107,12 @@ class Reads:
 
         body = answer()
         if query.hash and query.hash == _hash(body):
-            with exchange.ends_with_client():
-                body = await consul.waiting.until_changed(topic, query.wait_s, client_of(exchange), answer, known=body)
+            body = await self._changed(topic, query, exchange, answer)
         return consul.reply(exchange, query, body, f"X-Consul-ContentHash: {_hash(body)}\r\n")
+
+    async def _changed(self, topic: str, query: Query, exchange: Exchange, answer: Callable[[], bytes]) -> bytes:
+        waiting = self._consul.waiting
+        return await waiting.until_changed(topic, query.wait_s, exchange.client, answer, exchange.hung_up())
 
     async def _at_once(self, rows: Callable[[], Any], exchange: Exchange) -> Reply:
         self._consul.query(exchange)  # What cannot be answered as it is meant is refused here too.
@@ -263,6 +265,8 @@ class Reads:
 
 
 def _topic_of(service: str) -> str:
+    if service.startswith("*"):
+        raise BadRequest("a service name does not begin with '*'")
     return NODES_TOPIC if service == NODE_NAMES else service
 
 

@@ -20,8 +20,8 @@ from typing import Final
 from msgspec import Struct
 
 from ringkeep_core.errors import TooManyRequests
-from ringkeep_node.http.consul_port import ServicesPort
 from ringkeep_node.http.consul_queries import JITTER
+from ringkeep_node.runtime.services import Services
 
 NETWORK_BITS: Final = 64
 """One client has at least so many bits of IPv6 addresses for itself."""
@@ -43,62 +43,38 @@ class Waiting:
     """The queries that wait at this node. ``clock`` is in seconds, ``draw`` gives numbers from 0 to below 1."""
 
     def __init__(
-        self, services: ServicesPort, settings: ConsulSettings, clock: Callable[[], float], draw: Callable[[], float]
+        self, services: Services, settings: ConsulSettings, clock: Callable[[], float], draw: Callable[[], float]
     ) -> None:
         self._services = services
         self._settings = settings
         self._clock = clock
         self._draw = draw
         self._of_client: dict[str, int] = {}
-        self._ending: set[asyncio.Timeout] = set()
-        self.is_stopping = False
-        """Nobody may wait any more."""
         self.count = 0
-        self.wakes = 0
-        """How often a query was woken and had to look whether its answer is another one."""
 
     async def until_changed(
-        self, topic: str, wait_s: float, client: str, answer: Callable[[], bytes], *, known: bytes | None = None
+        self, topic: str, wait_s: float, client: str, answer: Callable[[], bytes], hung_up: asyncio.Future[None]
     ) -> bytes:
-        """Return the answer as soon as it is not ``known`` (by default: what it is now), or what it is after ``wait_s``.
+        """Return the answer as soon as it is not what it is now, or what it is after ``wait_s``.
 
-        A sixteenth of ``wait_s`` at most is added by chance. Raises ``TooManyRequests``, ``Overloaded``.
+        A sixteenth of ``wait_s`` at most is added by chance. ``hung_up`` is done when nobody waits for it any more. Raises
+        ``TooManyRequests``, ``Overloaded``.
         """
-        view = self._services.view
+        services = self._services
         with self._counted(client):
             deadline = self._clock() + wait_s * (1 + JITTER * self._draw())
-            index = view.index(topic)
-            before = answer() if known is None else known
-            current = answer()
-            while current == before:
+            index = services.view.index(topic)
+            before = current = answer()
+            while current == before and not (hung_up.done() or services.is_released):
                 left_s = deadline - self._clock()
-                if left_s <= 0 or self.is_stopping:
+                if left_s <= 0:
                     break
-                moved = await self._moved(topic, index, left_s)
+                moved = await services.wait(topic, index, timeout_s=left_s, hung_up=hung_up)
                 if moved == index:
                     break
                 index = moved
-                self.wakes += 1
                 current = answer()
         return current
-
-    def stop(self) -> None:
-        """End all waits with what there is: the node stops, and its clients are to go on elsewhere."""
-        self.is_stopping = True
-        now = asyncio.get_running_loop().time()
-        for ending in self._ending:
-            ending.reschedule(now)
-
-    async def _moved(self, topic: str, index: int, left_s: float) -> int:
-        """Return the index of a topic when it has moved, the time is up or the node stops."""
-        try:
-            async with asyncio.timeout(None) as ending:
-                self._ending.add(ending)
-                return await self._services.wait(topic, index, timeout_s=left_s)
-        except TimeoutError:
-            return index
-        finally:
-            self._ending.discard(ending)
 
     @contextmanager
     def _counted(self, client: str) -> Iterator[None]:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from ringkeep_core.errors import BadRequest, NotFound
 from ringkeep_core.services import NODE_SERVICE, CheckWish, InstanceSeen, Registration
 from ringkeep_node.http import consul_bodies as bodies
-from ringkeep_node.http.consul_answers import Consul, client_of
+from ringkeep_node.http.consul_answers import Consul
 from ringkeep_node.http.consul_queries import Query
 from ringkeep_node.http.exchange import Exchange, Handler
 from ringkeep_node.http.replies import Reply
@@ -59,7 +59,7 @@ class Writes:
 
     async def _answer(self, write: Write, exchange: Exchange) -> Reply:
         query = self._consul.query(exchange)
-        self._consul.check_write(exchange, query)
+        exchange.edge.check_registrar(exchange.token() or query.token)
         await write(exchange, query, decoded(exchange.target.key, "path"))
         is_catalog = exchange.target.route.startswith("consul_catalog")
         return exchange.reply(200, "Cache-Control: no-store\r\n", b"true" if is_catalog else b"", "application/json")
@@ -71,7 +71,7 @@ class Writes:
 
     async def _register(self, exchange: Exchange, query: Query, _: str) -> None:
         wish = bodies.service_wish(await self._fields(exchange, "a registration"))
-        self._put(wish, client_of(exchange), keep_checks=not query.replaces_checks)
+        self._put(wish, exchange.client, keep_checks=not query.replaces_checks)
 
     def _put(self, wish: bodies.ServiceWish, client: str, *, keep_checks: bool) -> None:
         services = self._services
@@ -85,7 +85,7 @@ class Writes:
     async def _deregister(self, exchange: Exchange, query: Query, instance_id: str) -> None:
         found = self._services.view.find(instance_id)
         if found:
-            self._services.deregister(*found[0].instance.key, client=client_of(exchange))
+            self._services.deregister(*found[0].instance.key, client=exchange.client)
 
     def _found(self, instance_id: str) -> InstanceSeen:
         found = self._services.view.find(instance_id)
@@ -98,19 +98,19 @@ class Writes:
     async def _register_check(self, exchange: Exchange, query: Query, _: str) -> None:
         found = bodies.check_of(await self._fields(exchange, "a check"))
         key = self._found(found.service_id).instance.key if found.service_id else self._node_key()
-        self._services.put_check(*key, found.wish, client=client_of(exchange))
+        self._services.put_check(*key, found.wish, client=exchange.client)
 
     async def _deregister_check(self, exchange: Exchange, query: Query, check_id: str) -> None:
         key = self._key_of_check(check_id)
         if key is not None:
-            self._services.drop_check(*key, check_id, client=client_of(exchange))
+            self._services.drop_check(*key, check_id, client=exchange.client)
 
     async def _tell_check(self, status: str, exchange: Exchange, query: Query, check_id: str) -> None:
-        self._tell(check_id, status, query.note, client_of(exchange))
+        self._tell(check_id, status, query.note, exchange.client)
 
     async def _update_check(self, exchange: Exchange, query: Query, check_id: str) -> None:
         status, output = bodies.check_state(await self._fields(exchange, "an update of a check"))
-        self._tell(check_id, status, output, client_of(exchange))
+        self._tell(check_id, status, output, exchange.client)
 
     def _tell(self, check_id: str, status: str, output: str, client: str) -> None:
         key = self._key_of_check(check_id)
@@ -149,12 +149,10 @@ class Writes:
 
     async def _service_maintenance(self, exchange: Exchange, query: Query, instance_id: str) -> None:
         key = self._found(instance_id).instance.key
-        self._maintain(
-            key, f"{SERVICE_MAINTENANCE}{instance_id}", "Service Maintenance Mode", query, client_of(exchange)
-        )
+        self._maintain(key, f"{SERVICE_MAINTENANCE}{instance_id}", "Service Maintenance Mode", query, exchange.client)
 
     async def _node_maintenance(self, exchange: Exchange, query: Query, _: str) -> None:
-        self._maintain(self._node_key(), NODE_MAINTENANCE, "Node Maintenance Mode", query, client_of(exchange))
+        self._maintain(self._node_key(), NODE_MAINTENANCE, "Node Maintenance Mode", query, exchange.client)
 
     def _maintain(self, key: Key, check_id: str, name: str, query: Query, client: str) -> None:
         if query.enable is None:
@@ -171,7 +169,7 @@ class Writes:
     async def _catalog_register(self, exchange: Exchange, query: Query, _: str) -> None:
         """Register what a tool says about any node; this node owns it, and a node that is none of ours is metadata."""
         entry = bodies.catalog_entry(await self._fields(exchange, "a registration in the catalog"))
-        client = client_of(exchange)
+        client = exchange.client
         if entry.service is None and not entry.checks:
             raise BadRequest("the nodes here are the members of the cluster: register a Service, with its Address")
         if entry.service is not None:
@@ -207,7 +205,7 @@ class Writes:
 
     async def _catalog_deregister(self, exchange: Exchange, query: Query, _: str) -> None:
         removal = bodies.catalog_removal(await self._fields(exchange, "a removal from the catalog"))
-        client = client_of(exchange)
+        client = exchange.client
         if removal.check_id:
             key = self._key_of_check(removal.check_id)
             if key is not None:

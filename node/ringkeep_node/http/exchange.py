@@ -9,8 +9,7 @@ import asyncio
 import hmac
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from typing import Any, Final
 
@@ -32,6 +31,7 @@ from ringkeep_node.http.problems import PROBLEM_TYPE, NotReady, headers_of, prob
 from ringkeep_node.http.replies import JSON_TYPE, STATUS_LINES, Clock, Outgoing, Reply
 from ringkeep_node.http.routing import MethodRefused, Target
 from ringkeep_node.runtime.service import TIMEOUT_DEFAULT_S, Service, checked_timeout_s
+from ringkeep_node.runtime.services import Services
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 NOWHERE: Final = Target("unknown")
@@ -51,9 +51,17 @@ class Edge:
     """What every request of this node shares. ``admin_token`` None: administration is open (loopback only)."""
 
     def __init__(
-        self, service: Service, *, admin_token: str | None = None, reading_bytes_max: int = READING_BYTES_MAX
+        self,
+        service: Service,
+        services: Services,
+        *,
+        admin_token: str | None = None,
+        services_token: str | None = None,
+        reading_bytes_max: int = READING_BYTES_MAX,
     ) -> None:
         self.service = service
+        self.services = services
+        self._services_token = services_token
         self.driver = service.driver
         self.clock = Clock(service.wall)
         self.outgoing = Outgoing()
@@ -121,6 +129,14 @@ class Edge:
                 else "administration needs the header 'Authorization: Bearer <RINGKEEP_ADMIN_TOKEN>'"
             )
 
+    def check_registrar(self, token: str | None) -> None:
+        """Raise ``Unauthorized`` unless the caller may change registrations; without a token set everybody may."""
+        if self._services_token is None:
+            return
+        given = (token or "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, self._services_token.encode()):
+            raise Unauthorized("changes of services need the token that RINGKEEP_SERVICES_TOKEN sets on the nodes")
+
 
 class Exchange:
     """One request on its way to its reply."""
@@ -134,6 +150,23 @@ class Exchange:
         self.closes = edge.is_unwanted
         given = request.headers.get("Ringkeep-Request-Id")
         self.id = given if given is not None and _REQUEST_ID(given) else edge.next_id()
+
+    @property
+    def client(self) -> str:
+        """The address of the caller, whose changes are counted."""
+        return self.request.remote or ""
+
+    def token(self) -> str | None:
+        """Return the token that the caller shows as Consul's clients do, or as a bearer; None if it shows none."""
+        own = self.request.headers.get("X-Consul-Token")
+        scheme, _, bearer = self.request.headers.get("Authorization", "").partition(" ")
+        return own if own is not None else bearer.strip() if scheme.lower() == "bearer" else None
+
+    def hung_up(self) -> asyncio.Future[None]:
+        """Return what is done when the client has hung up: a handler is not cancelled then, but need not wait on."""
+        connection: Any = self.request.protocol
+        lost: asyncio.Future[None] = connection.when_lost()
+        return lost
 
     # --- what was sent -------------------------------------------------------------------------------------------
 
@@ -246,18 +279,6 @@ class Exchange:
             raise BadRequest("the only possible value of Expect is 100-continue")
         if not self.request.content.is_eof() and not self.request.content.total_bytes:
             await self.request.writer.write(CONTINUE)
-
-    @contextmanager
-    def ends_with_client(self) -> Iterator[None]:
-        """Cancel what happens in here when the client hangs up: for requests that only wait, and change nothing."""
-        connection: Any = self.request.protocol
-        connection.ends_with_client = True
-        try:
-            if self.request.transport is None:
-                raise asyncio.CancelledError  # It has hung up already.
-            yield
-        finally:
-            connection.ends_with_client = False
 
     # --- the answer ----------------------------------------------------------------------------------------------
 

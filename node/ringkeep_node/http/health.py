@@ -23,6 +23,7 @@ LINKS = (
     ("/v1/cluster/leader", "the leader"),
     ("/v1/cluster/events", "what happened"),
     ("/v1/cluster/wanted", "the wanted state"),
+    ("/v1/services", "services, registered and built in"),
     ("/livez", "is this node alive"),
     ("/readyz", "is this node ready"),
     ("/metrics", "metrics for Prometheus"),

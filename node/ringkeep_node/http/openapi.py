@@ -15,6 +15,7 @@ from ringkeep_core.ids import (
     USER_BYTES_MAX,
     VALUE_BYTES_MAX,
 )
+from ringkeep_core.services import CHECKS_MAX, ID_MAX, META_MAX, SERVICE_NAME_MAX, TAG_BYTES_MAX, TAGS_MAX
 from ringkeep_node.http.exchange import Exchange
 from ringkeep_node.http.problems import PROBLEM_TYPE, STATUS_OF_CODE
 from ringkeep_node.http.replies import JSON_TYPE, Reply
@@ -46,7 +47,7 @@ def document() -> Schema:
             "description": "Documents of users, kept on a few nodes chosen by consistent hashing. Any node answers for "
             "any user. Every 503 means: certainly not applied.",
         },
-        "paths": {**_document_paths(), **_cluster_paths(), **_health_paths()},
+        "paths": {**_document_paths(), **_cluster_paths(), **_service_paths(), **_health_paths()},
         "components": _components(),
     }
 
@@ -91,6 +92,132 @@ def _document_paths() -> Schema:
             ),
         },
         **_user_paths(),
+    }
+
+
+def _service_paths() -> Schema:
+    name = _path("name", SERVICE_NAME_MAX, "Name of the service: a DNS label")
+    instance = _path("id", ID_MAX, "Id of the instance: visible ASCII without '/', unique within its service")
+    text = {"type": "string"}
+    newer = _query("wait_newer_than", {"type": "integer"}, "Answer when the index is another one, or at the deadline")
+    tag = _query("tag", {"type": "array", "items": text}, "Only instances with this tag; repeat it for several")
+    passing = _query("passing", {"type": "boolean", "default": False}, "Only instances that pass")
+    row, timeout = _ref("schemas", "Instance"), _ref("parameters", "timeout")
+    groups = {"type": "array", "items": _object({"targets": {"type": "array", "items": text}, "labels": {}})}
+    return {
+        "/v1/services": {
+            "parameters": [timeout],
+            "get": _operation(
+                "listServices",
+                "All services with their tags and numbers of instances, the built-in ones too",
+                {"200": _json("Sorted by name", {"type": "object"})},
+                [503],
+                parameters=[newer],
+            ),
+        },
+        "/v1/services/{name}": {
+            "parameters": [name, timeout],
+            "get": _operation(
+                "getService",
+                "The instances of a service, sorted by id; an unknown name has none",
+                {"200": _json("The instances", _ref("schemas", "Service"))},
+                [503],
+                parameters=[tag, passing, newer],
+            ),
+        },
+        "/v1/services/{name}/watch": {
+            "parameters": [name],
+            "get": _operation(
+                "watchService",
+                "Server-sent events: all instances, now and with each change",
+                {"200": {"description": "event: instances", "content": {"text/event-stream": {"schema": text}}}},
+                [503],
+                parameters=[tag, passing],
+            ),
+        },
+        "/v1/services/{name}/{id}": {
+            "parameters": [name, instance, timeout],
+            "get": _operation("getInstance", "One instance", {"200": _json("It", row)}, [404, 503]),
+            "put": _operation(
+                "registerInstance",
+                "Register an instance, in place of one with this id; the same again is a sign of life",
+                {"200": _json("Replaced, or renewed", row), "201": _json("New", row)},
+                [401, 413, 415, 429, 503],
+                body=_json_body(_ref("schemas", "Registration")),
+            ),
+            "delete": _operation(
+                "deregisterInstance",
+                "Remove an instance",
+                {"204": _plain("Removed")},
+                [401, 404, 429, 503],
+            ),
+        },
+        "/v1/services/{name}/{id}/renew": {
+            "parameters": [name, instance, timeout],
+            "put": _operation(
+                "renewInstance",
+                "A sign of life, or the state of a check; without a body all ttl checks pass",
+                {"200": _json("The instance", row)},
+                [401, 404, 413, 415, 429, 503],
+                body={**_json_body(_ref("schemas", "Renewal")), "required": False},
+            ),
+        },
+        "/v1/sd/prometheus": {
+            "get": _operation(
+                "prometheusTargets",
+                "Targets for Prometheus' http_sd_configs: the nodes, or the instances of a service",
+                {"200": _json("The whole list", groups)},
+                [503],
+                parameters=[_query("service", text, "Instances of this service instead of the nodes"), tag, passing],
+            ),
+        },
+    }
+
+
+def _service_schemas() -> Schema:
+    text, number, seconds = {"type": "string"}, {"type": "integer"}, {"type": "number"}
+    status = {"type": "string", "enum": ["passing", "warning", "critical"]}
+    tags = {"type": "array", "maxItems": TAGS_MAX, "items": {"type": "string", "maxLength": TAG_BYTES_MAX}}
+    weights = {"type": "object", "properties": {"passing": number, "warning": number}}
+    check = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            **dict.fromkeys(("id", "name", "notes", "http", "tcp"), text),
+            **dict.fromkeys(("ttl_s", "interval_s", "timeout_s", "deregister_after_s"), seconds),
+            "status": status,
+        },
+    }
+    meta = {"type": "object", "maxProperties": META_MAX, "additionalProperties": text}
+    return {
+        "Registration": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "address": text,
+                "port": {"type": "integer", "minimum": 0, "maximum": 65535},
+                "tags": tags,
+                "meta": meta,
+                "weights": weights,
+                "checks": {"type": "array", "maxItems": CHECKS_MAX, "items": check},
+                "enable_tag_override": {"type": "boolean"},
+            },
+        },
+        "Renewal": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"check": text, "status": status, "output": text},
+        },
+        "Instance": _object(
+            {
+                **{"service": text, "id": text, "address": text, "port": number, "status": status, "tags": tags},
+                **{"meta": meta, "weights": weights, "node": {"type": "object"}, "checks": {"type": "array"}},
+                **{"create_index": number, "modify_index": number},
+            }
+        ),
+        "Service": _object(
+            {"service": text, "index": number, "instances": {"type": "array", "items": _ref("schemas", "Instance")}}
+        ),
     }
 
 
@@ -371,6 +498,7 @@ def _schemas() -> Schema:
             }
         ),
         **_admin_schemas(),
+        **_service_schemas(),
     }
 
 

@@ -2,7 +2,9 @@
 
     /v1/users/{user}/docs/{key...}     "/" in a user only as %2F; in a key "/" and %2F mean the same
     /v1/users/{user}/docs|route        /v1/import        /v1/cluster[/...]        /livez /readyz /metrics /
-    /v1/cluster/members/{name}/drain|leave        /v1/agent|catalog|health|status/...: see ``consul_routing``
+    /v1/cluster/members/{name}/drain|leave
+    /v1/services[/{name}[/watch | /{id}[/renew]]]      /v1/sd/prometheus
+    /v1/agent|catalog|health|status/...: see ``consul_routing``
 
 Nothing is normalised: two spellings that decode to the same bytes name the same document, and no others do. A segment "."
 or "..", encoded or not, is refused, since proxies and clients on the way disagree on what it means.
@@ -22,7 +24,10 @@ from ringkeep_core.errors import BadRequest, MethodNotAllowed, NotFound
 from ringkeep_node.http import consul_routing
 
 USERS = "/v1/users/"
+WATCH = "watch"
+"""In the place of an instance's id: so no instance can have this id."""
 MEMBERS = "/v1/cluster/members/"
+SERVICES = "/v1/services/"
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 """Visible ASCII without "%" and "#": such a segment means what it says."""
@@ -31,13 +36,15 @@ _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 class Target(Struct, frozen=True, gc=False):
     """What a request names. ``route`` is the metrics' label; ``user`` and ``key`` are decoded; ``query`` is raw.
 
-    ``key`` is the member's name where a route is about one member, and what a path of Consul ends with (as it was sent).
+    ``key`` is the member's name where a route is about one member, and what a path of Consul ends with (as it was sent);
+    ``service`` and ``key`` name an instance of a service.
     """
 
     route: str
     user: str = ""
     key: str = ""
     query: str = ""
+    service: str = ""
 
 
 ROUTES: Mapping[str, str] = {
@@ -56,6 +63,8 @@ ROUTES: Mapping[str, str] = {
     "/v1/cluster/bootstrap": "bootstrap",
     "/v1/cluster/wanted": "wanted",
     "/v1/cluster/transfer-leader": "transfer_leader",
+    "/v1/services": "services",
+    "/v1/sd/prometheus": "sd_prometheus",
 }
 
 MEMBER_ROUTES = ("drain", "leave")
@@ -82,6 +91,12 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "drain": ("POST", "DELETE"),
     "leave": ("POST",),
     "transfer_leader": ("POST",),
+    "services": ("GET", "HEAD"),
+    "service": ("GET", "HEAD"),
+    "service_watch": ("GET", "HEAD"),
+    "instance": ("GET", "HEAD", "PUT", "DELETE"),
+    "renew": ("PUT",),
+    "sd_prometheus": ("GET", "HEAD"),
     **consul_routing.METHODS,
 }
 
@@ -110,11 +125,25 @@ def split_target(raw: str) -> Target:
             name, _, what = path[len(MEMBERS) :].partition("/")
             if what in MEMBER_ROUTES:
                 return Target(what, "", decoded(name, "name"), query)
+        if path.startswith(SERVICES):
+            return _service_target(path, query)
         if path.startswith(consul_routing.PREFIXES):
             route, name = consul_routing.consul_route(path)
             return Target(route, "", name, query)
         raise NotFound(f"there is nothing at {path[:200]!r}")
     raise BadRequest("a path must not have a segment '.' or '..'")
+
+
+def _service_target(path: str, query: str) -> Target:
+    parts = [decoded(part, "path") for part in path[len(SERVICES) :].split("/")]
+    if len(parts) == 1 and parts[0]:
+        return Target("service", query=query, service=parts[0])
+    if len(parts) == 2 and all(parts):
+        route = "service_watch" if parts[1] == WATCH else "instance"
+        return Target(route, key=parts[1], query=query, service=parts[0])
+    if len(parts) == 3 and all(parts) and parts[2] == "renew":
+        return Target("renew", key=parts[1], query=query, service=parts[0])
+    raise NotFound(f"there is nothing at {path[:200]!r}")
 
 
 def _user_target(path: str, query: str) -> Target:

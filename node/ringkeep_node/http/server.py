@@ -6,7 +6,7 @@
 
 There is no router, no middleware and no access log: a document costs a few function calls. Whatever goes wrong becomes a
 problem document with a stable code; a failure nobody expected is ``internal``, is logged, and ends only its own request.
-A change that was begun runs to its end though its client hung up; only what merely waits for news is cancelled then.
+A handler is never cancelled because its client hung up: a change that was begun runs to its end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from ringkeep_core.errors import BadRequest, HeadersTooLarge, Internal, RingkeepError
 from ringkeep_core.ids import HEADERS_BYTES_MAX
-from ringkeep_node.http import administration, cluster, documents, health, openapi
+from ringkeep_node.http import administration, cluster, documents, health, openapi, services
 from ringkeep_node.http.exchange import READING_BYTES_MAX, Edge, Exchange, Handler
 from ringkeep_node.http.imports import import_with
 from ringkeep_node.http.replies import Reply
@@ -73,6 +73,11 @@ def handlers_of(importer: Importer, registry: CollectorRegistry) -> Mapping[tupl
         "plan": administration.plan,
         "events": cluster.events,
         "wanted": administration.wanted,
+        "services": services.listing,
+        "service": services.of_service,
+        "instance": services.instance,
+        "service_watch": services.watch,
+        "sd_prometheus": services.for_prometheus,
     }
     return {
         **{(route, method): handler for route, handler in reading.items() for method in ("GET", "HEAD")},
@@ -86,6 +91,9 @@ def handlers_of(importer: Importer, registry: CollectorRegistry) -> Mapping[tupl
         ("drain", "DELETE"): administration.drain,
         ("leave", "POST"): administration.leave,
         ("transfer_leader", "POST"): administration.transfer_leader,
+        ("instance", "PUT"): services.register,
+        ("instance", "DELETE"): services.deregister,
+        ("renew", "PUT"): services.renew,
     }
 
 
@@ -167,19 +175,26 @@ def _refusal_of(error: BaseException | None) -> RingkeepError:
 class Connection(web.RequestHandler):
     """aiohttp's connection, with our answers to what it cannot parse and without its logging."""
 
-    __slots__ = ("_api", "ends_with_client")
+    __slots__ = ("_api", "_lost")
 
     def __init__(self, manager: web.Server, api: Api, **options: Any) -> None:
         super().__init__(manager, **options)
         self._api = api
-        self.ends_with_client = False
+        self._lost: asyncio.Future[None] | None = None
+
+    def when_lost(self) -> asyncio.Future[None]:
+        """Return a future that is done when the connection is lost."""
+        if self._lost is None:
+            self._lost = asyncio.get_running_loop().create_future()
+            if self.transport is None:
+                self._lost.set_result(None)
+        return self._lost
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """End the request that waits for somebody who has gone; any other runs to its end."""
-        waiting = self._task_handler if self.ends_with_client else None
+        """Let whoever waits on behalf of this client know."""
         super().connection_lost(exc)
-        if waiting is not None:
-            waiting.cancel()
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

@@ -249,6 +249,10 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
                     finally:
                         self._map_waiters.discard(waiter)
 
+    def given(self) -> None:
+        """The registry of the node was given something directly: take its step with this turn."""
+        self._schedule()
+
     # --- what happens --------------------------------------------------------------------------------------------
 
     def met(self, hello: Hello) -> None:

@@ -54,6 +54,7 @@ from ringkeep_node.runtime.reporting import (
     voters_of,
 )
 from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport, RunningPlan
+from ringkeep_node.runtime.services import Services
 from ringkeep_node.runtime.store.store import Store
 from ringkeep_node.runtime.succeeding import durable
 from ringkeep_node.runtime.wal.log import Log
@@ -127,6 +128,7 @@ class Host:
         *,
         draw: Callable[[], float],
         metrics: NodeMetrics | None = None,
+        services: Services | None = None,
     ) -> None:
         self.identity = identity
         self.cluster_id = ""
@@ -135,6 +137,7 @@ class Host:
         self.links = PeerLinks(self._hello, self.inbox, draw)
         self._settings = settings
         self._metrics = metrics or NodeMetrics()
+        self._services = services
         self._parts: HostParts | None = None
         self._driver: Driver | None = None
         self._founding = asyncio.Lock()
@@ -252,6 +255,8 @@ class Host:
         )
         self._driver = self.inbox.driver = Driver(node, parts.log, parts.store, self.links, self, self._metrics)
         self._driver.start(parts.udp)
+        if self._services is not None:
+            self._services.run(node.discovery.registry, self._driver.given)
         self._running.set()
         if not node.registered:
             self._spawn(self._find_peers())
@@ -273,6 +278,8 @@ class Host:
         assert self._driver is not None
         node = self._driver.node
         self.news.stepped(node, step, time.time())
+        if self._services is not None and (step.topics or step.checks_changed):
+            self._services.stepped(step.topics, step.checks_changed)
         if node.registration.is_gone and self._marking is None:
             self._marking = asyncio.get_running_loop().create_future()
             self._spawn(self._mark_left(self._marking))
@@ -435,8 +442,12 @@ class Host:
             return NodeNumbers()
         numbers = NodeNumbers() if self._driver is None else node_numbers(self._driver, self.news.history)
         log, traffic = self._parts.log, self.links.traffic
+        instances, events = ({}, {}) if self._services is None else self._services.counts()
         return replace(
             numbers,
+            services=instances,
+            service_events=events,
+            service_waits=0 if self._services is None else self._services.waiting,
             log_bytes=log.log_bytes,
             log_queued_bytes=log.queued_bytes,
             disk_free_bytes=log.free_bytes,

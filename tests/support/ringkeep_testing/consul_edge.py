@@ -9,10 +9,10 @@ from typing import Any, Self
 
 import msgspec
 
-from ringkeep_core.errors import Unauthorized
 from ringkeep_node.http.consul import consul_handlers
 from ringkeep_node.http.consul_answers import Consul
 from ringkeep_node.http.consul_waiting import ConsulSettings
+from ringkeep_node.runtime.services import ServicesSettings
 from ringkeep_testing.fake_driver import FakeDriver
 from ringkeep_testing.fake_services import FakeServices
 from ringkeep_testing.http_edge import Answer, EdgeUnderTest, Wire, request, until
@@ -28,20 +28,15 @@ class ConsulEdge:
     ) -> None:
         self.services = services or FakeServices()
         self.driver = FakeDriver()
-        self._token = token
         self.consul = Consul(
             self.services,
             self.driver,
             settings,
             clock=lambda: asyncio.get_running_loop().time(),
             draw=lambda: 0.0,
-            may_write=self._may_write,
         )
-        self.edge = EdgeUnderTest(self.driver, more=consul_handlers(self.consul))
-
-    def _may_write(self, token: str) -> None:
-        if self._token and token != self._token:
-            raise Unauthorized("the token is wrong")
+        settings_of_edge = ServicesSettings(token=token)
+        self.edge = EdgeUnderTest(self.driver, services=settings_of_edge, more=consul_handlers(self.consul))
 
     async def __aenter__(self) -> Self:
         await self.edge.__aenter__()
@@ -51,9 +46,10 @@ class ConsulEdge:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.edge.__aexit__(kind, error, trace)
+        await self.services.close()
         if error is None:
             assert self.edge.failures == []
-            assert self.consul.waiting.count == self.services.waits == 0
+            assert self.consul.waiting.count == self.services.waiting == 0
 
     async def get(self, target: str, **headers: str) -> Answer:
         """Read under /v1."""
@@ -71,7 +67,7 @@ class ConsulEdge:
 
     async def held(self, target: str) -> Wire:
         """Begin a query that is held back; return when it is."""
-        before = self.services.waits
+        before = self.services.waiting
         wire = await self.edge.connect()
         await wire.send(request("GET", f"/v1/{target}"))
         await self.waits(before + 1)
@@ -79,7 +75,7 @@ class ConsulEdge:
 
     async def waits(self, count: int) -> None:
         """Let the loop turn until so many queries wait."""
-        await until(lambda: self.services.waits == count)
+        await until(lambda: self.services.waiting == count)
 
 
 def serve(test: Callable[[ConsulEdge], Awaitable[None]], edge: ConsulEdge | None = None) -> None:

@@ -15,9 +15,11 @@ from ringkeep_core.errors import Conflict
 from ringkeep_core.mapchanges import MapChange, Refusal, apply, bootstrap
 from ringkeep_core.placement import NodeState
 from ringkeep_core.plans import NodeFacts
+from ringkeep_core.services import NodeHealth
 from ringkeep_core.shardmap import Member, Settings, ShardMap
 from ringkeep_node.machines.documents import Answer, IdempotencyKey, Row, Write
 from ringkeep_node.machines.messages import ProposeOutcome
+from ringkeep_node.machines.registry_view import NodeFact
 from ringkeep_node.machines.shard.effects import (
     Absent,
     Found,
@@ -98,6 +100,15 @@ class FakeDriver:
         self._map_changed = asyncio.Event()
         self.held_back: asyncio.Event | None = None
         """While set to an event, requests wait for it before they are carried out."""
+
+    @property
+    def node_facts(self) -> list[NodeFact]:
+        """What the registry shows of the nodes, this one first."""
+        assert self.shard_map is not None
+        return [
+            NodeFact(one.storage, one.name, one.boot, 1, one.url, "127.0.0.1", one.zone, NodeHealth.ALIVE)
+            for one in self.shard_map.members.values()
+        ]
 
     # --- Driving -------------------------------------------------------------------------------------------------
 

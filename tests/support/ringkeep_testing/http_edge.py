@@ -12,9 +12,11 @@ import msgspec
 
 from ringkeep_node.http.exchange import Edge, Handler
 from ringkeep_node.http.server import Api, HttpServer, ServerSettings
+from ringkeep_node.machines.registry import COMPARED_WITHIN_S, Registry, RegistrySettings
 from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
 from ringkeep_node.runtime.importing import Importer, ImportSettings
 from ringkeep_node.runtime.service import Service
+from ringkeep_node.runtime.services import Services, ServicesSettings
 from ringkeep_testing.fake_driver import FakeDriver
 
 WALL_S = 1_767_225_600.25
@@ -90,6 +92,7 @@ class EdgeUnderTest:
         admin_token: str | None = None,
         server: ServerSettings | None = None,
         imports: ImportSettings | None = None,
+        services: ServicesSettings | None = None,
         more: Mapping[tuple[str, str], Handler] | None = None,
     ) -> None:
         self.driver = driver or FakeDriver()
@@ -102,12 +105,31 @@ class EdgeUnderTest:
         self._imports = imports or ImportSettings()
         self._more = more
         self._wires: list[Wire] = []
+        self.services_settings = services or ServicesSettings()
+
+    def turn(self) -> None:
+        """Do what the node's loop does after an input to the registry."""
+        step = self.registry.take()
+        if step is not None:
+            self.services.stepped(step.changed, step.checks_changed)
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         service = Service(self.driver, clock=loop.time, wall=lambda: self.wall_s)
+        self.services = Services(
+            self.services_settings, self.services_settings.ranges(on_loopback=True), clock=loop.time
+        )
+        if self.driver.cluster_id:
+            facts = self.driver.node_facts
+            self.registry = Registry(facts[0], RegistrySettings(), now=loop.time() - COMPARED_WITHIN_S)
+            self.registry.members(facts, now=loop.time())
+            self.services.run(self.registry, self.turn)
         self.edge = Edge(
-            service, admin_token=self._admin_token, reading_bytes_max=self._server_settings.reading_bytes_max
+            service,
+            self.services,
+            admin_token=self._admin_token,
+            services_token=self.services_settings.token or None,
+            reading_bytes_max=self._server_settings.reading_bytes_max,
         )
         registry = registry_of(
             NodeCollector(self.metrics, numbers=self.driver.numbers, dropped=lambda: 0, version="0.0.0")
@@ -130,6 +152,7 @@ class EdgeUnderTest:
     ) -> None:
         for wire in self._wires:
             wire.hang_up()
+        await self.services.close()
         await self.server.stop()
 
     async def connect(self) -> Wire:

@@ -38,9 +38,9 @@ def instance_of(
 class RegistryGroup:
     """See the module. ``now`` only moves by ``pass_time``."""
 
-    def __init__(self, count: int = 3, settings: RegistrySettings = RegistrySettings()) -> None:
+    def __init__(self, count: int = 3, settings: RegistrySettings | None = None) -> None:
         self.now = 0.0
-        self.settings = settings
+        self.settings = settings or RegistrySettings()
         self.names = [f"n{number}" for number in range(1, count + 1)]
         self.facts = {name: fact_of(name) for name in self.names}
         self.up: dict[str, Registry] = {}
@@ -48,7 +48,7 @@ class RegistryGroup:
         self.topics: dict[str, set[str]] = {name: set() for name in self.names}
         self._wires: deque[tuple[str, str, ServicesMessage]] = deque()
         for name in self.names:
-            self.up[name] = Registry(self.facts[name], settings, now=self.now)
+            self.up[name] = Registry(self.facts[name], self.settings, now=self.now)
         for name in self.names:
             self.learn(name)
         for name in self.names:

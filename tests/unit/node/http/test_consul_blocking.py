@@ -57,7 +57,7 @@ def test_changes_of_other_services_wake_nobody() -> None:
         for number in range(20):
             await consul.done("agent/service/register", {"Name": f"other-{number}", "Port": 1})
 
-        assert (consul.services.wakes, consul.services.waits) == ([], 10)
+        assert (consul.services.wakes, consul.services.waiting) == ([], 10)
         assert await index_of(consul, "health/service/web") == index
         await consul.done("agent/service/deregister/web-1")
         assert [(await wire.answer()).json for wire in held] == [[]] * 10
@@ -170,7 +170,7 @@ def test_a_query_ends_with_the_connection_of_its_client() -> None:
 def test_a_node_that_stops_answers_whoever_waits() -> None:
     async def test(consul: ConsulEdge) -> None:
         wires = [await consul.held(f"{target}?index=1") for target in ("health/service/web", "catalog/service/web")]
-        consul.consul.waiting.stop()
+        consul.services.release()
         answers = [await wire.answer() for wire in wires]
         late = await consul.get("health/service/web?index=1")
 

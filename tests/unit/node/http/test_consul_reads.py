@@ -247,7 +247,7 @@ def test_the_cluster_itself_is_found_with_its_nodes_and_dead_ones_do_not_pass() 
 
 def test_a_name_that_nobody_can_have_is_unknown_like_any_other() -> None:
     async def test(consul: ConsulEdge) -> None:
-        for name in ("UPPER", "a_b", "_node", "%2A", "w%C3%BCb", "x" * 300):
+        for name in ("UPPER", "a_b", "_node", "w%C3%BCb", "x" * 300):
             assert (await consul.get(f"health/service/{name}")).json == []
 
     serve(test)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ringkeep_core.services import Ranges
+from ringkeep_node.runtime.services import ServicesSettings
 from ringkeep_testing.consul_edge import ConsulEdge, serve
 from ringkeep_testing.fake_services import FakeServices
 
@@ -280,15 +281,27 @@ def test_a_check_id_that_several_instances_gave_is_refused_until_it_is_clear_whi
     serve(test)
 
 
-def test_every_change_is_counted_for_the_address_it_came_from() -> None:
+def test_a_flood_of_changes_is_refused_and_reading_goes_on() -> None:
     async def test(consul: ConsulEdge) -> None:
-        await consul.done("agent/service/register", {"Name": "web", "Check": {"TTL": "10s"}})
-        await consul.done("agent/check/pass/service:web")
-        await consul.done("agent/service/deregister/web")
+        for _ in range(2):
+            await consul.done("agent/service/register", {"Name": "web", "Check": {"TTL": "10s"}})
+        changes = [
+            await consul.put("agent/service/register", {"Name": "shop"}),
+            await consul.put("agent/check/pass/service:web"),
+            await consul.put("agent/check/register", {"Name": "disk", "TTL": "10s"}),
+            await consul.put("agent/maintenance?enable=true"),
+            await consul.put("catalog/register", {"Node": "n1", "Service": {"Service": "shop"}}),
+            await consul.put("agent/service/deregister/web"),
+        ]
 
-        assert consul.services.clients == ["127.0.0.1"] * 3
+        assert [answer.status for answer in changes] == [429] * 6
+        assert {answer.body for answer in changes} == {
+            b"one client may change 0.001 registrations a second here: try later\n"
+        }
+        assert [answer.headers["retry-after"] for answer in changes] == ["1"] * 6
+        assert (await consul.get("catalog/services")).json == {"ringkeep": [], "web": []}
 
-    serve(test)
+    serve(test, ConsulEdge(FakeServices(settings=ServicesSettings(burst=2, changes_per_s=0.001))))
 
 
 NEEDED = {"Name": "web", "ID": "w1", "Address": "10.0.0.1", "Port": 80}

@@ -118,6 +118,10 @@ def test_the_description_names_exactly_the_routes_and_methods_that_are_answered(
             "/v1/users/{user}/route": set(METHODS["route"]),
             "/v1/cluster/members/{name}/drain": set(METHODS["drain"]),
             "/v1/cluster/members/{name}/leave": set(METHODS["leave"]),
+            "/v1/services/{name}": set(METHODS["service"]),
+            "/v1/services/{name}/watch": set(METHODS["service_watch"]),
+            "/v1/services/{name}/{id}": set(METHODS["instance"]),
+            "/v1/services/{name}/{id}/renew": set(METHODS["renew"]),
         }
 
         assert described["openapi"] == "3.1.0"
