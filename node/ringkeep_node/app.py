@@ -20,6 +20,7 @@ import random
 import resource
 import secrets
 import signal
+import socket
 import stat
 import sys
 import time
@@ -34,6 +35,11 @@ from msgspec.structs import replace
 from ringkeep_core.errors import BadSetting, RingkeepError, StartRefused
 from ringkeep_core.services import Ranges
 from ringkeep_core.wire import PROTOCOL_VERSION, Hello
+from ringkeep_node.dns.names import RegistryNames
+from ringkeep_node.dns.server import DnsServer, DnsSettings
+from ringkeep_node.http.consul import consul_handlers
+from ringkeep_node.http.consul_answers import Consul
+from ringkeep_node.http.consul_waiting import ConsulSettings
 from ringkeep_node.http.exchange import Edge
 from ringkeep_node.http.server import Api, HttpServer, ServerSettings
 from ringkeep_node.logs import LineWriter, configure
@@ -51,6 +57,7 @@ from ringkeep_node.runtime.disk import RealDisk
 from ringkeep_node.runtime.host import Host, HostParts
 from ringkeep_node.runtime.importing import Importer, ImportSettings
 from ringkeep_node.runtime.listening import listen, open_datagrams
+from ringkeep_node.runtime.names import Names, system_lookup
 from ringkeep_node.runtime.peers import HELLO_CHANNEL
 from ringkeep_node.runtime.service import Service
 from ringkeep_node.runtime.services import Services, ServicesSettings
@@ -78,6 +85,8 @@ SUBSYSTEMS: Final[Mapping[str, tuple[type[Any], tuple[str, ...]]]] = {
     "HTTP": (ServerSettings, ()),
     "IMPORT": (ImportSettings, ()),
     "SERVICES": (ServicesSettings, ()),
+    "CONSUL": (ConsulSettings, ()),
+    "DNS": (DnsSettings, ()),
 }
 """Every subsystem whose settings can be set, with the fields that cannot."""
 
@@ -94,6 +103,8 @@ class Configuration(NamedTuple):
     http: ServerSettings
     imports: ImportSettings
     services: ServicesSettings
+    consul: ConsulSettings
+    dns: DnsSettings
     unknown: tuple[str, ...]
 
 
@@ -129,6 +140,8 @@ def configuration(environment: Mapping[str, str]) -> Configuration:
         http=subsystem("HTTP", ServerSettings, environment),
         imports=subsystem("IMPORT", ImportSettings, environment),
         services=services,
+        consul=subsystem("CONSUL", ConsulSettings, environment),
+        dns=subsystem("DNS", DnsSettings, environment),
         unknown=unknown(environment, known),
     )
 
@@ -425,7 +438,11 @@ class Process:
                 version=version("ringkeep"),
             )
         )
-        api = HttpServer(Api(edge, importer, self._metrics.requests, registry, _request_failed), self._config.http)
+        consul = Consul(services, host, self._config.consul, clock=loop.time, draw=random.random)
+        api = HttpServer(
+            Api(edge, importer, self._metrics.requests, registry, _request_failed, consul_handlers(consul)),
+            self._config.http,
+        )
         await api.bind(node.api.host, node.api.port)
         stack.push_async_callback(api.stop)
         accepting = web.Server(host.links.accept, access_log=None)
@@ -433,6 +450,7 @@ class Process:
         stack.callback(peers.close)
         udp, _ = await open_datagrams(lambda: host.inbox, node.peer.host, node.peer.port, "RINGKEEP_PEER")
         stack.callback(udp.close)
+        await stack.enter_async_context(self._opened_dns(host, services))
         await host.start(
             HostParts(
                 log=disk.log,
@@ -461,6 +479,26 @@ class Process:
             # Not ready (``edge.stopping``) and still serving: while others take over, requests go on to them from here.
             await host.leave()
             await api.stop()  # Before peers and gossip: running requests still need them.
+
+    @contextlib.asynccontextmanager
+    async def _opened_dns(self, host: Host, services: Services) -> AsyncIterator[None]:
+        """Answer names, if that is asked for. While the node belongs to no cluster every answer is a failure of ours."""
+        node, loop = self._config.node, asyncio.get_running_loop()
+        if node.dns is None:
+            yield
+            return
+        hosts = Names(system_lookup(socket.AF_UNSPEC), loop.time)
+        names = RegistryNames(
+            lambda: services.view, lambda: host.shard_map, hosts.address, datacenter=self._config.consul.datacenter
+        )
+        server = DnsServer(names, self._config.dns, clock=loop.time, draw=random.random)
+        port = await server.start(node.dns.host, node.dns.port)
+        logger.info("dns_started", host=node.dns.host, port=port, domains=self._config.dns.domains)
+        try:
+            yield
+        finally:
+            server.stop()
+            await hosts.close()
 
 
 def _request_failed(request_id: str, error: BaseException) -> None:

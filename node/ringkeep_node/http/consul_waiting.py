@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -23,6 +24,7 @@ from ringkeep_core.errors import TooManyRequests
 from ringkeep_node.http.consul_queries import JITTER
 from ringkeep_node.runtime.services import Services
 
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 NETWORK_BITS: Final = 64
 """One client has at least so many bits of IPv6 addresses for itself."""
 
@@ -30,13 +32,20 @@ NETWORK_BITS: Final = 64
 class ConsulSettings(Struct, frozen=True):
     """Settings of the Consul-compatible paths.
 
-    ``datacenter``: the one name that clients may ask for. ``waiting_max``: blocking queries that wait at this node at the
-    same time; ``waiting_per_client_max``: of these, with one address (IPv6: one /64). Beyond, ``too_many_requests``.
+    ``datacenter``: the one name that clients may ask for, a DNS label. ``waiting_per_client_max``: blocking queries that
+    clients with one address (IPv6: one /64) may have waiting at this node; a further one is ``too_many_requests``. How
+    many may wait in all is a setting of the registry.
     """
 
     datacenter: str = "dc1"
-    waiting_max: int = 3000
     waiting_per_client_max: int = 1500
+
+    def __post_init__(self) -> None:
+        """Check what depends on more than a type; raise ``ValueError``."""
+        if _LABEL.fullmatch(self.datacenter) is None:
+            raise ValueError(f"datacenter is a DNS label of a-z, 0-9 and '-', not {self.datacenter[:80]!r}")
+        if self.waiting_per_client_max < 1:
+            raise ValueError("waiting_per_client_max is at least 1")
 
 
 class Waiting:
@@ -82,8 +91,6 @@ class Waiting:
         own = self._of_client.get(who, 0)
         if own >= settings.waiting_per_client_max:
             raise TooManyRequests(f"{own} queries of this client wait already, which is as many as may")
-        if self.count >= settings.waiting_max:
-            raise TooManyRequests(f"{self.count} queries wait at this node already, which is as many as may")
         self._of_client[who] = own + 1
         self.count += 1
         try:

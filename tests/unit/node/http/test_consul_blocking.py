@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from ringkeep_core.services import NodeHealth
 from ringkeep_node.http.consul_waiting import ConsulSettings, network_of
+from ringkeep_node.runtime.services import ServicesSettings
 from ringkeep_testing.consul_edge import ConsulEdge, serve
 from ringkeep_testing.fake_services import FakeServices, fact
 from ringkeep_testing.http_edge import Answer, until
@@ -198,10 +200,16 @@ def test_the_limit_for_all_is_told_as_such() -> None:
         await consul.held("health/service/web?index=1")
         refused = await consul.get("health/service/web?index=1")
 
-        assert refused.status == 429
-        assert refused.body == b"1 queries wait at this node already, which is as many as may\n"
+        assert refused.status == 503
+        assert refused.body == b"1 queries wait for changes here, which is as many as may\n"
 
-    serve(test, ConsulEdge(settings=ConsulSettings(waiting_max=1)))
+    serve(test, ConsulEdge(FakeServices(settings=ServicesSettings(waiters_max=1))))
+
+
+@pytest.mark.parametrize("made", [lambda: ConsulSettings("DC 1"), lambda: ConsulSettings(waiting_per_client_max=0)])
+def test_settings_that_make_no_sense_are_refused(made: Callable[[], ConsulSettings]) -> None:
+    with pytest.raises(ValueError):
+        made()
 
 
 @pytest.mark.parametrize(
