@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from ringkeep_testing.real_cluster import HOST, RealCluster, run, until
-from ringkeep_testing.real_prometheus import RealPrometheus, can_have_its_own_resolver, may_listen
+from ringkeep_testing.real_cluster import HOST, RealCluster, mortal, run, until
+from ringkeep_testing.real_prometheus import RealPrometheus, RealVictoriaMetrics, can_have_its_own_resolver, may_listen
 
 consul = pytest.importorskip("consul", reason="needs py-consul, which is in the lock: make venv")
 
@@ -377,50 +377,106 @@ async def seen(ask: Callable[[], Awaitable[set[str] | None]], expected: set[str]
     await until(same, f"{what}: {sorted(expected)}")
 
 
-def test_prometheus_follows_services_and_nodes_by_consul_sd_and_http_sd(cluster: RealCluster, tmp_path: Path) -> None:
+def test_prometheus_follows_services_and_nodes_by_http_sd(cluster: RealCluster, tmp_path: Path) -> None:
     run(cluster.up(3, shards=SHARDS))
     apis = {name: f"{HOST}:{port_of(cluster, name)}" for name in cluster.names}
-    passing = {"source_labels": ["__meta_consul_health"], "regex": "passing", "action": "keep"}
     alive = {"source_labels": ["__meta_ringkeep_state"], "regex": "alive|suspect", "action": "keep"}
     url = f"http://{apis['n1']}/v1/sd/prometheus"
     jobs = config(
-        job("consul", "consul", {"server": apis["n1"], "services": ["shop"]}, passing),
-        job("consul-nodes", "consul", {"server": apis["n1"], "services": ["ringkeep"]}, passing),
-        job("consul-all", "consul", {"server": apis["n1"]}, passing),
-        job("http", "http", {"url": f"{url}?service=shop&passing=true"}),
-        job("http-nodes", "http", {"url": url}, alive),
+        job("shop", "http", {"url": f"{url}?service=shop&passing=true"}), job("nodes", "http", {"url": url}, alive)
     )
     with RealPrometheus(tmp_path / "prometheus", jobs) as prometheus:
+        run(services_come_and_go(cluster, prometheus))
 
-        async def story() -> None:
-            look = {
-                name: partial(prometheus.up, name)
-                for name in ("consul-nodes", "http-nodes", "consul", "http", "consul-all")
+
+async def services_come_and_go(cluster: RealCluster, prometheus: RealPrometheus) -> None:
+    """Register, deregister and kill; the targets of the jobs ``shop`` and ``nodes`` must follow without a reload."""
+    apis = {name: f"{HOST}:{port_of(cluster, name)}" for name in cluster.names}
+    shop, nodes = partial(prometheus.addresses, "shop"), partial(prometheus.addresses, "nodes")
+    await seen(partial(prometheus.up, "nodes"), set(apis.values()), "all nodes are up")
+    for owner in ("n2", "n3"):
+        # What is scraped is the node that takes the registration: it has numbers to give.
+        assert client_of(cluster, owner).agent.service.register("shop", f"shop-{owner}", HOST, port_of(cluster, owner))
+    await seen(partial(prometheus.up, "shop"), {apis["n2"], apis["n3"]}, "both instances are up")
+    assert client_of(cluster, "n1").agent.service.deregister("shop-n2")
+    await seen(shop, {apis["n3"]}, "what was deregistered has gone")
+    cluster.kill("n3")
+    await seen(shop, set(), "what the dead node owned has gone")
+    await seen(nodes, {apis["n1"], apis["n2"]}, "the dead node has gone")
+
+
+def test_victoria_metrics_follows_services_and_nodes_by_consul_sd(cluster: RealCluster, tmp_path: Path) -> None:
+    run(cluster.up(3, shards=SHARDS))
+    passing = {"source_labels": ["__meta_consul_health"], "regex": "passing", "action": "keep"}
+    jobs = config(
+        *(
+            {
+                "job_name": name,
+                "consul_sd_configs": [{"server": f"{HOST}:{port_of(cluster, 'n1')}", "services": [service]}],
+                "relabel_configs": [passing],
             }
-            for name in ("consul-nodes", "http-nodes"):
-                await seen(look[name], set(apis.values()), f"{name} has all nodes up")
-            for owner in ("n2", "n3"):
-                # What is scraped is the node that takes the registration: it has numbers to give.
-                port = port_of(cluster, owner)
-                assert client_of(cluster, owner).agent.service.register("shop", f"shop-{owner}", HOST, port)
-            for name in ("consul", "http"):
-                await seen(look[name], {apis["n2"], apis["n3"]}, f"{name} has both instances up")
-            await seen(look["consul-all"], set(apis.values()), "all services have targets")
-            assert client_of(cluster, "n1").agent.service.deregister("shop-n2")
-            for name in ("consul", "http"):
-                await seen(partial(prometheus.addresses, name), {apis["n3"]}, f"{name} has lost what was deregistered")
-            cluster.kill("n3")
-            began = time.monotonic()
-            for name, left in (
-                ("consul", set[str]()),
-                ("http", set[str]()),
-                ("consul-nodes", {apis["n1"], apis["n2"]}),
-                ("http-nodes", {apis["n1"], apis["n2"]}),
-            ):
-                await seen(partial(prometheus.addresses, name), left, f"{name} has lost what the dead node owned")
-            print(f"targets of a killed node vanished within {time.monotonic() - began:.1f} s")
+            for name, service in (("shop", "shop"), ("nodes", "ringkeep"))
+        )
+    )
+    with RealVictoriaMetrics(tmp_path / "metrics", jobs) as metrics:
+        run(services_come_and_go(cluster, metrics))
 
-        run(story())
+
+def test_the_consul_discovery_of_prometheus_follows_services_and_nodes(cluster: RealCluster, tmp_path: Path) -> None:
+    program = built_discovery(tmp_path)
+    run(cluster.up(3, shards=SHARDS))
+    one = client_of(cluster)
+    asked = json.dumps({"server": f"{HOST}:{port_of(cluster, 'n1')}", "refresh_interval": "1s"})
+    lines = tmp_path / "found.jsonl"
+    with lines.open("wb") as output:
+        discovery = subprocess.Popen(mortal((program, asked)), stdout=output, stderr=subprocess.DEVNULL)
+    try:
+        for number, owner in ((1, "n2"), (2, "n3")):
+            assert client_of(cluster, owner).agent.service.register(
+                "shop", f"shop-{number}", "10.0.0.1", number, ["a", "b"]
+            )
+        soon(lambda: found(lines, "shop") == {"10.0.0.1:1": "passing", "10.0.0.1:2": "passing"}, "both instances")
+        assert one.agent.service.maintenance("shop-1", True)
+        soon(lambda: found(lines, "shop") == {"10.0.0.1:1": "maintenance", "10.0.0.1:2": "passing"}, "maintenance")
+        assert one.agent.service.deregister("shop-1")
+        soon(lambda: found(lines, "shop") == {"10.0.0.1:2": "passing"}, "one was deregistered")
+        cluster.kill("n3")
+        soon(lambda: sorted(found(lines, "ringkeep").values()) == ["critical", "passing", "passing"], "a node is dead")
+        soon(lambda: not found(lines, "shop"), "what the dead node owned has gone")
+        first = json.loads(lines.read_text().splitlines()[0])
+    finally:
+        discovery.kill()
+        discovery.wait()
+
+    assert first["labels"]["__meta_consul_dc"] == "dc1"
+
+
+def built_discovery(path: Path) -> str:
+    """Return the program that runs the discovery of Prometheus itself, built here from its released source."""
+    go = shutil.which("go")
+    if go is None:
+        pytest.skip("needs go on this machine: Debian's Prometheus is built without its Consul discovery")
+    source, program = Path(__file__).parent / "consul_sd", path / "consul_sd"
+    quietly = {**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOMAXPROCS": "1"}
+    built = subprocess.run(
+        [go, "build", "-p", "1", "-o", str(program), "."],
+        cwd=source,
+        env=quietly,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    if built.returncode:
+        pytest.skip(f"the discovery of Prometheus cannot be built here: {built.stderr.strip().splitlines()[-1]}")
+    return str(program)
+
+
+def found(lines: Path, service: str) -> dict[str, str]:
+    """Return the newest targets of a service with their health."""
+    rows = [json.loads(line) for line in lines.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    newest = next((row["targets"] for row in reversed(rows) if row["source"] == service), None)
+    return {target["__address__"]: target["__meta_consul_health"] for target in newest or ()}
 
 
 def test_prometheus_follows_a_service_by_dns_sd(cluster: RealCluster, tmp_path: Path) -> None:
@@ -440,8 +496,7 @@ def test_prometheus_follows_a_service_by_dns_sd(cluster: RealCluster, tmp_path: 
     )
 
     def targets(*names: str) -> set[str]:
-        # Prometheus keeps the name of an SRV target, not its address: a node's own name, for its own address.
-        return {f"n{name[1:]}.node.dc1.ringkeep.:{port_of(cluster, name)}" for name in names}
+        return {f"{name}.node.dc1.ringkeep:{port_of(cluster, name)}" for name in names}
 
     with RealPrometheus(tmp_path / "prometheus", jobs, name_server=server) as prometheus:
 

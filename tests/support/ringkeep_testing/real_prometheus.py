@@ -18,7 +18,6 @@ import pytest
 
 from ringkeep_testing.real_cluster import HOST, mortal
 
-PROGRAM = "prometheus"
 RESOLVER = "/etc/resolv.conf"
 
 
@@ -28,24 +27,36 @@ class RealPrometheus:
     A name server of its own needs a mount namespace, in which another file stands in the place of the resolver's.
     """
 
+    package = "prometheus"
+
     def __init__(self, path: Path, config: dict[str, Any], *, name_server: str = "") -> None:
-        program = shutil.which(PROGRAM)
+        program = shutil.which(self.package)
         if program is None:
-            pytest.skip("needs the program prometheus on this machine (Debian: apt-get install prometheus)")
+            pytest.skip(f"needs the program {self.package} on this machine (Debian: apt-get install {self.package})")
         path.mkdir(parents=True)
         (path / "prometheus.yml").write_text(json.dumps(config))
         self._port = _free_port()
         self._log = path / "log.txt"
-        self._command: Sequence[str] = (
-            program,
+        self._command: Sequence[str] = (program, *self._options(path))
+        if name_server:
+            (path / "resolv.conf").write_text(f"nameserver {name_server}\noptions timeout:1 attempts:1\n")
+            inside = f'mount --bind "$0" {RESOLVER} && exec "$@"'
+            self._command = (
+                shutil.which("unshare") or "unshare",
+                "-m",
+                "sh",
+                "-c",
+                inside,
+                str(path / "resolv.conf"),
+                *self._command,
+            )
+
+    def _options(self, path: Path) -> Sequence[str]:
+        return (
             f"--config.file={path / 'prometheus.yml'}",
             f"--storage.tsdb.path={path / 'data'}",
             f"--web.listen-address={HOST}:{self._port}",
         )
-        if name_server:
-            (path / "resolv.conf").write_text(f"nameserver {name_server}\noptions timeout:1 attempts:1\n")
-            inside = f'mount --bind "$0" {RESOLVER} && exec "$@"'
-            self._command = ("unshare", "-m", "sh", "-c", inside, str(path / "resolv.conf"), *self._command)
 
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
@@ -66,7 +77,7 @@ class RealPrometheus:
                 active: list[dict[str, Any]] = json.load(answer)["data"]["activeTargets"]
         except (urllib.error.URLError, ConnectionError):
             return None
-        return [row for row in active if row["scrapePool"] == job]
+        return [row for row in active if row["discoveredLabels"]["job"] == job]
 
     async def addresses(self, job: str) -> set[str] | None:
         """Return host:port of the active targets of a job."""
@@ -78,6 +89,21 @@ class RealPrometheus:
         rows = self.targets(job)
         return (
             None if rows is None else {row["discoveredLabels"]["__address__"] for row in rows if row["health"] == "up"}
+        )
+
+
+class RealVictoriaMetrics(RealPrometheus):
+    """VictoriaMetrics, which takes Prometheus' configuration and has the Consul discovery that Debian's Prometheus lacks."""
+
+    package = "victoria-metrics"
+
+    def _options(self, path: Path) -> Sequence[str]:
+        return (
+            f"-promscrape.config={path / 'prometheus.yml'}",
+            "-promscrape.consulSDCheckInterval=1s",
+            f"-storageDataPath={path / 'data'}",
+            f"-httpListenAddr={HOST}:{self._port}",
+            "-memory.allowedBytes=64MiB",
         )
 
 
