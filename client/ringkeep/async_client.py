@@ -37,6 +37,7 @@ from ringkeep.errors import Conflict, RingkeepError, Unavailable, UnexpectedAnsw
 from ringkeep.importing import CHUNK_LINES, Chunk, LaneSplitter, Lines, added, lanes_of, run_lanes, settle
 from ringkeep.retries import TIMEOUT_MAX_S, Operation, RetryPolicy
 from ringkeep.routing import Routes
+from ringkeep.services import ServiceRegistry
 from ringkeep.transport import (
     Answer,
     Request,
@@ -52,7 +53,7 @@ PAGE_MAX = 1000
 MAP_PAUSE_S = 0.1
 
 
-class AsyncClient(Administration):
+class AsyncClient(Administration, ServiceRegistry):
     """A client of one cluster. Use it as ``async with AsyncClient("http://127.0.0.1:8081") as client``.
 
     Args:
@@ -435,6 +436,9 @@ class AsyncClient(Administration):
     async def _ask_leader(self, request: Request, *, changes: bool, timeout_s: float | None) -> Answer:
         wish = await self._leader_url()
         return await self._perform(request, changes=changes, timeout_s=timeout_s, wish=wish)
+
+    async def _performed(self, request: Request, *, changes: bool, timeout_s: float | None) -> Answer:
+        return await self._perform(request, changes=changes, timeout_s=timeout_s)
 
     async def _leader_url(self) -> str | None:
         """Return the leader's address if it is known and may be used."""

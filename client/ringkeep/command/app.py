@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 import typer
 
-from ringkeep.command import cluster, documents, local, plans
+from ringkeep.command import cluster, documents, local, plans, services
 from ringkeep.command.options import Invocation, Output, OutputOption
 from ringkeep.command.outcome import FAILED, tell
 from ringkeep.command.screen import console, write_json
@@ -40,6 +40,7 @@ app.command("shards", rich_help_panel=_CLUSTER)(cluster.shards)
 app.command("plan", rich_help_panel=_CLUSTER)(plans.plan)
 app.command("drain", rich_help_panel=_CLUSTER)(plans.drain)
 app.command("route", rich_help_panel=_CLUSTER)(cluster.route)
+app.command("services", rich_help_panel=_CLUSTER)(services.services)
 app.command("put", rich_help_panel=_DOCUMENTS)(documents.put)
 app.command("get", rich_help_panel=_DOCUMENTS)(documents.get)
 app.command("rm", rich_help_panel=_DOCUMENTS)(documents.rm)

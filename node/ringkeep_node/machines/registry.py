@@ -1,13 +1,14 @@
 """The service registry: who offers what, where, and whether it is well. Every node holds all of it, in memory.
 
     register, renew, check --> own table --delta to all--> tables of the others --> view, indexes --> who waits
-    sign of life for an instance of another node: owner alive --> handed to it; dead --> adopted: a new registration here
+    sign of life for an instance of another node: owner alive --> handed to it; dead --> adopted: owned here from now on
     owner dead (SWIM) --> critical at once --removed_after_s--> forgotten, unless somebody adopted it
     restarted --> asks what others hold --> takes over what its earlier boot owned
 
 *Owner.* The node that took the newest registration of an instance owns it: it alone writes it, lets its ttl run out and
 carries out its checks. Several nodes may think so for a moment (an adoption on both sides of a partition): the greatest
-(lamport, storage id) counts everywhere, and who sees a greater one than its own forgets its own.
+(number of the registration, number of its last adoption, storage id) counts everywhere, and who sees a greater one than
+its own forgets its own. Numbers are those of a Lamport clock.
 
 *Spreading.* A change goes to all linked nodes with the step that made it. Gossip carries (boot counter, version) of each
 owner's table, never the table; whoever sees that it lacks something asks for the difference, and two nodes compare all
@@ -17,7 +18,7 @@ they hold when a link between them comes up. So any loss heals without anybody n
 that leaves one node which holds them; when all nodes are stopped at once they are gone, and a renewal is then ``not_found``.
 
 *Removal.* A tombstone outlives what it removed: whoever comes back from a partition with an older registration loses
-against it. It is kept for ``tombstone_s``, and at most so many an owner.
+against it, also when the node that removed it is gone by then. It is kept for ``tombstone_s``, and at most so many.
 
 Nothing here waits, sends, asks a clock or connects: see ``discovery`` for the node's part, ``runtime.services`` for the
 rest. Sources: reference/cluster.md 6.1; van Renesse et al., "Efficient Reconciliation and Flow Control for Anti-Entropy
@@ -48,6 +49,7 @@ from ringkeep_core.services import (
 from ringkeep_node.machines.registry_pulses import Pulses
 from ringkeep_node.machines.registry_tables import (
     Entry,
+    Graves,
     Key,
     ServicesDelta,
     ServicesKnown,
@@ -119,6 +121,7 @@ class Registry:
         self._linked: dict[str, None] = {}
         self._pulled_at: dict[str, float] = {}
         self._buried: dict[Key, float] = {}
+        self._graves = Graves(keep_s=settings.tombstone_s)
         self._pushed = 0
         self._sends: list[tuple[str, ServicesMessage]] = []
         self._checks_changed = False
@@ -255,6 +258,8 @@ class Registry:
                 self._sends.append((sender, ServicesPull(delta.owner, *held)))
             return
         self._tables[delta.owner] = table
+        if delta.counter > table.counter:
+            self._graves.dig(table, now=now)
         for key in table.take(delta):
             self._hold(key, delta.owner, table.entries.get(key), now)
         self._judge_owner(delta.owner, now)
@@ -270,10 +275,10 @@ class Registry:
             return
         for entry in delta.entries:
             held = mine.entries.get(entry.key)
-            if entry.lamport and (held is None or held.lamport < entry.lamport):
+            if entry.lamport and (held is None or held.rank("") < entry.rank("")):
                 if entry.instance is not None and not self._has_room(entry.instance):
                     continue
-                self._write(entry.key, entry.instance, lamport=entry.lamport, created=entry.created, now=now)
+                self._write(entry.key, entry.instance, entry.lamport, entry.created, term=entry.term, now=now)
 
     # --- changes -------------------------------------------------------------------------------------------------
 
@@ -460,6 +465,7 @@ class Registry:
             self._pushed = mine.version
             if delta is not None:
                 self._sends += [(storage, delta) for storage in self._linked]
+        self.view.settle()
         if not (self._sends or self.view.changed or self._checks_changed):
             return None
         step = RegistryStep(self._sends, self.view.changed, self._checks_changed)
@@ -480,24 +486,29 @@ class Registry:
         mine = self._tables[self._me]
         return mine.has_room(instance.key, instance, instances_max=self._settings.instances_max)
 
+    def _check_room(self, instance: Instance) -> None:
+        if not self._has_room(instance):
+            raise TooManyRequests("this node owns as many instances, or bytes of them, as it may: use another one")
+
     def _own(self, instance: Instance, *, now: float) -> None:
         """Write a new registration into the own table: it is greater than everything seen here before."""
         key = instance.key
-        if not self._has_room(instance):
-            raise TooManyRequests("this node owns as many instances, or bytes of them, as it may: use another one")
+        self._check_room(instance)
         held = self._winner(key)
         lamport = self._tick_clock()
         created = held[1].created if held is not None and held[1].instance is not None else lamport
-        self._write(key, replace(instance, lamport=lamport), lamport=lamport, created=created, now=now)
+        self._write(key, replace(instance, lamport=lamport), lamport, created, now=now)
 
     def _bury(self, key: Key, created: int, now: float) -> None:
         lamport = self._tick_clock()
-        self._write(key, None, lamport=lamport, created=created, now=now)
+        self._write(key, None, lamport, created, now=now)
 
-    def _write(self, key: Key, instance: Instance | None, *, lamport: int, created: int, now: float) -> None:
+    def _write(
+        self, key: Key, instance: Instance | None, lamport: int, created: int, *, term: int = 0, now: float
+    ) -> None:
         mine = self._tables[self._me]
         before = self._mine(key)
-        entry = Entry(*key, mine.version + 1, self._tick_clock(), lamport, created, instance)
+        entry = Entry(*key, mine.version + 1, self._tick_clock(), lamport, term, created, instance)
         mine.write(entry)
         self._buried.pop(key, None)
         if instance is None:
@@ -540,6 +551,7 @@ class Registry:
                 mine.version + 1,
                 self._tick_clock(),
                 entry.lamport,
+                entry.term,
                 entry.created,
                 replace(instance, checks=checks),
             )
@@ -570,10 +582,12 @@ class Registry:
             self._renew(key, message.check, message.status, message.output or None, now)
 
     def _adopt(self, key: Key, now: float) -> None:
-        """Make an instance of a dead owner our own: somebody vouches for it here."""
+        """Make an instance of a dead owner our own: somebody vouches for it here. Raises ``TooManyRequests``."""
         held = self._winner(key)
         assert held is not None and held[1].instance is not None
-        self._own(held[1].instance, now=now)
+        self._check_room(held[1].instance)
+        entry = held[1]
+        self._write(key, entry.instance, entry.lamport, entry.created, term=self._tick_clock(), now=now)
         self.adoptions += 1
 
     def _adopt_signs_for(self, owner: str, now: float) -> None:
@@ -598,17 +612,18 @@ class Registry:
             return
         self.removals += 1
         self._tick_clock()
+        self._graves.dig(table, now=now)
         for key in table.entries:
             self._hold(key, storage, None, now)
 
     # --- who counts ----------------------------------------------------------------------------------------------
 
     def _winner(self, key: Key) -> tuple[str, Entry] | None:
-        """Return the owner of a key and what it says: the greatest (lamport, storage id) of all who say something."""
+        """Return the owner of a key and what it says: the greatest of all who say something."""
         holders = self._holders.get(key)
         if not holders:
             return None
-        owner = max(holders, key=lambda it: (holders[it].lamport, it))
+        owner = max(holders, key=lambda it: holders[it].rank(it))
         return owner, holders[owner]
 
     def _hold(self, key: Key, owner: str, entry: Entry | None, now: float) -> None:
@@ -621,6 +636,12 @@ class Registry:
         if not holders:
             del self._holders[key]
         held = self._winner(key)
+        if held is not None and held[1].instance is not None:
+            grave = self._graves.over(held[1], now=now)
+            if grave:
+                # Whoever brings it must be told, and the one that removed it cannot do that any more.
+                self._write(key, None, grave, held[1].created, now=now)
+                return
         stamp = self._clock if entry is None else max(entry.stamp, self._clock if held is None else held[1].stamp)
         instance = None if held is None else held[1].instance
         if key[0] == NODE_SERVICE:
@@ -637,7 +658,7 @@ class Registry:
         """Somebody else has registered it after us: ours is void."""
         mine = self._tables[self._me]
         had = self._mine(key)
-        mine.write(Entry(*key, mine.version + 1, self._tick_clock(), 0, 0, None))
+        mine.write(Entry(*key, mine.version + 1, self._tick_clock(), 0, 0, 0, None))
         self._pulses.drop(key)
         self._buried.pop(key, None)
         self._buried[key] = now + self._settings.tombstone_s

@@ -23,6 +23,7 @@ from ringkeep_core.services import INSTANCES_PER_NODE_MAX, OWNER_BYTES_MAX, Inst
 
 TOMBSTONES_MAX = 1024
 """As many as instances: a node that replaces everything it owns still tells the differences."""
+GRAVES_MAX = 4096
 CHECK_BYTES = 600
 """What an instance weighs at most beside its texts: a check's output, numbers and names of fields."""
 
@@ -36,6 +37,7 @@ class Entry(Struct, frozen=True):
 
     ``instance`` None and ``lamport`` > 0: a tombstone, the instance was removed by registration number ``lamport``.
     ``instance`` None and ``lamport`` 0: this owner has nothing to say of the key any more, another one does.
+    ``term`` is 0 for a registration or a removal, and the number of the last adoption of that registration otherwise.
     ``stamp`` is the logical clock at this write, ``created`` at the first registration of the instance.
     """
 
@@ -44,6 +46,7 @@ class Entry(Struct, frozen=True):
     version: Number
     stamp: Number
     lamport: Number
+    term: Number
     created: Number
     instance: Instance | None
 
@@ -51,6 +54,14 @@ class Entry(Struct, frozen=True):
     def key(self) -> Key:
         """(service, id)."""
         return self.service, self.id
+
+    def rank(self, owner: str) -> tuple[int, int, str]:
+        """Return what orders the entries of several owners for one key: the greatest counts.
+
+        A removal is newer than the registration it removes, and so than every adoption of that: whoever goes on with an
+        instance without having heard of its removal does not bring it back.
+        """
+        return self.lamport, self.term, owner
 
 
 class ServicesDelta(Struct, frozen=True, array_like=True, tag=20):
@@ -194,6 +205,35 @@ class Table:
                 changed[entry.key] = None
         self.version = delta.version
         return list(changed)
+
+
+class Graves:
+    """Removals whose owner is gone: nobody tells them any more, unless what they removed shows up again."""
+
+    def __init__(self, *, keep_s: float) -> None:
+        self._keep_s = keep_s
+        self._graves: dict[Key, tuple[int, float]] = {}
+
+    def __contains__(self, key: Key) -> bool:
+        """Return whether a removal of this key is remembered."""
+        return key in self._graves
+
+    def dig(self, table: Table, *, now: float) -> None:
+        """Remember the removals of an owner whose table is given up."""
+        for entry in table.tombstones():
+            if entry.lamport:
+                self._graves.pop(entry.key, None)
+                self._graves[entry.key] = (entry.lamport, now + self._keep_s)
+        while len(self._graves) > GRAVES_MAX:
+            del self._graves[next(iter(self._graves))]
+
+    def over(self, entry: Entry, *, now: float) -> int:
+        """Return the number of the removal that this instance had, 0 if it had none or is newer than that."""
+        lamport, until = self._graves.get(entry.key, (0, 0.0))
+        if lamport > entry.lamport and now < until:
+            return lamport
+        self._graves.pop(entry.key, None)
+        return 0
 
 
 def weight_of(instance: Instance) -> int:

@@ -128,17 +128,16 @@ class SeenServices:
         self._by_id: dict[str, dict[str, None]] = {}
         self._indexes: dict[str, int] = {}
         self._sorted_nodes: tuple[NodeSeen, ...] | None = None
-        self._services_answer: Mapping[str, tuple[str, ...]] | None = None
+        self._services_answer: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+        self._unsettled: int | None = None
+        """The stamp of the last change that may have made another list of services."""
         self.changed: set[str] = set()
 
     # --- reading -------------------------------------------------------------------------------------------------
 
     def services(self) -> Mapping[str, tuple[str, ...]]:
         """See ``RegistryView``."""
-        if self._services_answer is None:
-            self._services_answer = MappingProxyType(
-                {name: tuple(sorted(self._services[name].tags)) for name in sorted(self._services)}
-            )
+        self.settle()
         return self._services_answer
 
     def instances(self, service: str) -> Sequence[InstanceSeen]:
@@ -176,6 +175,8 @@ class SeenServices:
 
     def index(self, topic: str) -> int:
         """See ``RegistryView``."""
+        if topic == SERVICES_TOPIC:
+            self.settle()
         return self._indexes.get(topic, FIRST_INDEX)
 
     def instance_counts(self) -> dict[str, int]:
@@ -228,13 +229,10 @@ class SeenServices:
         )
         if before is not None and _same(before, seen):
             seen = replace(seen, modify_index=before.modify_index)
-            self._place(key, before, seen)
+            self._place(key, before, seen, stamp)
             return
-        topics = [service]
-        if self._place(key, before, seen):
-            topics.append(SERVICES_TOPIC)
-        moved = self._move(topics, stamp)
-        self._place(key, seen, replace(seen, modify_index=moved[service]))
+        moved = self._move((service,), stamp)
+        self._place(key, before, replace(seen, modify_index=moved[service]), stamp)
 
     def remove(self, key: Key, stamp: int) -> None:
         """Show an instance no more."""
@@ -246,13 +244,24 @@ class SeenServices:
         self._by_id[id_].pop(service, None)
         if not self._by_id[id_]:
             del self._by_id[id_]
-        topics = [service]
-        if self._place(key, before, None):
-            topics.append(SERVICES_TOPIC)
-        self._move(topics, stamp)
+        self._place(key, before, None, stamp)
+        self._move((service,), stamp)
 
-    def _place(self, key: Key, before: InstanceSeen | None, after: InstanceSeen | None) -> bool:
-        """Put ``after`` in the place of ``before``; return whether the list of services or its tags changed."""
+    def settle(self) -> None:
+        """Judge whether the list of services is another one after all that changed.
+
+        Not with each change: of several at once, one may take away the tag that the next one brings back.
+        """
+        if self._unsettled is None:
+            return
+        stamp, self._unsettled = self._unsettled, None
+        answer = {name: tuple(sorted(self._services[name].tags)) for name in sorted(self._services)}
+        if answer != self._services_answer:
+            self._services_answer = MappingProxyType(answer)
+            self._move((SERVICES_TOPIC,), stamp)
+
+    def _place(self, key: Key, before: InstanceSeen | None, after: InstanceSeen | None, stamp: int) -> None:
+        """Put ``after`` in the place of ``before``, and note if the list of services or its tags may be another one."""
         service, id_ = key
         shown = self._services.get(service)
         is_other = shown is None
@@ -280,8 +289,7 @@ class SeenServices:
             self._by_id.setdefault(id_, {})[service] = None
         shown.sorted = None
         if is_other:
-            self._services_answer = None
-        return is_other
+            self._unsettled = max(stamp, self._unsettled or 0)
 
     def _show_node(self, storage: str, fact: NodeFact | None, stamp: int) -> None:
         before = self._nodes.get(storage)

@@ -55,7 +55,7 @@ def test_a_key_that_is_allowed_names_one_document_and_a_segment_of_dots_never_do
 @pytest.mark.parametrize(("path", "route"), sorted(ROUTES.items()))
 def test_every_fixed_path_has_its_route_and_nothing_near_it(path: str, route: str) -> None:
     assert split_target(path + "?a=b") == Target(route, query="a=b")
-    for near in (path + "/x", path.upper() if path != path.upper() else path + "x", path + "%20"):
+    for near in (path + "/x/y/z", path.upper() if path != path.upper() else path + "x", path + "%20"):
         with pytest.raises(NotFound):
             split_target(near)
 
