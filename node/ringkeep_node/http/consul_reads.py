@@ -22,6 +22,7 @@ from ringkeep_core.services import NODE_NAMES, SERF_HEALTH, InstanceSeen
 from ringkeep_node.http import consul_shapes as shapes
 from ringkeep_node.http.consul_answers import Consul
 from ringkeep_node.http.consul_queries import Query
+from ringkeep_node.http.consul_waiting import Held
 from ringkeep_node.http.exchange import Exchange, Handler
 from ringkeep_node.http.replies import Reply
 from ringkeep_node.http.routing import decoded
@@ -88,11 +89,12 @@ class Reads:
         def answer() -> bytes:
             return consul.encoded.of(key, view.index(topic), rows)
 
+        def reply(body: bytes) -> Reply:
+            return consul.reply(exchange, query, body, f"X-Consul-Index: {view.index(topic)}\r\n")
+
         if query.index and query.index == view.index(topic):
-            body = await self._changed(topic, query, exchange, answer)
-        else:
-            body = answer()
-        return consul.reply(exchange, query, body, f"X-Consul-Index: {view.index(topic)}\r\n")
+            return await self._changed(topic, query, exchange, answer, reply)
+        return reply(answer())
 
     async def _by_hash(self, select: Select, exchange: Exchange) -> Reply:
         """Answer with a hash of the content; with the present one in the query, when the content is another one."""
@@ -105,14 +107,32 @@ class Reads:
         def answer() -> bytes:
             return consul.encoded.of(key, view.index(topic), rows)
 
+        def reply(body: bytes) -> Reply:
+            return consul.reply(exchange, query, body, f"X-Consul-ContentHash: {_hash(body)}\r\n")
+
         body = answer()
         if query.hash and query.hash == _hash(body):
-            body = await self._changed(topic, query, exchange, answer)
-        return consul.reply(exchange, query, body, f"X-Consul-ContentHash: {_hash(body)}\r\n")
+            return await self._changed(topic, query, exchange, answer, reply)
+        return reply(body)
 
-    async def _changed(self, topic: str, query: Query, exchange: Exchange, answer: Callable[[], bytes]) -> bytes:
+    async def _changed(
+        self,
+        topic: str,
+        query: Query,
+        exchange: Exchange,
+        answer: Callable[[], bytes],
+        reply: Callable[[bytes], Reply],
+    ) -> Reply:
+        """Return the answer when it is another one than now, or the time is up."""
+
+        def send(body: bytes) -> Reply | None:
+            early = reply(body)
+            return early if early.write_early(exchange.request) else None
+
+        held = Held(answer, send)
         waiting = self._consul.waiting
-        return await waiting.until_changed(topic, query.wait_s, exchange.client, answer, exchange.hung_up())
+        body = await waiting.until_changed(topic, query.wait_s, exchange.client, held, exchange.hung_up())
+        return held.sent or reply(body)
 
     async def _at_once(self, rows: Callable[[], Any], exchange: Exchange) -> Reply:
         self._consul.query(exchange)  # What cannot be answered as it is meant is refused here too.

@@ -12,7 +12,7 @@ from ringkeep_node.http.consul_waiting import ConsulSettings, network_of
 from ringkeep_node.runtime.services import ServicesSettings
 from ringkeep_testing.consul_edge import ConsulEdge, serve
 from ringkeep_testing.fake_services import FakeServices, fact
-from ringkeep_testing.http_edge import Answer, until
+from ringkeep_testing.http_edge import Answer, request, until
 
 WEB = {"Name": "web", "ID": "web-1", "Port": 80, "Check": {"TTL": "30s", "Status": "passing"}}
 
@@ -151,6 +151,40 @@ def test_agent_answers_wait_for_another_content_by_its_hash() -> None:
         assert (first.json["Port"], answer.json["Port"]) == (80, 81)
         assert answer.headers["x-consul-contenthash"] != content
         assert (await consul.get("agent/service/web-1?hash=other")).json == answer.json
+
+    serve(test)
+
+
+def test_an_instance_that_goes_while_its_agent_answer_is_waited_for_is_told_as_unknown() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", WEB)
+        content = (await consul.get("agent/service/web-1")).headers["x-consul-contenthash"]
+        wire = await consul.held(f"agent/service/web-1?hash={content}")
+        await consul.done("agent/service/deregister/web-1")
+        answer = await wire.answer()
+
+        assert (answer.status, answer.body) == (404, b"unknown service ID 'web-1'\n")
+
+    serve(test)
+
+
+def test_a_connection_goes_on_after_a_query_that_waited() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        wire = await consul.held("health/service/web?index=1")
+        await consul.done("agent/service/register", WEB)
+        first = await wire.answer()
+        index = first.headers["x-consul-index"]
+        await wire.send(request("GET", f"/v1/health/service/web?index={index}"))
+        await consul.waits(1)
+        await consul.done("agent/service/deregister/web-1")
+        second = await wire.answer()
+        await wire.send(request("HEAD", f"/v1/health/service/web?index={second.headers['x-consul-index']}"))
+        await consul.waits(1)
+        await consul.done("agent/service/register", WEB)
+        third = await wire.answer(bodiless=True)
+
+        assert [len(answer.json) for answer in (first, second)] == [1, 0]
+        assert third.status == 200 and int(third.headers["content-length"]) > 2
 
     serve(test)
 
