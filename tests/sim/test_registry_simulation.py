@@ -41,7 +41,9 @@ def test_what_lives_is_shown_everywhere_after_faults_and_nobody_is_woken_for_not
     for seed in SEEDS.of(batch):
         add_up(totals, simulate(seed).counts)
 
-    assert not SEEDS.prove or all(count > 0 for count in totals.values()), totals
+    # Whether the network is cut or loses anything is drawn for each world; these happen in every batch.
+    happened = {name: totals[name] > 0 for name in ("kill", "adopted", "lapsed", "removed", "woken")}
+    assert not SEEDS.prove or all(happened.values()), totals
 
 
 def test_the_same_seed_gives_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,12 +97,11 @@ def _document_paths() -> Schema:
 
 def _service_paths() -> Schema:
     name = _path("name", SERVICE_NAME_MAX, "Name of the service: a DNS label")
-    instance = _path("id", ID_MAX, "Id of the instance: visible ASCII without '/', unique within its service")
     text = {"type": "string"}
     newer = _query("wait_newer_than", {"type": "integer"}, "Answer when the index is another one, or at the deadline")
     tag = _query("tag", {"type": "array", "items": text}, "Only instances with this tag; repeat it for several")
     passing = _query("passing", {"type": "boolean", "default": False}, "Only instances that pass")
-    row, timeout = _ref("schemas", "Instance"), _ref("parameters", "timeout")
+    timeout = _ref("parameters", "timeout")
     groups = {"type": "array", "items": _object({"targets": {"type": "array", "items": text}, "labels": {}})}
     return {
         "/v1/services": {
@@ -135,6 +134,24 @@ def _service_paths() -> Schema:
                 parameters=[tag, passing],
             ),
         },
+        **_instance_paths(),
+        "/v1/sd/prometheus": {
+            "get": _operation(
+                "prometheusTargets",
+                "Targets for Prometheus' http_sd_configs: the nodes, or the instances of a service",
+                {"200": _json("The whole list", groups)},
+                [503],
+                parameters=[_query("service", text, "Instances of this service instead of the nodes"), tag, passing],
+            ),
+        },
+    }
+
+
+def _instance_paths() -> Schema:
+    name = _path("name", SERVICE_NAME_MAX, "Name of the service")
+    instance = _path("id", ID_MAX, "Id of the instance: visible ASCII without '/', unique within its service")
+    row, timeout = _ref("schemas", "Instance"), _ref("parameters", "timeout")
+    return {
         "/v1/services/{name}/{id}": {
             "parameters": [name, instance, timeout],
             "get": _operation("getInstance", "One instance", {"200": _json("It", row)}, [404, 503]),
@@ -160,15 +177,6 @@ def _service_paths() -> Schema:
                 {"200": _json("The instance", row)},
                 [401, 404, 413, 415, 429, 503],
                 body={**_json_body(_ref("schemas", "Renewal")), "required": False},
-            ),
-        },
-        "/v1/sd/prometheus": {
-            "get": _operation(
-                "prometheusTargets",
-                "Targets for Prometheus' http_sd_configs: the nodes, or the instances of a service",
-                {"200": _json("The whole list", groups)},
-                [503],
-                parameters=[_query("service", text, "Instances of this service instead of the nodes"), tag, passing],
             ),
         },
     }

@@ -235,6 +235,10 @@ class Registry:
         theirs = {owner: (counter, version) for owner, counter, version in message.rows}
         for owner, table in self._tables.items():
             held = theirs.get(owner, (0, 0))
+            if owner == self._me and held[0] < table.counter and held[1]:
+                # Our own table would take the place of what an earlier boot owned, and only they know that still.
+                self._sends.append((sender, ServicesPull(owner, 0, 0)))
+                continue
             # An earlier boot of the sender is news to the sender too: it takes over what that one owned.
             delta = table.since(owner, *(held if owner != sender or held[0] <= table.counter else (0, 0)))
             if delta is not None:

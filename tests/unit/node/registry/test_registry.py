@@ -222,6 +222,41 @@ def test_a_removed_instance_does_not_come_back_with_an_owner_that_had_not_heard_
     assert list(group["n1"].view.owned()) == []
 
 
+def test_an_adoption_does_not_undo_a_removal_that_it_had_not_heard_of() -> None:
+    group = RegistryGroup()
+    group["n1"].register(instance_of(ttl_s=60.0), now=0.0)
+    group.settle()
+    group.cut_off("n3")
+    group["n2"].deregister("web", "web-1", now=0.0)
+    group.settle()
+    for name in ("n1", "n2"):
+        group["n3"].unlinked(storage_of(name))
+    for _ in range(3):
+        group["n3"].register(instance_of(id_="web-2"), now=0.0)
+        group["n3"].deregister("web", "web-2", now=0.0)
+    group["n3"].update_check("web", "web-1", "", "passing", None, now=0.0)
+    adopted = [seen.instance.id for seen in group["n3"].view.owned()]
+    group.heal()
+
+    assert adopted == ["web-1"]
+    assert group.seen() == group.everywhere()
+
+
+def test_a_removal_outlives_the_node_that_made_it() -> None:
+    group = RegistryGroup()
+    group["n1"].register(instance_of(), now=0.0)
+    group.settle()
+    group.cut_off("n1")
+    group["n2"].deregister("web", "web-1", now=0.0)
+    group.settle()
+    group.kill("n2")
+    group.pass_time(8.0)
+    group.heal()
+
+    assert group.seen() == group.everywhere()
+    assert list(group["n1"].view.owned()) == []
+
+
 def test_an_old_tombstone_is_dropped_and_does_not_bring_the_instance_back() -> None:
     group = RegistryGroup(settings=RegistrySettings(tombstone_s=60.0))
     group["n1"].register(instance_of(), now=0.0)
@@ -251,6 +286,20 @@ def test_a_restarted_node_gets_everything_back_and_goes_on_with_what_it_owned() 
     assert group.seen() == group.everywhere(("web-1", "n1", "critical"), ("web-2", "n2", "passing"))
 
 
+def test_a_restarted_node_asks_for_what_it_owned_if_the_first_answer_was_lost() -> None:
+    group = RegistryGroup(2)
+    group["n1"].register(instance_of(), now=0.0)
+    group.settle()
+    group.kill("n1")
+    group.cut_off("n1")
+    group.start("n1")
+    group.cut.clear()
+    group["n2"].linked(storage_of("n1"), now=0.0)
+    group.settle()
+
+    assert group.seen() == group.everywhere(("web-1", "n1", "passing"))
+
+
 def test_a_node_that_restarts_after_its_instance_was_adopted_leaves_it_where_it_is() -> None:
     group = RegistryGroup()
     group["n1"].register(instance_of(ttl_s=10.0), now=0.0)
@@ -277,11 +326,23 @@ def test_what_a_restarted_node_does_not_take_over_is_gone_after_the_time_that_is
 def test_a_lost_change_is_asked_for_when_gossip_names_a_newer_version() -> None:
     group = RegistryGroup()
     group["n1"].register(instance_of(), now=0.0)
+    group.settle()
+    group["n1"].register(instance_of(id_="web-2"), now=0.0)
+    group.drop()
+    group.pass_time(1.0)
+    before = group.seen()["n2"]
+    group.gossip()
+
+    assert before == [("web-1", "n1", "passing")]
+    assert group.seen() == group.everywhere(("web-1", "n1", "passing"), ("web-2", "n1", "passing"))
+
+
+def test_a_gap_is_asked_for_by_whoever_sees_it() -> None:
+    group = RegistryGroup()
+    group["n1"].register(instance_of(), now=0.0)
     group.drop()
     group["n1"].register(instance_of(id_="web-2"), now=0.0)
     group.settle()
-    group.pass_time(1.0)
-    group.gossip()
 
     assert group.seen() == group.everywhere(("web-1", "n1", "passing"), ("web-2", "n1", "passing"))
 
@@ -328,6 +389,22 @@ def test_an_index_is_at_least_one_grows_with_each_change_and_outlives_the_servic
 
     assert indexes[0] == 1
     assert indexes == sorted(set(indexes))
+
+
+def test_an_index_does_not_fall_when_an_older_change_comes_in_late() -> None:
+    group = RegistryGroup()
+    group.cut.add(frozenset(("n1", "n3")))
+    group["n1"].register(instance_of(id_="web-1"), now=0.0)
+    for _ in range(5):
+        group["n2"].register(instance_of("other", "o"), now=0.0)
+        group["n2"].deregister("other", "o", now=0.0)
+    group["n2"].register(instance_of(id_="web-2"), now=0.0)
+    group.settle()
+    before = group["n3"].view.index("web")
+    group.heal()
+
+    assert [seen.instance.id for seen in group["n3"].view.instances("web")] == ["web-1", "web-2"]
+    assert group["n3"].view.index("web") > before
 
 
 def test_the_list_of_services_moves_only_when_a_name_or_a_tag_does() -> None:
