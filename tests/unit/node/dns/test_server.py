@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import dns.flags
 import dns.message
+import dns.rcode
 import pytest
 
-from ringkeep_core.errors import BadSetting, PortInUse
+from ringkeep_core.errors import BadSetting, NoPrimary, PortInUse
 from ringkeep_node.dns.answers import Place
-from ringkeep_node.dns.server import DnsServer, DnsSettings, zones_of
+from ringkeep_node.dns.server import DnsServer, DnsSettings, Resolving, zones_of
 from ringkeep_testing.fake_names import FakeNames, in_order
 
 HOST = "127.0.0.1"
@@ -178,6 +179,18 @@ def test_beyond_its_rate_a_network_is_told_to_use_tcp_and_over_tcp_it_is_cut_off
         writer.close()
 
     serve(test, DnsSettings(answers_per_s=0.001, answers_burst=1))
+
+
+def test_a_node_without_a_cluster_answers_that_it_fails() -> None:
+    class Nameless(FakeNames):
+        def service(self, name: str, tag: str | None) -> Sequence[Place]:
+            raise NoPrimary("this node belongs to no cluster yet")
+
+    resolving = Resolving(Nameless(), DnsSettings(), lambda: 0.0, in_order)
+    reply = resolving.reply(query(), HOST, over_udp=True)
+
+    assert reply is not None
+    assert dns.message.from_wire(reply).rcode() == dns.rcode.SERVFAIL
 
 
 def test_an_address_that_is_taken_is_refused_with_the_name_of_the_setting() -> None:
