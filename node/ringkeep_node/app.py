@@ -258,6 +258,7 @@ class Process:
         self._metrics = NodeMetrics()
         self._ended: asyncio.Future[str] | None = None
         self._has_left = False
+        self._dns_counts: Callable[[], dict[str, int]] = dict
 
     async def run(self) -> int:
         """Run until a signal or a failure; return the exit code. Raises ``StartRefused``."""
@@ -433,7 +434,9 @@ class Process:
         registry = registry_of(
             NodeCollector(
                 self._metrics,
-                numbers=lambda: replace(host.numbers(), import_lines=dict(importer.lines)),
+                numbers=lambda: replace(
+                    host.numbers(), import_lines=dict(importer.lines), dns_questions=self._dns_counts()
+                ),
                 dropped=lambda: self._writer.dropped,
                 version=version("ringkeep"),
             )
@@ -493,6 +496,7 @@ class Process:
         )
         server = DnsServer(names, self._config.dns, clock=loop.time, draw=random.random)
         port = await server.start(node.dns.host, node.dns.port)
+        self._dns_counts = server.counts
         logger.info("dns_started", host=node.dns.host, port=port, domains=self._config.dns.domains)
         try:
             yield

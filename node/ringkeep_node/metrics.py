@@ -134,6 +134,7 @@ class NodeNumbers(Struct, frozen=True, kw_only=True):
     """Registered instances of all nodes, by status."""
     service_events: Mapping[str, int] = {}
     service_waits: int = 0
+    dns_questions: Mapping[str, int] = {}
     hot_spot_swaps: int = 0
     busiest_load_share: float = 0.0
 
@@ -146,6 +147,7 @@ HAND_OVER_RESULTS = ("moved", "kept")
 CONSISTENCIES = ("strict", "local")
 ROLES = ("primary", "in_sync", "learner")
 SERVICE_STATES = ("passing", "warning", "critical")
+DNS_RESULTS = ("answered", "truncated", "dropped")
 SERVICE_EVENTS = ("lapsed", "adopted", "owner_removed", "refused", "woken")
 SHARD_STATES = ("ok", "under_replicated", "moving", "unavailable")
 
@@ -240,6 +242,7 @@ LABELLED = (
     Labelled(
         "service_events_total", "What happened in the registry here", "service_events", "event", SERVICE_EVENTS, True
     ),
+    Labelled("dns_questions_total", "Questions over DNS", "dns_questions", "result", DNS_RESULTS, True),
     Labelled("import_lines_total", "Lines of imports that have ended", "import_lines", "result", RESULTS, True),
     Labelled("hand_overs_total", "Shards whose hand-over began here", "hand_overs", "result", HAND_OVER_RESULTS, True),
 )

@@ -231,6 +231,11 @@ class DnsServer:
         await self._tcp.start_serving()
         return bound
 
+    def counts(self) -> dict[str, int]:
+        """Return what became of the questions so far, for the metrics."""
+        resolving = self.resolving
+        return {"answered": resolving.answered, "truncated": resolving.curt, "dropped": resolving.dropped}
+
     def stop(self) -> None:
         """Answer nobody any more."""
         if self._tcp is not None:
