@@ -39,6 +39,8 @@ PRIORITY: Final = 1
 TRANSPORT: Final = "_tcp"
 SHARD: Final = "shard-"
 BRANCHES: Final = ("service", "node", "addr")
+ANSWERS_MAX: Final = 500
+"""A service with more instances is answered with so many of them, drawn anew each time: the whole node waits meanwhile."""
 SOA_REFRESH_S, SOA_RETRY_S, SOA_EXPIRE_S = 3600, 600, 86_400
 
 _Maker = Callable[..., Rdata]  # dnspython's classes have no types for their arguments.
@@ -107,21 +109,26 @@ class Record(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """The answer to one question. ``is_ours``: the name is in one of our zones, so that we are the authority."""
+    """The answer to one question. ``is_ours``: the name is in one of our zones, so that we are the authority.
+
+    ``is_partial``: there is more than what was asked for at most.
+    """
 
     rcode: Rcode
     is_ours: bool = True
+    is_partial: bool = False
     answers: tuple[Record, ...] = ()
     authority: tuple[Record, ...] = ()
     additional: tuple[Record, ...] = ()
 
 
 class Question(Struct, frozen=True):
-    """What is asked: a name, a type and a class, as the numbers of the wire."""
+    """What is asked: a name, a type and a class, as the numbers of the wire; and how many answers are of use at most."""
 
     name: dns.name.Name
     kind: int
     space: int = IN
+    answers_max: int = ANSWERS_MAX
 
 
 def answer(question: Question, zones: Zones, names: Names, draw: Draw) -> Answer:
@@ -136,7 +143,7 @@ class _Asked:
     """One question about a zone of ours."""
 
     def __init__(self, question: Question, zone: dns.name.Name, zones: Zones, names: Names, draw: Draw) -> None:
-        self._name, self._kind = question.name, question.kind
+        self._name, self._kind, self._answers_max = question.name, question.kind, question.answers_max
         self._zone, self._zones, self._names, self._draw = zone, zones, names, draw
 
     def answer(self) -> Answer:
@@ -226,10 +233,12 @@ class _Asked:
 
     def _addresses(self, addresses: Sequence[str]) -> Answer:
         """Return the addresses of the asked family, each once. A host name is said as one CNAME: more are not allowed."""
-        records = []
+        records: list[Record] = []
         for address in dict.fromkeys(addresses):
             data = _data_of(address)
             if data is not None and self._kind in (data.rdtype, ANY):
+                if len(records) == self._answers_max:
+                    return Answer(NOERROR, is_partial=True, answers=tuple(records))
                 records.append(Record(self._name, self._zones.ttl_s, data))
         if not records and self._kind in (A, AAAA, CNAME, ANY):
             host = next((_host_of(address) for address in addresses if _data_of(address) is None), None)
@@ -240,7 +249,7 @@ class _Asked:
     def _targets(self, places: Sequence[Place]) -> Answer:
         """Return SRV records, and beside them the addresses that their targets have."""
         answers, additional = [], dict[dns.name.Name, tuple[Record, ...]]()
-        for place in places:
+        for place in places[: self._answers_max]:
             target = self._target(place)
             if target is None:
                 continue
@@ -250,7 +259,10 @@ class _Asked:
             if target not in additional:
                 additional[target] = self._glue(target, place.address)
         beside = tuple(record for records in additional.values() for record in records)
-        return Answer(NOERROR, answers=tuple(answers), additional=beside) if answers else self._nothing(NOERROR)
+        if not answers:
+            return self._nothing(NOERROR)
+        is_partial = len(places) > self._answers_max
+        return Answer(NOERROR, is_partial=is_partial, answers=tuple(answers), additional=beside)
 
     def _target(self, place: Place) -> dns.name.Name | None:
         """Return the name of an instance's address: its node's name where that has the same address."""

@@ -28,6 +28,8 @@ QUESTION_BYTES_MAX: Final = 4096
 """Of a question over TCP: a name and a few options need a tenth of it."""
 LENGTH_BYTES: Final = 2
 ZONES_MAX: Final = 8
+BYTES_OF_ONE: Final = 256
+"""A longer answer counts for as many as it has of these."""
 
 
 class DnsSettings(Struct, frozen=True):
@@ -93,9 +95,12 @@ class Resolving:
         is_curt = verdict is Verdict.TRUNCATE
         self.curt += is_curt
         self.answered += not is_curt
-        return reply_to(
+        reply = reply_to(
             data, self._answer, over_udp=over_udp, udp_bytes_max=self.settings.udp_bytes_max, is_curt=is_curt
         )
+        if reply is not None and len(reply) > BYTES_OF_ONE:
+            self.rate.charge(client, len(reply) / BYTES_OF_ONE - 1)
+        return reply
 
     def _answer(self, question: Question) -> Answer:
         try:

@@ -21,9 +21,10 @@ import dns.name
 import dns.opcode
 import dns.rcode
 import dns.rdataclass
+import dns.rdatatype
 import dns.rrset
 
-from ringkeep_node.dns.answers import Answer, Question, Record
+from ringkeep_node.dns.answers import ANSWERS_MAX, Answer, Question, Record
 
 HEADER_BYTES: Final = 12
 PLAIN_BYTES_MAX: Final = 512
@@ -32,6 +33,10 @@ UDP_BYTES_MAX: Final = 1232
 TCP_BYTES_MAX: Final = 65_535
 RECORD_BYTES_MIN: Final = 16
 """The shortest record there is: a compressed name and an IPv4 address."""
+SRV_BYTES_MIN: Final = 28
+"""The shortest SRV record of ours: more than these can never fit, so they need not be made."""
+WITH_ADDRESSES_BYTES: Final = 56
+"""About what an SRV record and the address of its target take."""
 QUERY_FLAG, OPCODE_MASK = 0x8000, 0x7800
 
 Answering = Callable[[Question], Answer]
@@ -70,7 +75,9 @@ def reply_to(
     if is_curt:
         response.flags |= dns.flags.TC
         return response.to_wire()
-    found = answering(Question(question.name, question.rdtype, question.rdclass))
+    is_srv = question.rdtype == dns.rdatatype.SRV
+    useful = min(ANSWERS_MAX, bytes_max // (SRV_BYTES_MIN if is_srv else RECORD_BYTES_MIN))
+    found = answering(Question(question.name, question.rdtype, question.rdclass, useful))
     response.set_rcode(found.rcode)
     if found.is_ours:
         response.flags |= dns.flags.AA
@@ -86,12 +93,13 @@ def _bare(number: int, flags: int, rcode: dns.rcode.Rcode) -> bytes:
 def _fitting(response: dns.message.Message, found: Answer, bytes_max: int, *, over_udp: bool) -> bytes:
     """Return the answer with as many of its records as there is room for."""
     response.authority = _sets(found.authority)
-    beside: Sequence[Record] = found.additional
-    count = min(len(found.answers), bytes_max // RECORD_BYTES_MIN)
+    count = len(found.answers)
+    # Records that are made only to be found too long cost more than all others.
+    beside: Sequence[Record] = found.additional if count * WITH_ADDRESSES_BYTES <= bytes_max else ()
     while True:
         response.answer = _sets(found.answers[:count])
         response.additional = _sets(beside)
-        if count < len(found.answers) and over_udp:
+        if over_udp and (found.is_partial or count < len(found.answers)):
             response.flags |= dns.flags.TC
         try:
             data = response.to_wire(max_size=TCP_BYTES_MAX)

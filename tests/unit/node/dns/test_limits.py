@@ -36,6 +36,23 @@ def test_the_addresses_of_one_network_share_and_other_networks_do_not() -> None:
     ]
 
 
+def test_all_networks_together_have_twice_as_much() -> None:
+    rate = AnswerRate(per_s=1, burst=2)
+
+    verdicts = [rate.judge(f"10.0.{number}.1", now=0.0) for number in range(5)]
+
+    assert verdicts == [ANSWER] * 4 + [TRUNCATE]
+    assert [rate.judge(f"10.1.{number}.1", now=1.0) for number in range(3)] == [ANSWER, ANSWER, TRUNCATE]
+
+
+def test_a_long_answer_counts_for_several() -> None:
+    rate = AnswerRate(per_s=1, burst=10)
+    rate.judge("10.0.0.1", now=0.0)
+    rate.charge("10.0.0.1", 11)
+
+    assert [rate.judge("10.0.0.1", now=now) for now in (0.0, 2.0, 3.0)] == [TRUNCATE, DROP, ANSWER]
+
+
 def test_the_table_of_networks_is_bounded() -> None:
     rate = AnswerRate(per_s=1, burst=1, networks_max=3)
     for number in range(100):

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringkeep_node.dns.answers import Answer, Place, Question, answer
+from ringkeep_node.dns.answers import ANSWERS_MAX, Answer, Place, Question, answer
 from ringkeep_node.dns.wire import TCP_BYTES_MAX, UDP_BYTES_MAX, reply_to
 from ringkeep_testing.fake_names import ZONES, FakeNames, in_order
 
@@ -75,15 +75,15 @@ def test_a_datagram_is_no_longer_than_the_client_and_the_limit_allow(
     assert 0 < records(reply) < len(MANY)
 
 
-def test_over_tcp_everything_comes_that_a_message_can_hold() -> None:
+def test_over_tcp_as_many_come_as_are_ever_answered() -> None:
     addresses = asked(query("web.service.consul"), over_udp=False)
     data = reply_to(query("web.service.consul", "SRV").to_wire(), answering, over_udp=False)
     assert data is not None
     targets = dns.message.from_wire(data)
 
-    assert (records(addresses), bool(addresses.flags & dns.flags.TC)) == (2000, False)
+    assert (records(addresses), bool(addresses.flags & dns.flags.TC)) == (ANSWERS_MAX, False)
     assert len(data) <= TCP_BYTES_MAX
-    assert 1000 <= records(targets) < 2000
+    assert (records(targets), records(targets, "additional")) == (ANSWERS_MAX, ANSWERS_MAX)
     assert not targets.flags & dns.flags.TC
 
 
@@ -94,6 +94,20 @@ def test_additional_records_go_before_answers_do_and_that_is_no_truncation() -> 
     assert (records(whole), records(whole, "additional")) == (20, 20)
     assert (records(reply), records(reply, "additional")) == (20, 0)
     assert not reply.flags & dns.flags.TC
+
+
+@pytest.mark.parametrize("kind", ["A", "SRV"])
+def test_no_more_records_are_made_than_can_be_sent(kind: str) -> None:
+    made = []
+
+    def noting(question: Question) -> Answer:
+        made.append(answering(question))
+        return made[-1]
+
+    reply_to(query("web.service.consul", kind, edns=0).to_wire(), noting, over_udp=True)
+
+    assert len(made[0].answers) <= 1232 // 16
+    assert made[0].is_partial
 
 
 def test_edns_is_answered_with_edns_and_only_then() -> None:
