@@ -44,8 +44,34 @@ def discovery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]
     """Three nodes that answer DNS too, each at a port of its own, for tests that only register and look."""
     with RealCluster(tmp_path_factory.mktemp("discovery") / "cluster") as made:
         with environment(RINGKEEP_DNS=f"{HOST}:0"):
-            run(made.up(3, shards=SHARDS))
+            begin(made)
         yield made
+
+
+def begin(cluster: RealCluster) -> None:
+    """Start a cluster of three nodes, each of which takes registrations.
+
+    A node that has just started refuses them (503) until it knows what the others hold; registrars ask again.
+    """
+    run(cluster.up(3, shards=SHARDS))
+    for name in cluster.names:
+        takes_registrations(cluster, name)
+
+
+def takes_registrations(cluster: RealCluster, name: str) -> None:
+    """Wait until a node takes a registration."""
+    agent = client_of(cluster, name).agent
+
+    def registered() -> bool:
+        try:
+            return bool(agent.service.register("probe", f"probe-{name}"))
+        except consul.ConsulException as error:
+            if not str(error).startswith("503"):
+                raise
+            return False
+
+    soon(registered, f"{name} takes registrations")
+    assert agent.service.deregister(f"probe-{name}")
 
 
 def port_of(cluster: RealCluster, name: str) -> int:
@@ -187,7 +213,7 @@ def test_py_consul_is_told_in_a_sentence_what_is_refused(discovery: RealCluster)
 
 
 def test_a_service_survives_the_node_that_took_it_when_another_one_is_told_that_it_lives(cluster: RealCluster) -> None:
-    run(cluster.up(3, shards=SHARDS))
+    begin(cluster)
     taker, other = client_of(cluster, "n3"), client_of(cluster, "n1")
     assert taker.agent.service.register("job", port=1, check=consul.Check.ttl("30s"))
     assert taker.agent.service.register("lost", port=2, check=consul.Check.ttl("30s"))
@@ -378,7 +404,7 @@ async def seen(ask: Callable[[], Awaitable[set[str] | None]], expected: set[str]
 
 
 def test_prometheus_follows_services_and_nodes_by_http_sd(cluster: RealCluster, tmp_path: Path) -> None:
-    run(cluster.up(3, shards=SHARDS))
+    begin(cluster)
     apis = {name: f"{HOST}:{port_of(cluster, name)}" for name in cluster.names}
     alive = {"source_labels": ["__meta_ringkeep_state"], "regex": "alive|suspect", "action": "keep"}
     url = f"http://{apis['n1']}/v1/sd/prometheus"
@@ -406,7 +432,7 @@ async def services_come_and_go(cluster: RealCluster, prometheus: RealPrometheus)
 
 
 def test_victoria_metrics_follows_services_and_nodes_by_consul_sd(cluster: RealCluster, tmp_path: Path) -> None:
-    run(cluster.up(3, shards=SHARDS))
+    begin(cluster)
     passing = {"source_labels": ["__meta_consul_health"], "regex": "passing", "action": "keep"}
     jobs = config(
         *(
@@ -424,7 +450,7 @@ def test_victoria_metrics_follows_services_and_nodes_by_consul_sd(cluster: RealC
 
 def test_the_consul_discovery_of_prometheus_follows_services_and_nodes(cluster: RealCluster, tmp_path: Path) -> None:
     program = built_discovery(tmp_path)
-    run(cluster.up(3, shards=SHARDS))
+    begin(cluster)
     one = client_of(cluster)
     asked = json.dumps({"server": f"{HOST}:{port_of(cluster, 'n1')}", "refresh_interval": "1s"})
     lines = tmp_path / "found.jsonl"
@@ -485,9 +511,10 @@ def test_prometheus_follows_a_service_by_dns_sd(cluster: RealCluster, tmp_path: 
     server = f"127.53.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}"
     if not may_listen(server, 53):
         pytest.skip("needs the right to listen on port 53: Prometheus asks no other one")
-    run(cluster.up(3, shards=SHARDS))
+    begin(cluster)
     with environment(RINGKEEP_DNS=f"{server}:53"):
         run(cluster.restart("n1"))
+    takes_registrations(cluster, "n1")
     apis = {name: f"{HOST}:{port_of(cluster, name)}" for name in cluster.names}
     jobs = config(
         job("srv", "dns", {"names": ["shop.service.ringkeep"]}),
