@@ -30,6 +30,8 @@ from ringkeep.async_client import PAGE_MAX, AsyncClient
 from ringkeep.retries import RetryPolicy
 
 T = TypeVar("T")
+Rows = list[dict[str, Any]]
+"""Rows of JSON; the class below has a ``list`` of its own."""
 
 
 class Client:
@@ -227,6 +229,28 @@ class Client:
     def wanted(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """Return the wanted state."""
         return self._await(self._client.wanted(timeout_s=timeout_s))
+
+    def services(self, *, timeout_s: float | None = None) -> Rows:
+        """Return all services; see ``AsyncClient.services``."""
+        return self._await(self._client.services(timeout_s=timeout_s))
+
+    def instances(
+        self, service: str, *, tags: Iterable[str] = (), passing: bool = False, timeout_s: float | None = None
+    ) -> Rows:
+        """Return the instances of a service; see ``AsyncClient.instances``."""
+        return self._await(self._client.instances(service, tags=tags, passing=passing, timeout_s=timeout_s))
+
+    def register(self, service: str, instance_id: str, **wish: Any) -> dict[str, Any]:
+        """Register an instance, or show that it lives; the arguments are those of ``AsyncClient.register``."""
+        return self._await(self._client.register(service, instance_id, **wish))
+
+    def renew(self, service: str, instance_id: str, **told: Any) -> dict[str, Any]:
+        """Show that an instance lives; the arguments are those of ``AsyncClient.renew``."""
+        return self._await(self._client.renew(service, instance_id, **told))
+
+    def deregister(self, service: str, instance_id: str, *, timeout_s: float | None = None) -> None:
+        """Remove an instance; see ``AsyncClient.deregister``."""
+        self._await(self._client.deregister(service, instance_id, timeout_s=timeout_s))
 
     def _await(self, call: Coroutine[Any, Any, T]) -> T:
         if self._loop.is_closed():

@@ -1,7 +1,7 @@
 """The registry's place in a node: what it learns of the others from the map and gossip, and what gossip tells of it.
 
 map (names, addresses, zones) + SWIM (alive, dead, left) --> facts --> registry
-version of the own table --> gossip value ``services`` --> whoever lacks it asks for the difference
+boot and version of the own table --> gossip value ``services`` --> whoever lacks it asks for the difference
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ringkeep_node.machines.swim.machine import Swim
 from ringkeep_node.machines.swim.members import MemberState, MemberView
 
 SERVICES_KEY = "services"
+NUMBER_DIGITS = 16
 HEALTH = {
     MemberState.ALIVE: NodeHealth.ALIVE,
     MemberState.SUSPECT: NodeHealth.SUSPECT,
@@ -57,11 +58,11 @@ class Discovery:
         version = self.registry.version
         if version != self._told:
             self._told = version
-            self._swim.set_state(SERVICES_KEY, str(version).encode(), now=now)
-        for storage, view in self._swim.members.items():
-            value = self._swim.values(storage).get(SERVICES_KEY, b"")
-            if value.isdigit() and len(value) < 17:
-                self.registry.told(storage, view.counter, int(value), now=now)
+            self._swim.set_state(SERVICES_KEY, f"{self._own.counter} {version}".encode(), now=now)
+        for storage in self._swim.storages():
+            counter, _, reached = self._swim.values(storage).get(SERVICES_KEY, b"").partition(b" ")
+            if _is_number(counter) and _is_number(reached):
+                self.registry.told(storage, int(counter), int(reached), now=now)
 
     def _learn_members(self, held: ShardMap | None, now: float) -> None:
         views = self._swim.members_at(now)
@@ -96,6 +97,10 @@ class Discovery:
             why = view.evidence[-1].why.value if view is not None and view.evidence and is_gone else ""
             known = self._why[storage] = (health, why)
         return known
+
+
+def _is_number(text: bytes) -> bool:
+    return text.isdigit() and len(text) < NUMBER_DIGITS
 
 
 def address_of(url: str) -> str:

@@ -309,7 +309,8 @@ class Registry:
                 self._renew_same(before, instance, now)
                 return
             if self._can_hand_to(held[0]):
-                self._hand_on(held[0], before, "", "passing", "", now)
+                is_well = any(check.kind == "ttl" and check.status == "passing" for check in instance.checks)
+                self._hand_on(held[0], before, "", "passing" if is_well else "", "", now)
                 return
         if before is not None:
             instance = replace(instance, checks=tuple(_with_state(check, before) for check in instance.checks))

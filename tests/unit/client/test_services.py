@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from ringkeep import Client
 from ringkeep.async_client import AsyncClient
 from ringkeep.command.app import run
 from ringkeep.errors import BadRequest, NotFound
@@ -38,6 +39,24 @@ def test_an_instance_is_registered_found_renewed_and_removed() -> None:
                 await client.deregister("web", "web-1")
             with pytest.raises(BadRequest, match="a service name is a DNS label"):
                 await client.register("no/label", "x")
+
+    serve(test)
+
+
+def test_the_blocking_client_does_the_same() -> None:
+    def story(url: str) -> list[object]:
+        with Client(url, direct=False) as client:
+            made = client.register("web", "web-1", address="10.1.0.1", port=80, tags=("a",), checks=TTL)
+            told = client.renew("web", "web-1", status="warning")
+            found = [row["id"] for row in client.instances("web", tags=("a",), passing=False)]
+            names = [row["name"] for row in client.services()]
+            client.deregister("web", "web-1")
+            return [made["status"], told["status"], found, names, client.instances("web")]
+
+    async def test(edge: EdgeUnderTest) -> None:
+        seen = await asyncio.to_thread(story, f"http://127.0.0.1:{edge.port}")
+
+        assert seen == ["passing", "warning", ["web-1"], ["web", "ringkeep", "ringkeep-shard"], []]
 
     serve(test)
 

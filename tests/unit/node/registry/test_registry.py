@@ -1,6 +1,7 @@
 """The registry: who owns an instance, who shows it, what ends it, and what wakes whom."""
 
 import pytest
+from msgspec.structs import replace
 
 from ringkeep_core.errors import BadRequest, NotFound, TooManyRequests
 from ringkeep_core.services import NODE_SERVICE, SERF_HEALTH, Check, NodeHealth
@@ -108,6 +109,19 @@ def test_the_same_registration_at_another_node_is_a_renewal_and_another_one_take
     assert same == group.everywhere(("web-1", "n1", "passing"))
     assert group.seen() == group.everywhere(("web-1", "n3", "passing"))
     assert list(group["n1"].view.owned()) == []
+
+
+def test_registering_again_as_critical_does_not_make_anything_pass_wherever_it_comes_in() -> None:
+    group = RegistryGroup()
+    instance = instance_of(ttl_s=10.0)
+    started = replace(instance, checks=(replace(instance.checks[0], status="critical"),))
+    group["n1"].register(started, now=0.0)
+    group.settle()
+    for name in ("n1", "n2"):
+        group[name].register(started, now=1.0)
+        group.settle()
+
+    assert group.seen() == group.everywhere(("web-1", "n1", "critical"))
 
 
 def test_the_instances_of_a_dead_node_are_critical_at_once_and_gone_after_the_time_that_is_set() -> None:
