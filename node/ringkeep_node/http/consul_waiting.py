@@ -26,9 +26,12 @@ from msgspec import Struct
 from ringkeep_core.errors import TooManyRequests
 from ringkeep_node.http.consul_queries import JITTER
 from ringkeep_node.http.replies import Reply
+from ringkeep_node.machines.registry_view import ANY_TOPIC
 from ringkeep_node.runtime.services import Services
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+GATHER_S: Final = 0.1
+"""Whoever waits for any change looks at most so often: the answer is large, and is made anew each time."""
 NETWORK_BITS: Final = 64
 """One client has at least so many bits of IPv6 addresses for itself."""
 
@@ -109,12 +112,15 @@ class Waiting:
                 moved = await services.wait(topic, index, timeout_s=left_s, hung_up=hung_up)
                 if moved == index:
                     break
+                if topic == ANY_TOPIC:
+                    await asyncio.sleep(GATHER_S)
+                    moved = services.view.index(topic)
                 index = moved
                 current = held.answer()
         return current
 
     def _changed(self, topics: set[str]) -> None:
-        for topic in topics:
+        for topic in topics - {ANY_TOPIC}:
             for held in tuple(self._held.get(topic, ())):
                 held.look()
 

@@ -189,6 +189,37 @@ def test_a_connection_goes_on_after_a_query_that_waited() -> None:
     serve(test)
 
 
+def test_whoever_waits_for_any_change_looks_once_at_many_changes() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", WEB)
+        index = await index_of(consul, "health/state/warning")
+        wire = await consul.held(f"health/state/warning?index={index}")
+        for _ in range(10):
+            await consul.done("agent/check/warn/service:web-1")
+            await consul.done("agent/check/pass/service:web-1")
+        await consul.done("agent/check/warn/service:web-1")
+        answer = await wire.answer()
+
+        assert [check["CheckID"] for check in answer.json] == ["service:web-1"]
+        assert len(consul.services.wakes) < 21
+
+    serve(test)
+
+
+def test_a_client_that_closes_after_its_answer_gets_it_whole() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        wire = await consul.edge.connect()
+        await wire.send(request("GET", "/v1/health/service/web?index=1", Connection="close"))
+        await consul.waits(1)
+        await consul.done("agent/service/register", WEB)
+        answer = await wire.answer()
+
+        assert (len(answer.json), answer.headers["connection"]) == (1, "close")
+        assert await wire.is_closed()
+
+    serve(test)
+
+
 def test_a_query_ends_with_the_connection_of_its_client() -> None:
     async def test(consul: ConsulEdge) -> None:
         wires = [await consul.held("health/service/web?index=1") for _ in range(3)]
