@@ -39,7 +39,7 @@ PRIORITY: Final = 1
 TRANSPORT: Final = "_tcp"
 SHARD: Final = "shard-"
 BRANCHES: Final = ("service", "node", "addr")
-ANSWERS_MAX: Final = 500
+ANSWERS_MAX: Final = 250
 """A service with more instances is answered with so many of them, drawn anew each time: the whole node waits meanwhile."""
 SOA_REFRESH_S, SOA_RETRY_S, SOA_EXPIRE_S = 3600, 600, 86_400
 
