@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import aiohttp
 import msgspec
 
 from ringkeep.async_client import AsyncClient
@@ -79,13 +80,26 @@ def test_a_dead_node_s_instances_turn_critical_then_go_and_the_renewed_one_lives
     run(story())
 
 
-def test_a_restarted_node_goes_on_with_what_it_owned(cluster: RealCluster) -> None:
+def test_a_restarted_node_answers_who_waits_before_it_ends_and_goes_on_with_what_it_owned(
+    cluster: RealCluster,
+) -> None:
     async def story() -> None:
         await cluster.up(3, shards=16)
         async with cluster.gateway("n1") as client:
-            await client.register("web", "mine", port=80)
-        await _everywhere(cluster, [("mine", "n1", "passing")], "n2", "n3")
-        await cluster.restart("n1")
+            row = await client.register("web", "mine", port=80)
+            await _everywhere(cluster, [("mine", "n1", "passing")], "n2", "n3")
+            url = f"{cluster.node('n1').url}/v1/services/web?wait_newer_than={row['modify_index']}"
+            async with aiohttp.ClientSession() as session:
+                waiting = asyncio.ensure_future(session.get(url, headers={"Ringkeep-Timeout": "60"}))
+
+                async def waits() -> bool | None:
+                    return True if b"ringkeep_node_service_waits 1.0" in await client.read("/metrics") else None
+
+                await until(waits, "the query waits")
+                await cluster.restart("n1")
+                answer = await waiting
+
+                assert answer.status == 200
 
         await _everywhere(cluster, [("mine", "n1", "passing")], "n1", "n2", "n3")
 
