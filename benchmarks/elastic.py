@@ -8,7 +8,7 @@ through it, ends it by process id, and prints one JSON line. Every acknowledged 
     scale        3 -> 5 -> 3 nodes with documents loaded: errors, lost writes, copies moved against the lower bound, spread;
                  latency of puts and gets in each phase (new processes start, copies move, old ones leave) against the
                  steady one before it, and what each node spends. The requests come from a process of their own, so that
-                 looking at the cluster does not delay them
+                 looking at the cluster does not delay them; how late that process is itself is told as well
     handoffs     primaries moved by weights among nodes that hold everything: the gap each written shard sees
     rolling      every node restarted in turn: errors, primary moves of each shard, snapshot bytes, latency
     leader-kill  a drain whose leader is killed and started again: how long any shard was without a primary, and that
@@ -48,8 +48,8 @@ VALUE_BYTES = 200
 class Stream:
     """Requests at a steady rate, half puts and half gets, each on a user and key of its own history.
 
-    ``latencies`` are (start, seconds) pairs, ``puts`` says which of them are writes; ``acknowledged`` is what every such key
-    must at least be at.
+    ``latencies`` are (start, seconds) pairs, ``puts`` says which of them are writes; ``late`` are (due, seconds) pairs: how
+    late this process was itself. ``acknowledged`` is what every such key must at least be at.
     """
 
     client: AsyncClient
@@ -57,6 +57,7 @@ class Stream:
     users: Sequence[str]
     latencies: list[tuple[float, float]] = field(default_factory=list)
     puts: list[bool] = field(default_factory=list)
+    late: list[tuple[float, float]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     acknowledged: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -80,6 +81,7 @@ class Stream:
         while True:
             due += gap
             await asyncio.sleep(max(0.0, due - loop.time()))
+            self.late.append((due, max(0.0, loop.time() - due)))
             self._number += 1
             task = asyncio.create_task(self._one(self._number))
             self._tasks.add(task)
@@ -282,7 +284,10 @@ def machine_cpu_s() -> dict[str, float]:
 
 
 def told_of(phases: Sequence[dict[str, Any]], told: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the phases with the latencies in each, and the ratio of its p99 to that of the steady phase before it."""
+    """Return the phases with the latencies in each, and the ratio of its p99 to that of the steady phase before it.
+
+    ``client_late_ms`` is how late the process was that sends the requests: what is far above zero is not the cluster's.
+    """
     steady, shown = dict[str, float](), list[dict[str, Any]]()
     for phase in phases:
         since, until = phase["from"], phase["to"]
@@ -298,6 +303,8 @@ def told_of(phases: Sequence[dict[str, Any]], told: dict[str, Any]) -> list[dict
                 steady[kind] = one[f"{kind}_ms"]["p99"]
             elif steady.get(kind):
                 one[f"{kind}_p99_ratio"] = round(one[f"{kind}_ms"]["p99"] / steady[kind], 2)
+        late = [1000 * seconds for due, seconds in told["late"] if since <= due < until]
+        one["client_late_ms"] = spread_of(late or [0.0])
         shown.append(one)
     return shown
 
@@ -312,6 +319,7 @@ async def run_stream(arguments: argparse.Namespace) -> dict[str, object]:
         return {
             "latencies": stream.latencies,
             "puts": stream.puts,
+            "late": stream.late,
             "errors": stream.errors,
             "acknowledged": len(stream.acknowledged),
             "lost": await stream.lost(),

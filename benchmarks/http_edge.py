@@ -27,7 +27,7 @@ from ringkeep_core.services import Ranges
 from ringkeep_node.http.exchange import Edge
 from ringkeep_node.http.server import Api, HttpServer, ServerSettings
 from ringkeep_node.machines.shard.effects import ReadRequest, Result, WriteRequest
-from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
+from ringkeep_node.metrics import NodeMetrics, NodePage
 from ringkeep_node.runtime.importing import Importer, ImportSettings
 from ringkeep_node.runtime.service import Service
 from ringkeep_node.runtime.services import Services, ServicesSettings
@@ -94,10 +94,10 @@ async def requests_cost(seconds: float, clients: int) -> bool:
     driver = InstantDriver(shards=256)
     service = Service(driver, clock=time.monotonic, wall=time.time)
     metrics = NodeMetrics()
-    registry = registry_of(NodeCollector(metrics, numbers=driver.numbers, dropped=lambda: 0, version="0"))
+    edge = Edge(service, Services(ServicesSettings(), Ranges(), clock=time.monotonic))
+    page = NodePage(metrics, numbers=driver.numbers, problems=lambda: edge.problems, dropped=lambda: 0, version="0")
     fail: Callable[[str, BaseException], None] = lambda _, error: sys.exit(repr(error))  # noqa: E731
-    services = Services(ServicesSettings(), Ranges(), clock=time.monotonic)
-    api = Api(Edge(service, services), Importer(service, ImportSettings()), metrics.requests, registry, fail)
+    api = Api(edge, Importer(service, ImportSettings()), metrics.requests, page, fail)
     server = HttpServer(api, ServerSettings())
     port = await server.bind("127.0.0.1", 0)
     await server.serve()

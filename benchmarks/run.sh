@@ -8,6 +8,8 @@ python=${PYTHON:-.venv/bin/python}
 "$python" -P benchmarks/routing.py
 "$python" -P benchmarks/placement.py
 "$python" -P benchmarks/http_edge.py
+"$python" -P benchmarks/metrics.py
+"$python" -P benchmarks/console.py
 "$python" -P benchmarks/cluster.py startup --runs 5
 "$python" -P benchmarks/cluster.py idle --seconds 30
 "$python" -P benchmarks/cluster.py failover --nodes 5 --runs 20

@@ -23,10 +23,11 @@ import signal
 import socket
 import stat
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from importlib.metadata import version
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 from aiohttp import web
@@ -51,7 +52,7 @@ from ringkeep_node.machines.recovery import BOOTS_KEPT, RecoveredLog
 from ringkeep_node.machines.registry import RegistrySettings
 from ringkeep_node.machines.shard.settings import ReplicationSettings
 from ringkeep_node.machines.swim.timing import SwimSettings
-from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
+from ringkeep_node.metrics import NodeMetrics, NodePage
 from ringkeep_node.runtime.directory import IDENTITY_NAME, Directory
 from ringkeep_node.runtime.disk import RealDisk
 from ringkeep_node.runtime.host import Host, HostParts
@@ -63,8 +64,13 @@ from ringkeep_node.runtime.service import Service
 from ringkeep_node.runtime.services import Services, ServicesSettings
 from ringkeep_node.runtime.store.store import Store, StoreSettings
 from ringkeep_node.runtime.succeeding import succeed
+from ringkeep_node.runtime.trails import Trails
 from ringkeep_node.runtime.wal.log import Log, LogSettings
 from ringkeep_node.settings import NodeSettings, node_settings, subsystem, unknown, variables_of
+from ringkeep_node.tracing import EXPORTER, NoTracer, OtelTracer, provider_of
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -72,6 +78,7 @@ EXIT_LEFT: Final = 4
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 OPEN_FILES: Final = 65_536
 SWITCH_INTERVAL_S: Final = 0.0005
+TRACES_END_S: Final = 2.0
 LOG_FIXED: Final = ("salt",)
 STORE_FIXED: Final = ("vfs",)
 
@@ -106,6 +113,8 @@ class Configuration(NamedTuple):
     consul: ConsulSettings
     dns: DnsSettings
     unknown: tuple[str, ...]
+    exporter: str = ""
+    """Where OpenTelemetry's spans go, by the name of an exporter; "": there are none."""
 
 
 class Disk(NamedTuple):
@@ -143,6 +152,7 @@ def configuration(environment: Mapping[str, str]) -> Configuration:
         consul=subsystem("CONSUL", ConsulSettings, environment),
         dns=subsystem("DNS", DnsSettings, environment),
         unknown=unknown(environment, known),
+        exporter=environment.get(EXPORTER, "").strip(),
     )
 
 
@@ -256,6 +266,8 @@ class Process:
         self._config = config
         self._writer = writer
         self._metrics = NodeMetrics()
+        self._provider: TracerProvider | None = None
+        self._trails: Trails | None = None
         self._ended: asyncio.Future[str] | None = None
         self._has_left = False
         self._dns_counts: Callable[[], dict[str, int]] = dict
@@ -268,7 +280,11 @@ class Process:
         logger.info("node_starting", version=version("ringkeep"), pid=os.getpid(), settings=self._config.node.shown())
         for name in self._config.unknown:
             logger.warning("setting_unknown", variable=name)
+        self._provider, why_not = provider_of(self._config.exporter, name=self._config.node.name)
+        if why_not:
+            logger.warning("tracing_off", reason=why_not)
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._end_tracing)
             disk = await stack.enter_async_context(self._opened_disk())
             host, services = await stack.enter_async_context(self._opened_host(disk))
             edge = await stack.enter_async_context(self._opened_api(host, services, disk, stack))
@@ -392,14 +408,36 @@ class Process:
         config, loop = self._config, asyncio.get_running_loop()
         _, ranges = registry_settings(config.services, on_loopback=config.node.advertise.is_loopback)
         services = Services(config.services, ranges, clock=loop.time)
+        identity = self._identity_of(disk)
+        self._trails = self._trails_of(identity)
         host = Host(
-            self._identity_of(disk), config.machines, draw=random.random, metrics=self._metrics, services=services
+            identity,
+            config.machines,
+            draw=random.random,
+            metrics=self._metrics,
+            services=services,
+            trails=self._trails,
         )
         try:
             yield host, services
         finally:
             await services.close()
             await host.close()
+
+    def _trails_of(self, identity: NodeIdentity) -> Trails | None:
+        """Return who follows single requests; None, which costs nothing, if neither spans nor debug lines are wanted."""
+        says = self._config.node.log_level == "debug"
+        if self._provider is None and not says:
+            return None
+        tracer = NoTracer() if self._provider is None else OtelTracer(self._provider)
+        return Trails(tracer, says=says, node=identity.name, storage=identity.storage)
+
+    async def _end_tracing(self) -> None:
+        """Send what spans are left. An exporter that hangs is left behind: nobody may wait for it."""
+        if self._provider is not None:
+            sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+            sending.start()
+            await asyncio.to_thread(sending.join, TRACES_END_S)
 
     def _identity_of(self, disk: Disk) -> NodeIdentity:
         """Return who this process is: the directory in its next boot."""
@@ -431,19 +469,18 @@ class Process:
             reading_bytes_max=self._config.http.reading_bytes_max,
         )
         importer = Importer(service, self._config.imports)
-        registry = registry_of(
-            NodeCollector(
-                self._metrics,
-                numbers=lambda: replace(
-                    host.numbers(), import_lines=dict(importer.lines), dns_questions=self._dns_counts()
-                ),
-                dropped=lambda: self._writer.dropped,
-                version=version("ringkeep"),
-            )
+        page = NodePage(
+            self._metrics,
+            numbers=lambda: replace(
+                host.numbers(), import_lines=dict(importer.lines), dns_questions=self._dns_counts()
+            ),
+            problems=lambda: edge.problems,
+            dropped=lambda: self._writer.dropped,
+            version=version("ringkeep"),
         )
-        consul = Consul(services, host, self._config.consul, clock=loop.time, draw=random.random)
+        consul = consul_handlers(Consul(services, host, self._config.consul, clock=loop.time, draw=random.random))
         api = HttpServer(
-            Api(edge, importer, self._metrics.requests, registry, _request_failed, consul_handlers(consul)),
+            Api(edge, importer, self._metrics.requests, page, _request_failed, self._trails, consul),
             self._config.http,
         )
         await api.bind(node.api.host, node.api.port)
@@ -468,6 +505,7 @@ class Process:
                 fatal=self._fatal,
                 mark_left=lambda: self._mark_left(disk.directory),
                 balanced=node.stop_notice_s > 0,
+                version=version("ringkeep"),
             )
         )
         # Only now: a greeting names this boot, so the disk must know it first.
@@ -476,11 +514,12 @@ class Process:
         try:
             yield edge
         finally:
-            if edge.stopping and host.has_company:
-                await asyncio.sleep(node.stop_notice_s)  # Until balancers have seen it, nothing here changes.
-            services.release()
-            # Not ready (``edge.stopping``) and still serving: while others take over, requests go on to them from here.
-            await host.leave()
+            # Both at once: a pod that is deleted by force is killed two seconds after it was told to end. Not ready
+            # (``edge.stopping``) and still serving: what others have taken over goes on to them from here, until balancers
+            # have seen it.
+            notice_s = node.stop_notice_s if edge.stopping and host.has_company else 0.0
+            await asyncio.gather(host.leave(), asyncio.sleep(notice_s))
+            services.release()  # Who waits for a change is answered now; before, he would only have asked again.
             await api.stop()  # Before peers and gossip: running requests still need them.
 
     @contextlib.asynccontextmanager

@@ -91,7 +91,7 @@ class NodeSettings:
     log_lines_max: int = 10_000
     """RINGKEEP_LOG_LINES_MAX: 100..1,000,000 lines that may wait for whoever reads the output; more are dropped."""
     stop_notice_s: float = 0.0
-    """RINGKEEP_STOP_NOTICE_S: 0..300; so long /readyz says 503 before a node that is asked to end hands over."""
+    """RINGKEEP_STOP_NOTICE_S: 0..300; so long a node that is asked to end says 503 at /readyz, and serves, at least."""
     left_data: str = "refuse"
     """RINGKEEP_LEFT_DATA: refuse or empty; what a start does in a directory whose storage id has left its cluster."""
 

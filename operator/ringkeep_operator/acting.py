@@ -34,6 +34,7 @@ from ringkeep_operator.telling import Teller
 
 TOKEN_BYTES = 32
 UNAUTHORIZED = 401
+WRONG_CLUSTER = 421
 T = TypeVar("T")
 
 logger = structlog.get_logger()
@@ -47,7 +48,8 @@ class Actor:
 
     async def carry_out(self, action: Action, observed: Observed) -> Refusal | None:
         """Do it; return why the nodes refused it, if they did. Raises ``ApiError``, ``NodeError`` or ``NodeSilent``."""
-        resource = observed.resource
+        resource, token = observed.resource, observed.token
+        meant = resource.status.cluster_id
         if not isinstance(action, Tell):
             logger.info("action", cluster=resource.name, namespace=resource.namespace, **described(action))
         match action:
@@ -60,13 +62,13 @@ class Actor:
             case Tell():
                 await self.tell(resource, action)
             case Bootstrap():
-                await self._nodes.bootstrap(base_of(action.url, observed), action, observed.token)
+                await self._nodes.bootstrap(base_of(action.url, observed), action, token)
             case SetWanted():
-                return await at_any(observed, lambda base: self._nodes.set_wanted(base, action, observed.token))
+                return await at_any(observed, lambda base: self._nodes.set_wanted(base, action, token, meant))
             case Leave():
-                await at_any(observed, lambda base: self._nodes.leave(base, action, observed.token))
+                await at_any(observed, lambda base: self._nodes.leave(base, action, token, meant))
             case TransferLeader():
-                await at_any(observed, lambda base: self._nodes.transfer_leader(base, action, observed.token))
+                await at_any(observed, lambda base: self._nodes.transfer_leader(base, action, token, meant))
         return None
 
     async def tell(self, about: ClusterResource, what: Tell) -> None:
@@ -112,7 +114,10 @@ def base_of(url: str, observed: Observed) -> str:
 
 
 async def at_any(observed: Observed, ask: Callable[[str], Awaitable[T]]) -> T:
-    """Ask the best node; where that one does not take the token, the next: pods know the token that they began with."""
+    """Ask the best node; the next where that one does not take the token or turns out to be a stranger.
+
+    Pods know the token that they began with, and the address of one that is gone may be a node of another cluster.
+    """
     refused: RingkeepError = NodeSilent("no node of the cluster answers")
     for one in observed.answering:
         if not one.version or one.node.has_left:
@@ -120,7 +125,7 @@ async def at_any(observed: Observed, ask: Callable[[str], Awaitable[T]]) -> T:
         try:
             return await ask(one.base)
         except NodeError as error:
-            if error.status != UNAUTHORIZED:
+            if error.status not in (UNAUTHORIZED, WRONG_CLUSTER):
                 raise
             refused = error
     raise refused

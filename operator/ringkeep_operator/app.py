@@ -81,6 +81,7 @@ class Operator:
             stack.push_async_callback(api.close)
             session = await stack.enter_async_context(_node_session())
             nodes = Nodes(session, address=self._address, reached=self._reached, count=self.metrics.asked)
+            stack.push_async_callback(nodes.close)
             queue = KeyQueue(clock)
             resync = Resync(api, queue, self.metrics, settings.namespaces, settings.resync_s, clock=clock)
             reconciler = self._reconciler(api, nodes, queue, clock)

@@ -1,6 +1,6 @@
 """The four conditions of a Cluster, and the events that tell of their changes.
 
-    Ready        everything is as this generation of the spec wants it: members, copies, pods, nothing left to do
+    Ready        everything is as this generation of the spec wants it: members, copies, pods
     Available    reads and writes of every user are served
     Progressing  something is under way
     Degraded     something is wrong, and what
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ringkeep_core.placement import NodeState
+from ringkeep_core.placement import MovePrimary, NodeState
 from ringkeep_core.plans import NodeFacts, plan_of
 from ringkeep_core.resource import MESSAGE_MAX, ClusterStatus, Condition, time_text
 from ringkeep_operator.state import SetWanted, Tell
@@ -51,7 +51,7 @@ def conditions_of(view: View, outcome: Outcome) -> tuple[Condition, ...]:
     judged = [
         _ready(view, wrong, under_way),
         _available(view),
-        _progressing(view, wrong, under_way),
+        _progressing(view, wrong, [*under_way, *_returning(view)]),
         _degraded(wrong),
     ]
     if _asks_again(view, outcome):
@@ -221,8 +221,8 @@ def _unfinished(view: View) -> list[Note]:
     if cluster is not None:
         if cluster.shards_moving:
             notes.append(Note(Reason.MOVING, f"{cluster.shards_moving} shards are moving"))
-        elif cluster.plan.copies or cluster.plan.primaries:
-            notes.append(Note(Reason.MOVING, f"{cluster.plan.copies + cluster.plan.primaries} changes are left"))
+        elif cluster.plan.copies:
+            notes.append(Note(Reason.MOVING, f"{cluster.plan.copies} copies are left to be moved"))
     # One that cannot start is not on its way: what keeps it is told as what is wrong.
     starting = sorted(name for name in view.expected() if name not in view.pods or _starts(view, name))
     if starting:
@@ -231,6 +231,14 @@ def _unfinished(view: View) -> list[Note]:
     if over:
         notes.append(Note(Reason.SCALING_DOWN, f"waiting for {', '.join(over)} to end"))
     return notes
+
+
+def _returning(view: View) -> list[Note]:
+    """Return what goes on and keeps nobody waiting: every copy is where it should be, some primaries are not."""
+    cluster = view.cluster
+    if view.spec.suspend or cluster is None or cluster.plan.copies or not cluster.plan.primaries:
+        return []
+    return [Note(Reason.RETURNING, f"{cluster.plan.primaries} primaries are still to be moved")]
 
 
 def _starts(view: View, name: str) -> bool:
@@ -262,7 +270,7 @@ def _missing(view: View) -> Note | None:
     if cluster.shards_ok != len(shard_map.shards):
         return Note(Reason.MOVING, f"{cluster.shards_ok} of {len(shard_map.shards)} shards have all their copies")
     if not _was_ready(view) and not _is_settled(view):
-        return Note(Reason.MOVING, "copies or primaries are still to be moved")
+        return Note(Reason.MOVING, "copies are still to be moved")
     return None
 
 
@@ -279,13 +287,17 @@ def _was_ready(view: View) -> bool:
 
 
 def _is_settled(view: View) -> bool:
-    """Return whether nothing is left between this map and its own wanted state; a plan reported apart may be older."""
+    """Return whether no copy is left between this map and its own wanted state; a plan reported apart may be older.
+
+    Primaries that are away from home are no reason to wait: decision 0022.
+    """
     assert view.shard_map is not None, "only a map that is seen is judged"
     facts = {
         name: NodeFacts(NodeState.ALIVE if view.is_alive(name) else NodeState.DEAD_IN_GRACE)
         for name in view.shard_map.by_name
     }
-    return not plan_of(view.shard_map, view.shard_map.wanted, facts).steps
+    steps = plan_of(view.shard_map, view.shard_map.wanted, facts).steps
+    return all(isinstance(change, MovePrimary) for step in steps for change in step.changes)
 
 
 # --- building ----------------------------------------------------------------------------------------------------

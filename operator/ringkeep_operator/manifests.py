@@ -41,7 +41,7 @@ SERVICE_LABEL = f"{GROUP}/service"
 USER = 65532
 STOP_S = 60
 STOP_NOTICE_S = 2
-"""A pod says it is not ready for so long before it hands over: load balancers need a moment to see it."""
+"""A pod that ends says that it is not ready for so long and serves: load balancers need a moment to see it."""
 SEED_ORDINALS = 5
 """Seeds are the first ordinals, whether they exist or not: a list that follows the size would restart every pod."""
 HOSTNAME = "kubernetes.io/hostname"

@@ -1,4 +1,4 @@
-"""The operator's metrics: their names, and how they come to the exposition page. docs/metrics.md describes each.
+"""The operator's metrics: their names, and how they come to the exposition page. docs/metrics.md is made from them.
 
 Labels come from closed sets: verbs, kinds and results, never a name of a cluster or a pod.
 """
@@ -15,6 +15,15 @@ PREFIX = "ringkeep_operator_"
 PASS_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 RESULTS = ("converged", "acted", "refused", "failed", "invalid")
 WRITES = ("apply", "status", "delete", "create", "replace", "node")
+MORE: Mapping[str, str] = {
+    "pass_duration_seconds": "`result` is `converged`, `acted`, `refused`, `failed` or `invalid`",
+    "writes_total": "Those that succeeded: `verb` is `apply`, `status`, `delete`, `create` or `replace`, and `kind` that of "
+    "the object; or `verb` is `node`, and `kind` what was asked. A series appears with its first write",
+    "queue_length": "Now or later",
+    "watch_restarts_total": "Or because its version was too old. A series appears with its first restart",
+    "leading": "Of several operators one acts, the others stand by",
+}
+"""What the documentation says of a metric beside its text on the page."""
 
 
 class OperatorMetrics:

@@ -3,8 +3,10 @@
     pods --GET /v1/cluster, all at once--> who answers --the leader first, then whoever knows most--> map, members, plan
     map?wait_newer_than= ---> told at once when something moved
 
-Any node answers for the cluster, so a question that one cannot answer goes to the next. Pods are asked at their IP: names
-need a DNS that may be late by the time it matters. A refused change of the wanted state is a value, not an error.
+All but the question who a node is names the cluster that is meant, so a stranger that has got the address of a pod that is
+gone refuses it (decision 0021). Any node answers for the cluster, so a question that one cannot answer goes to the next.
+Pods are asked at their IP: names need a DNS that may be late by the time it matters. A refused change of the wanted state
+is a value, not an error.
 
 Source: node/ringkeep_node/http/{cluster,administration}.py, and /openapi.json of any node.
 """
@@ -40,7 +42,10 @@ from ringkeep_operator.state import (
 API_PORT = 8080
 ANSWER_S = 2.0
 WHO_S = 1.0
-"""A node that hangs delays each pass by so much, and with it whatever else there is to do."""
+"""A node that begins to hang delays one pass by so much, and with it whatever else there is to do."""
+LATE_S = 0.2
+"""And each later pass by so much: whoever did not answer last time is hardly waited for."""
+LATE_KEPT_MAX = 1_000
 CONNECT_S = 0.5
 CHANGE_S = 10.0
 POLL_S = 25.0
@@ -240,18 +245,43 @@ class Nodes:
         count: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._session, self._address, self._reached, self._count = session, address, reached, count
+        self._late: dict[str, asyncio.Task[Answering | None]] = {}
+        """The last question to each node that had not answered when a pass went on."""
+
+    async def close(self) -> None:
+        """End the questions that nobody waits for."""
+        for task in self._late.values():
+            task.cancel()
+        await asyncio.gather(*self._late.values(), return_exceptions=True)
 
     async def answering(self, pods: Sequence[SeenPod]) -> tuple[Answering, ...]:
-        """Ask every running pod who it is, all at once; return those that answered, whoever knows most first."""
-        asked = [pod for pod in pods if pod.ip and pod.phase == "Running"]
-        found = await asyncio.gather(*(self._who(self._address(pod)) for pod in asked))
+        """Ask every running pod who it is, all at once; return those that answered, whoever knows most first.
+
+        A node that did not answer last time is waited for only shortly. The question goes on meanwhile: once it is
+        answered, however late, the node is waited for again.
+        """
+        bases = {self._address(pod) for pod in pods if pod.ip and pod.phase == "Running"}
+        found = await asyncio.gather(*(self._who_in_time(base) for base in sorted(bases)))
         answers = [answer for answer in found if answer is not None]
         leaders = {answer.leader for answer in answers} - {""}
         return tuple(sorted(answers, key=lambda one: (one.node.name not in leaders, -one.version, one.node.name)))
 
+    async def _who_in_time(self, base: str) -> Answering | None:
+        before = self._late.get(base)
+        is_late = before is not None and not (before.done() and before.result() is not None)
+        task = asyncio.create_task(self._who(base)) if before is None or before.done() else before
+        if len(self._late) >= LATE_KEPT_MAX:  # Of pods that are gone: nobody asks for them any more.
+            self._late = {one: kept for one, kept in self._late.items() if not kept.done()}
+        self._late[base] = task
+        await asyncio.wait([task], timeout=LATE_S if is_late else None)
+        answer = task.result() if task.done() else None
+        if answer is not None:
+            del self._late[base]
+        return answer
+
     async def _who(self, base: str) -> Answering | None:
         try:
-            said = await self._get(f"{base}/v1/cluster", _Summary, WHO_S)
+            said = await self._get(f"{base}/v1/cluster", _Summary, timeout_s=WHO_S)
         except NodeSilent:
             return None
         node = SeenNode(
@@ -264,24 +294,27 @@ class Nodes:
         )
         return Answering(node, base, said.version, said.leader or "")
 
-    async def cluster(self, answering: Sequence[Answering]) -> SeenCluster | None:
-        """Return the cluster as the first of these nodes that can tell sees it; None if none can."""
+    async def cluster(self, answering: Sequence[Answering], cluster_id: str) -> SeenCluster | None:
+        """Return the cluster as the first of these nodes that can tell sees it; None if none can.
+
+        ``cluster_id`` is the one that is meant, here and wherever a change is asked: "" while it is not known.
+        """
         for one in answering:
             if not one.version or one.node.has_left:
                 continue
             try:
-                return await self._cluster_at(one.base)
+                return await self._cluster_at(one.base, cluster_id)
             except NodeSilent:
                 continue
         return None
 
-    async def _cluster_at(self, base: str) -> SeenCluster:
+    async def _cluster_at(self, base: str, cluster_id: str) -> SeenCluster:
         # The members are asked for after the map: none of them has died since without being counted.
-        held = await self._map_at(base)
+        held = await self._map_at(base, cluster_id)
         members, leader, plan = await asyncio.gather(
-            self._get(f"{base}/v1/cluster/members", _Members),
-            self._get(f"{base}/v1/cluster/leader", _Leader),
-            self._get(f"{base}/v1/cluster/plan", _Plan),
+            self._get(f"{base}/v1/cluster/members", _Members, cluster_id),
+            self._get(f"{base}/v1/cluster/leader", _Leader, cluster_id),
+            self._get(f"{base}/v1/cluster/plan", _Plan, cluster_id),
         )
         seen = tuple([_member(member, held.wanted) for member in members.members])
         counts = counts_of(held, seen)
@@ -306,30 +339,31 @@ class Nodes:
             shards_unavailable=counts.unavailable,
         )
 
-    async def _map_at(self, base: str) -> ShardMap:
-        data = await self._read(f"{base}/v1/cluster/map", ANSWER_S)
+    async def _map_at(self, base: str, cluster_id: str) -> ShardMap:
+        data = await self._read(f"{base}/v1/cluster/map", ANSWER_S, _meant(cluster_id))
         try:
             return map_from(data)
         except msgspec.DecodeError as error:
             raise NodeSilent(f"{base} sent no map: {error}") from error
 
-    async def wait_newer_than(self, base: str, version: int, timeout_s: float = POLL_S) -> int:
+    async def wait_newer_than(self, base: str, version: int, cluster_id: str, timeout_s: float = POLL_S) -> int:
         """Return the version of the node's map when it is newer than ``version`` or time is up. Raises ``NodeSilent``."""
         url = f"{base}/v1/cluster/map?wait_newer_than={version}"
-        data = await self._read(url, timeout_s + ANSWER_S, {"Ringkeep-Timeout": f"{timeout_s:g}"})
+        headers = {"Ringkeep-Timeout": f"{timeout_s:g}", **_meant(cluster_id)}
+        data = await self._read(url, timeout_s + ANSWER_S, headers)
         try:
             return msgspec.json.decode(data, type=_Version).version
         except msgspec.DecodeError as error:
             raise NodeSilent(f"{base} sent no map: {error}") from error
 
-    async def _get(self, url: str, type_: type[T], timeout_s: float = ANSWER_S) -> T:
-        data = await self._read(url, timeout_s)
+    async def _get(self, url: str, type_: type[T], cluster_id: str = "", *, timeout_s: float = ANSWER_S) -> T:
+        data = await self._read(url, timeout_s, _meant(cluster_id))
         try:
             return msgspec.json.decode(data, type=type_)
         except msgspec.DecodeError as error:
             raise NodeSilent(f"{url} sent something else than expected: {error}") from error
 
-    async def _read(self, url: str, timeout_s: float, headers: Mapping[str, str] | None = None) -> bytes:
+    async def _read(self, url: str, timeout_s: float, headers: Mapping[str, str]) -> bytes:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S)
         try:
             async with self._session.get(url, timeout=timeout, headers=headers, allow_redirects=False) as answer:
@@ -353,13 +387,13 @@ class Nodes:
         said = await self._change("bootstrap", "POST", f"{base}/v1/cluster/bootstrap", body, token)
         return str(said.get("cluster_id", ""))
 
-    async def set_wanted(self, base: str, wish: SetWanted, token: str) -> Refusal | None:
+    async def set_wanted(self, base: str, wish: SetWanted, token: str, cluster_id: str) -> Refusal | None:
         """Change the wanted state; return why it was refused, or None if it was accepted.
 
         Raises ``NodeError`` with status 409 if somebody else changed it meanwhile: look again.
         """
         try:
-            await self._change("set_wanted", "PUT", f"{base}/v1/cluster/wanted", dict(wish.body), token)
+            await self._change("set_wanted", "PUT", f"{base}/v1/cluster/wanted", dict(wish.body), token, cluster_id)
         except NodeError as error:
             refused = _REFUSED.fullmatch(error.detail)
             if error.status == 409 and refused is not None:
@@ -369,20 +403,24 @@ class Nodes:
             raise
         return None
 
-    async def leave(self, base: str, wish: Leave, token: str) -> None:
+    async def leave(self, base: str, wish: Leave, token: str, cluster_id: str) -> None:
         """Let a drained member go for good. Raises ``NodeError`` if it still holds something."""
-        await self._change("leave", "POST", f"{base}/v1/cluster/members/{wish.name}/leave", {}, token)
+        await self._change("leave", "POST", f"{base}/v1/cluster/members/{wish.name}/leave", {}, token, cluster_id)
 
-    async def transfer_leader(self, base: str, wish: TransferLeader, token: str) -> None:
+    async def transfer_leader(self, base: str, wish: TransferLeader, token: str, cluster_id: str) -> None:
         """Have leadership handed over. Raises ``NodeError`` if that voter cannot lead."""
-        await self._change("transfer_leader", "POST", f"{base}/v1/cluster/transfer-leader", {"to": wish.to}, token)
+        url = f"{base}/v1/cluster/transfer-leader"
+        await self._change("transfer_leader", "POST", url, {"to": wish.to}, token, cluster_id)
 
-    async def _change(self, name: str, method: str, url: str, body: Mapping[str, object], token: str) -> dict[str, Any]:
+    async def _change(
+        self, name: str, method: str, url: str, body: Mapping[str, object], token: str, cluster_id: str = ""
+    ) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=CHANGE_S + ANSWER_S, sock_connect=CONNECT_S)
         headers = {
             "Content-Type": "application/json",
             "Ringkeep-Timeout": f"{CHANGE_S:g}",
             **({"Authorization": f"Bearer {token}"} if token else {}),
+            **_meant(cluster_id),
         }
         async with around(self._reached, f"node:{name}"):
             try:
@@ -400,6 +438,11 @@ class Nodes:
             return msgspec.json.decode(data, type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise NodeSilent(f"{url} sent no JSON object: {error}") from error
+
+
+def _meant(cluster_id: str) -> dict[str, str]:
+    """Return the header that names the cluster that a request is for; there is none before the cluster is founded."""
+    return {"Ringkeep-Cluster": cluster_id} if cluster_id else {}
 
 
 async def _body_of(answer: aiohttp.ClientResponse) -> bytes:

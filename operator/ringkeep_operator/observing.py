@@ -27,6 +27,7 @@ from ringkeep_operator.reading import condition_of, has_default_class, only_node
 from ringkeep_operator.state import Refusal, Seen, SeenPod, SeenVolume
 
 CHILD_KINDS = ("StatefulSet", "Service", "ServiceAccount", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy")
+MONITOR_KIND = "ServiceMonitor"
 WATCHED_KINDS = (*CHILD_KINDS, "Pod", "PersistentVolumeClaim")
 KEPT_S = 10.0
 """So long what a Node or a class said is taken for true."""
@@ -104,7 +105,8 @@ class Observer:
     async def observe(self, raw: Json, refusal: Refusal | None) -> Observed:
         """Look at everything. Raises ``InvalidSpec`` if the spec breaks a rule, ``ApiError`` if something cannot be read."""
         resource = decode_cluster(raw)
-        kinds = [*CHILD_KINDS, *(["ServiceMonitor"] if resource.spec.monitoring.service_monitor else [])]
+        # One that is wanted no more must be seen to be removed.
+        kinds = [*CHILD_KINDS, MONITOR_KIND]
         listed = await _all([self._list(kind, resource) for kind in (*kinds, "Pod", "PersistentVolumeClaim")])
         *lists, pod_list, claims = listed
         children = {
@@ -118,11 +120,13 @@ class Observer:
                 self._nodes.answering(pods),
                 self._machines_of(resource.spec.placement.zone_key, pods),
                 self._volumes_of(claims),
-                self._look_up(resource, children, kinds),
+                self._look_up(resource, children, kinds if resource.spec.monitoring.service_monitor else CHILD_KINDS),
                 self._has_class(resource),
             ]
         )
-        lost, cluster = await _all([self._machines_of("", volumes), self._nodes.cluster(answering)])
+        lost, cluster = await _all(
+            [self._machines_of("", volumes), self._nodes.cluster(answering, resource.status.cluster_id)]
+        )
         secret = children.get(("Secret", Names(resource.name, resource.namespace).secret), {})
         seen = Seen(
             resource=resource,
@@ -142,10 +146,13 @@ class Observer:
         return Observed(seen, raw, answering, token_of(secret))
 
     async def _list(self, kind: str, resource: ClusterResource) -> tuple[Json, ...]:
+        if kind == MONITOR_KIND and not resource.spec.monitoring.service_monitor and self._classes.get(kind)[0]:
+            return ()
         try:
             selector = f"{CLUSTER_LABEL}={resource.name}"
             return (await self._api.list(kind, resource.namespace, selector)).items
         except Missing:
+            self._classes.put(kind, None)
             return ()  # The kind is not installed (ServiceMonitor).
 
     async def _look_up(

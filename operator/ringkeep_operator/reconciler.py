@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -30,6 +30,8 @@ from ringkeep_operator.queueing import Key, KeyQueue
 from ringkeep_operator.state import Action, Apply, Decision, Refusal, Seen, Tell
 
 REFUSAL_KEPT_S = 10.0
+REFUSALS_MAX = 4
+"""A change of the wanted state has so many parts that can be refused one after the other (``wanted``)."""
 ACTED_AGAIN_S = 1.0
 """After a pass that changed something: what it changed may tell nobody."""
 BACKOFF_FIRST_S = 0.5
@@ -51,7 +53,22 @@ class _Known:
     failures: int = 0
     follower: asyncio.Task[None] | None = None
     answering: tuple[Answering, ...] = ()
+    cluster_id: str = ""
     version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """How far a pass came with its actions: what was ``done``, and what stopped it, if anything did."""
+
+    done: tuple[Action, ...]
+    refusal: Refusal | None = None
+    failed: RingkeepError | None = None
+
+    @property
+    def is_change(self) -> bool:
+        """Whether anything was done but telling."""
+        return any(not isinstance(action, Tell) for action in self.done)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,22 +179,32 @@ class Reconciler:
             return await self._show_invalid(raw, error)
         decision = self._decide(observed.seen)
         self._follow(key, known, observed)
-        refusal, failed, acted = await self._act(decision, observed)
-        if refusal is not None:
-            known.refusal, known.refused_at = refusal, self._clock()
-            return Outcome("refused", 0.0)
+        work = await self._act(decision.actions, observed, ())
+        is_refused = work.refusal is not None
+        for _ in range(REFUSALS_MAX):
+            if work.refusal is None:
+                break
+            # A refusal changes nothing, so what was seen holds still: it is said at once, and the rest goes on.
+            known.refusal, known.refused_at = work.refusal, self._clock()
+            observed = replace(observed, seen=replace(observed.seen, refusal=work.refusal))
+            decision = self._decide(observed.seen)
+            work = await self._act(decision.actions, observed, work.done)
         shown = await self._actor.show_status(observed, status_json(decision.status))
-        if failed is not None:
-            again_s = 0.1 if isinstance(failed, Changed) else None
-            return self._failed(key, known, failed, again_s)
-        if acted:
+        if work.failed is not None:
+            again_s = 0.1 if isinstance(work.failed, Changed) else None
+            return self._failed(key, known, work.failed, again_s)
+        if is_refused:
+            return Outcome("refused", min(ACTED_AGAIN_S, decision.look_again_s))
+        if work.is_change:
             return Outcome("acted", min(ACTED_AGAIN_S, decision.look_again_s))
         return Outcome("acted" if shown else "converged", decision.look_again_s)
 
-    async def _act(self, decision: Decision, observed: Observed) -> tuple[Refusal | None, RingkeepError | None, bool]:
-        """Carry the actions out in order, until one is refused or fails; the status is shown all the same."""
-        acted, failed = False, None
-        for action in decision.actions:
+    async def _act(self, actions: Sequence[Action], observed: Observed, done: tuple[Action, ...]) -> _Work:
+        """Carry out in order what is not ``done``, until one is refused or fails; the status is shown all the same."""
+        failed = None
+        for action in actions:
+            if action in done:
+                continue
             try:
                 refusal = await self._actor.carry_out(action, observed)
             except RingkeepError as error:
@@ -189,9 +216,9 @@ class Reconciler:
                     continue
                 break
             if refusal is not None:
-                return refusal, None, acted
-            acted = acted or not isinstance(action, Tell)
-        return None, failed, acted
+                return _Work(done, refusal=refusal)
+            done = (*done, action)
+        return _Work(done, failed=failed)
 
     async def _show_invalid(self, raw: Mapping[str, Any], error: InvalidSpec) -> Outcome:
         """Say in the conditions what is wrong; nothing else changes."""
@@ -219,6 +246,7 @@ class Reconciler:
         known.answering = tuple(one for one in observed.answering if one.version and not one.node.has_left)
         if cluster is None or not known.answering:
             return
+        known.cluster_id = observed.resource.status.cluster_id
         known.version = max(known.version, cluster.shard_map.version)
         if known.follower is None or known.follower.done():
             known.follower = asyncio.create_task(self._poll(key, known))
@@ -228,7 +256,7 @@ class Reconciler:
         while known.answering:
             one = known.answering[failures % len(known.answering)]
             try:
-                version = await self._nodes.wait_newer_than(one.base, known.version)
+                version = await self._nodes.wait_newer_than(one.base, known.version, known.cluster_id)
             except NodeSilent:
                 # It may be the leader that died: what that means is worth a look.
                 failures += 1

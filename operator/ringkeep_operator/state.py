@@ -234,8 +234,8 @@ class SetWanted:
     """Change the wanted state by compare-and-set on ``revision`` (``PUT /v1/cluster/wanted``).
 
     ``body`` is the whole JSON body, with the digest of the target and the map's version it was made from. A refusal
-    (409 ``conflict``) changes nothing: the reconciler runs the pass again with it as ``Seen.refusal``. ``asked`` names what
-    is asked (a digest of members and settings, without the revision), so that a refusal can be recognised.
+    (409 ``conflict``) changes nothing: it is decided again in the same pass, with it as ``Seen.refusal``. ``asked`` names
+    what is asked (a digest of members and settings, without the revision), so that a refusal can be recognised.
     """
 
     body: Mapping[str, object]

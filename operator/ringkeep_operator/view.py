@@ -59,6 +59,7 @@ class Reason(StrEnum):
     SCALING_UP = "ScalingUp"
     SCALING_DOWN = "ScalingDown"
     MOVING = "MovingCopies"
+    RETURNING = "PrimariesReturning"
     ROLLING_OUT = "RollingOut"
     RECOVERING = "Recovering"
     SUSPENDED = "Suspended"

@@ -1,4 +1,7 @@
-"""One release of the chart for all end-to-end tests, the report of what they measure, and a namespace for each file."""
+"""One release of the chart, one namespace and one cluster for all end-to-end tests, and the report of what they measure.
+
+Making a cluster and taking it away costs more than most tests, so they share one and leave it Ready with three members.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,36 @@ from ringkeep_testing.kind_cluster import (
 
 OPERATOR_NAMESPACE = "ringkeep-e2e"
 REPORT = Path(os.environ.get("E2E_REPORT", ".ci/out/e2e.json"))
+RUNS = int(os.environ.get("E2E_RUNS", "1"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have each test as often as asked for, for figures of several runs."""
+    if RUNS > 1:
+        metafunc.parametrize("run", range(RUNS), indirect=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run all tests once, then again: no figure is of one minute. First those that install an operator of their own."""
+    if RUNS > 1:
+        items.sort(key=lambda item: ("operator" in _fixtures_of(item), _run_of(item)))
+
+
+def _fixtures_of(item: pytest.Item) -> list[str]:
+    return item.fixturenames if isinstance(item, pytest.Function) else []
+
+
+def _run_of(item: pytest.Item) -> int:
+    run = item.callspec.params["run"] if isinstance(item, pytest.Function) else 0
+    assert isinstance(run, int), "pytest_generate_tests has put it there"
+    return run
+
+
+@pytest.fixture(autouse=True)
+def run(request: pytest.FixtureRequest) -> int:
+    """Which of the runs this is."""
+    return int(getattr(request, "param", 0))
 
 
 @pytest.fixture(scope="session")
@@ -63,16 +96,19 @@ def kind() -> str:
     return name
 
 
-@pytest.fixture(scope="module")
-def space(operator: str, request: pytest.FixtureRequest) -> Iterator[Namespace]:
-    """A namespace of restricted pods for the tests of a file."""
-    with Namespace(f"e2e-{Path(str(request.path)).stem.removeprefix('test_').replace('_', '-')}") as made:
+@pytest.fixture(scope="session")
+def space(operator: str) -> Iterator[Namespace]:
+    """A namespace of restricted pods."""
+    with Namespace("e2e") as made:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def demo(space: Namespace) -> Settled:
-    """A Ready cluster ``demo`` of three members in the namespace of the file; a test leaves it Ready with three."""
-    space.apply(cluster_manifest("demo"))
-    space.ready("demo")
+    """A Ready cluster ``demo`` of three members; a test leaves it Ready with three, or removes it with its volumes.
+
+    What a test that failed has left of it is put right first, so that the next one fails only for reasons of its own.
+    """
+    space.apply(cluster_manifest("demo", suspend=False, paused=False))
+    space.settled("demo")
     return Settled(space, "demo")

@@ -39,6 +39,7 @@ def replicas(first: Namespace) -> int:
     return int(first.cluster("first")["spec"]["replicas"])
 
 
+@pytest.mark.measured
 def test_from_nothing_to_a_write_and_on_with_helm(first: Namespace, report: Report) -> None:
     began = time.monotonic()
     install()

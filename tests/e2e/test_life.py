@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from ringkeep_testing.kind_cluster import LIMIT_S, Recording, Report, Settled, Watch, until
 
 ERRORS_MAX = 0.001
 
 
-def judged(settled: Settled, recording: Recording) -> None:
+def judged(settled: Settled, recording: Recording, report: Report, what: str) -> None:
     """Nothing was lost, hardly anything failed, and nothing is left over: as many pods as members."""
+    report.add(f"{what}: slowest write", recording.final["longest_write_s"])
+    report.add(f"{what}: acknowledged writes lost", len(recording.offences), limit=0, unit="")
+    report.add(f"{what}: errors after one retry", recording.error_share, limit=ERRORS_MAX, unit="")
+
     assert recording.offences == []
     assert recording.error_share <= ERRORS_MAX, recording.summary
     assert len(settled.space.pods(settled.name)) == settled.space.cluster(settled.name)["spec"]["replicas"]
@@ -28,6 +34,7 @@ def seconds_to_the_first_write(settled: Settled, replicas: int) -> float:
     return max(0.0, written - changed)
 
 
+@pytest.mark.measured
 def test_a_cluster_grows_is_renewed_and_shrinks_under_load_without_losing_anything(
     demo: Settled, report: Report
 ) -> None:
@@ -36,7 +43,7 @@ def test_a_cluster_grows_is_renewed_and_shrinks_under_load_without_losing_anythi
         report.add("spec change -> first child write", seconds_to_the_first_write(demo, 5), limit=0.5)
         demo.settled()
         report.add("3 -> 5 under load until Ready", time.monotonic() - began, limit=40)
-    judged(demo, growing)
+    judged(demo, growing, report, "3 -> 5")
 
     with demo.space.recording(demo.name) as renewing:
         began = time.monotonic()
@@ -50,15 +57,11 @@ def test_a_cluster_grows_is_renewed_and_shrinks_under_load_without_losing_anythi
         until(renewed, "every pod is of the new kind", limit_s=3 * LIMIT_S, every_s=1.0)
         demo.settled()
         report.add("rolling update of 5 pods under load", time.monotonic() - began, limit=120)
-    report.add("rolling update: slowest write", renewing.final["longest_write_s"])
-    report.add("rolling update: errors after one retry", renewing.error_share, limit=ERRORS_MAX, unit="")
-    judged(demo, renewing)
+    judged(demo, renewing, report, "rolling update")
 
     with demo.space.recording(demo.name) as shrinking:
         report.add("5 -> 3 under load until Ready", demo.space.scale(demo.name, 3), limit=40)
-    report.add("5 -> 3: slowest write", shrinking.final["longest_write_s"])
-    report.add("5 -> 3: errors after one retry", shrinking.error_share, limit=ERRORS_MAX, unit="")
-    judged(demo, shrinking)
+    judged(demo, shrinking, report, "5 -> 3")
 
 
 def test_a_size_that_changes_while_copies_move_is_planned_anew(demo: Settled, report: Report) -> None:
@@ -71,11 +74,12 @@ def test_a_size_that_changes_while_copies_move_is_planned_anew(demo: Settled, re
         report.add("3 -> 5 -> 4, changed in mid-flight, until Ready", demo.space.scale(demo.name, 4), limit=40)
         ordinals = sorted(pod["metadata"]["name"] for pod in demo.space.pods(demo.name))
         demo.space.scale(demo.name, 3)
-    judged(demo, recording)
+    judged(demo, recording, report, "3 -> 5 -> 4 -> 3")
 
     assert ordinals == ["demo-0", "demo-1", "demo-2", "demo-3"]
 
 
+@pytest.mark.measured
 def test_writes_go_on_after_a_pod_was_killed(demo: Settled, report: Report) -> None:
     with demo.space.recording(demo.name) as recording:
         for _ in range(2):
@@ -86,7 +90,7 @@ def test_writes_go_on_after_a_pod_was_killed(demo: Settled, report: Report) -> N
             until(lambda: True if demo.is_new(victim, uid) else None, f"{victim} is back", every_s=1.0)  # noqa: B023
             demo.settled()
             report.add("pod killed -> writes again (slowest write)", recording.slowest_write_s(before), limit=2)
-    judged(demo, recording)
+    judged(demo, recording, report, "pod killed")
 
 
 def test_all_pods_deleted_at_once_come_back_with_everything(demo: Settled, report: Report) -> None:
@@ -104,4 +108,4 @@ def test_all_pods_deleted_at_once_come_back_with_everything(demo: Settled, repor
         report.add("all pods deleted at once -> Ready", time.monotonic() - began, limit=45)
 
     assert recording.final["checked"] > 0
-    judged(demo, recording)
+    judged(demo, recording, report, "all pods deleted at once")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from ringkeep_testing.kind_cluster import (
     Settled,
     cluster_manifest,
     command,
+    kubectl,
     until,
 )
 
@@ -87,6 +90,56 @@ def test_children_that_were_deleted_are_made_again(demo: Settled, report: Report
     assert {pod["metadata"]["uid"] for pod in demo.space.pods(demo.name)} == pods
 
 
+MONITORS: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "servicemonitors.monitoring.coreos.com"},
+    "spec": {
+        "group": "monitoring.coreos.com",
+        "scope": "Namespaced",
+        "names": {"plural": "servicemonitors", "singular": "servicemonitor", "kind": "ServiceMonitor"},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
+"""As much of the Prometheus operator's kind as a server needs to take such objects; it may be installed already."""
+
+
+@pytest.fixture
+def monitors() -> Iterator[None]:
+    """The kind ServiceMonitor."""
+    name = MONITORS["metadata"]["name"]
+    if kubectl("get", "crd", name, "--ignore-not-found").strip():
+        yield
+        return
+    kubectl("apply", "-f", "-", given=json.dumps(MONITORS))
+    kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+    yield
+    kubectl("delete", "crd", name, "--timeout=30s")
+
+
+@pytest.mark.usefixtures("monitors")
+def test_a_service_monitor_is_there_while_it_is_wanted(demo: Settled) -> None:
+    kind = "servicemonitors.monitoring.coreos.com"
+    demo.patch(monitoring={"serviceMonitor": True})
+    made = until(lambda: demo.space.get(kind, "demo"), "there is a ServiceMonitor", limit_s=60)
+    services = demo.space.all(
+        "services", ",".join("=".join(one) for one in made["spec"]["selector"]["matchLabels"].items())
+    )
+    ports = {port["name"] for service in services for port in service["spec"]["ports"]}
+    demo.patch(monitoring={"serviceMonitor": False})
+    until(lambda: None if demo.space.get(kind, "demo") else True, "it is gone", limit_s=60)
+
+    assert [service["metadata"]["name"] for service in services] == ["demo-nodes"]
+    assert [endpoint["port"] in ports for endpoint in made["spec"]["endpoints"]] == [True]
+
+
 def test_what_stands_in_the_way_is_said_and_left_as_it_is(space: Namespace) -> None:
     theirs: dict[str, Any] = {
         "apiVersion": "v1",
@@ -110,6 +163,7 @@ def test_what_stands_in_the_way_is_said_and_left_as_it_is(space: Namespace) -> N
     space.kubectl("delete", "cluster", "taken", "classless", "--timeout=60s")
 
 
+@pytest.mark.measured
 @pytest.mark.usefixtures("kind")
 def test_an_impossible_scale_down_is_refused_at_once_while_the_rest_goes_on(
     demo: Settled, process: Operator, report: Report

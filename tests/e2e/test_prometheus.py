@@ -29,6 +29,7 @@ from ringkeep_testing.kind_cluster import (
 
 IMAGE = "ringkeep-prometheus:e2e"
 CONFIG = ROOT / "deploy" / "prometheus.yml"
+RULES = ROOT / "helm" / "ringkeep" / "rules"
 ASK = "import sys, urllib.request as u; print(u.urlopen('http://127.0.0.1:9090' + sys.argv[1], timeout=5).read().decode())"
 WANTED = {"ringkeep_node_map_version", "ringkeep_operator_clusters"}
 
@@ -49,6 +50,7 @@ def prometheus(demo: Settled, space: Namespace, operator: str, kind: str, tmp_pa
     kubectl("create", "clusterrolebinding", "e2e-prometheus", "--clusterrole=e2e-prometheus", account)
     try:
         text = CONFIG.read_text().replace("scrape_interval: 15s", "scrape_interval: 2s")
+        text = text.replace("../helm/ringkeep/rules/", "/recorder/")
         found = ""
         if not knows_kubernetes():
             block = re.compile(r"    kubernetes_sd_configs:\n.*?(?=    relabel_configs:)", re.DOTALL)
@@ -60,7 +62,11 @@ def prometheus(demo: Settled, space: Namespace, operator: str, kind: str, tmp_pa
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
                 "metadata": {"name": "prometheus"},
-                "data": {"prometheus.yml": text, "pods.json": found or "[]"},
+                "data": {
+                    "prometheus.yml": text,
+                    "pods.json": found or "[]",
+                    **{file.name: file.read_text() for file in RULES.glob("*.yaml")},
+                },
             },
             pod(),
         )
@@ -68,6 +74,7 @@ def prometheus(demo: Settled, space: Namespace, operator: str, kind: str, tmp_pa
         yield "prometheus"
     finally:
         kubectl("delete", "clusterrole,clusterrolebinding", "e2e-prometheus", "--ignore-not-found")
+        space.kubectl("delete", "pod,configmap,serviceaccount", "prometheus", "--ignore-not-found", "--now")
 
 
 def knows_kubernetes() -> bool:
@@ -131,8 +138,11 @@ def test_every_node_and_the_operator_are_up_in_a_real_prometheus(demo: Settled, 
 
     targets = until(seen, "all targets are up", limit_s=60, every_s=1.0)
     names = set(asked("/api/v1/label/__name__/values"))
+    groups = asked("/api/v1/rules")["groups"]
 
     assert {(row["labels"]["namespace"], row["labels"]["pod"]) for row in targets} == expected
     assert len(targets) == len(expected) == 4
     assert {row["labels"]["component"] for row in targets} == {"node", "operator"}
     assert names >= WANTED
+    assert {group["file"].rpartition("/")[2] for group in groups} == {file.name for file in RULES.glob("*.yaml")}
+    assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ringkeep_testing.fake_pods import CLUSTER_ID
 from ringkeep_testing.operator_bench import Bench
 
 Change = dict[str, Any]
@@ -194,6 +195,25 @@ def test_a_kind_that_is_not_installed_is_told_and_stops_nothing_else() -> None:
     run(test)
 
 
+def test_a_service_monitor_comes_once_its_kind_is_installed_and_goes_when_it_is_wanted_no_more() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        bench.change(monitoring={"serviceMonitor": True})
+        for _ in range(3):
+            await bench.one_pass()
+        before = bench.kube.names("servicemonitors")
+        bench.kube.not_installed.clear()
+        await bench.settle()
+        made = bench.kube.get("servicemonitors", "demo")
+        bench.change(monitoring={"serviceMonitor": False})
+        await bench.settle()
+
+        assert before == [] and made["spec"]["endpoints"] == [{"port": "http", "path": "/metrics"}]
+        assert bench.kube.names("servicemonitors") == []
+
+    run(test)
+
+
 def test_an_impossible_shrink_is_refused_in_the_conditions_and_the_rest_goes_on() -> None:
     async def test(bench: Bench) -> None:
         await ready(bench, replicas=5)
@@ -209,6 +229,59 @@ def test_an_impossible_shrink_is_refused_in_the_conditions_and_the_rest_goes_on(
         assert degraded["status"] == "True" and "refused" in degraded["message"]
         assert bench.kube.get("statefulsets", "demo")["spec"]["replicas"] == 5
         assert bench.kube.get("services", "demo")["spec"]["selector"] == {"ringkeep.dev/cluster": "demo"}
+
+    run(test)
+
+
+def test_an_impossible_shrink_is_refused_in_the_pass_that_sees_it_and_the_possible_part_is_asked_in_the_same() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench, replicas=5)
+        bench.pods.hanging |= {"demo-0", "demo-1"}
+        await bench.one_pass()
+        bench.pods.changes.clear()
+        bench.change(replicas=2, recovery={"rereplicateAfter": "277s"})
+        outcome = await bench.one_pass()
+        degraded, held = bench.condition("Degraded"), bench.pods.map
+        told = [event["reason"] for (plural, _, _), event in bench.kube.objects.items() if plural == "events"]
+        assert outcome is not None and held is not None
+
+        assert (outcome.result, degraded["status"], degraded["reason"]) == ("refused", "True", "ChangeRefused")
+        assert degraded["observedGeneration"] == bench.kube.get("clusters", "demo")["metadata"]["generation"]
+        assert told.count("ChangeRefused") == 1
+        assert bench.pods.changes == ["wanted"] and held.wanted.settings.grace_s == 277.0
+        assert not any(want.draining for want in held.wanted.members.values())
+
+    run(test)
+
+
+def test_all_that_is_asked_of_a_founded_cluster_names_it_and_a_stranger_at_an_old_address_is_passed_over() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench, replicas=4)
+        bench.pods.asked.clear()
+        bench.pods.strangers.add("demo-0")
+        bench.change(recovery={"rereplicateAfter": "277s"})
+        for _ in range(3):
+            await bench.one_pass()
+        held = bench.pods.map
+        assert held is not None
+        changed, available = held.wanted.settings.grace_s, bench.condition("Available")["status"]
+        bench.pods.strangers.clear()
+        await settled_after(bench, {"replicas": 3, "image": "node:2"})
+        meant = {(method, rest): cluster for method, rest, cluster in bench.pods.asked if rest}
+
+        assert (changed, available) == (277.0, "True")
+        assert set(meant) == {
+            ("GET", "/map"),
+            ("GET", "/members"),
+            ("GET", "/leader"),
+            ("GET", "/plan"),
+            ("PUT", "/wanted"),
+            ("POST", "/members/demo-3/leave"),
+            ("POST", "/transfer-leader"),
+        }
+        assert {cluster for _, rest, cluster in bench.pods.asked if rest} == {CLUSTER_ID}
+        # Who a node is must be answered by a stranger too: it may have the wrong volume.
+        assert {cluster for _, rest, cluster in bench.pods.asked if not rest} == {""}
 
     run(test)
 

@@ -6,6 +6,7 @@ Source: kopf #1276, #1145; Sieve (OSDI 2022).
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from ringkeep_testing.fake_kube import FakeKube
 from ringkeep_testing.fake_pods import FakePods
 from ringkeep_testing.operator_bench import cluster
+from ringkeep_testing.promtool import check_metrics
 from ringkeep_testing.running_operator import RunningOperator, until
 
 
@@ -203,5 +205,6 @@ def test_it_shows_that_it_lives_and_what_it_did() -> None:
             assert alive == (200, "ok")
             assert 'ringkeep_operator_writes_total{kind="StatefulSet",verb="apply"} 1.0' in text
             assert "ringkeep_operator_clusters 1.0" in text and "ringkeep_operator_leading 1.0" in text
+            assert shutil.which("promtool") is None or check_metrics(text.encode()) == ""
 
     run(test)

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import msgspec
 import typer
 
-from ringkeep.command import cluster, documents, local, plans, services
+from ringkeep.command import cluster, documents, local, plans, services, status, top
 from ringkeep.command.options import Invocation, Output, OutputOption
 from ringkeep.command.outcome import FAILED, tell
 from ringkeep.command.screen import console, write_json
@@ -34,7 +34,8 @@ app.command("restart", rich_help_panel=_LOCAL)(local.restart)
 app.command("recover", rich_help_panel=_LOCAL)(local.recover)
 app.command("down", rich_help_panel=_LOCAL)(local.down)
 app.command("node", rich_help_panel=_LOCAL)(local.node)
-app.command("status", rich_help_panel=_CLUSTER)(cluster.status)
+app.command("status", rich_help_panel=_CLUSTER)(status.status)
+app.command("top", rich_help_panel=_CLUSTER)(top.top)
 app.command("members", rich_help_panel=_CLUSTER)(cluster.members)
 app.command("shards", rich_help_panel=_CLUSTER)(cluster.shards)
 app.command("plan", rich_help_panel=_CLUSTER)(plans.plan)

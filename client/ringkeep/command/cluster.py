@@ -1,9 +1,8 @@
-"""``status``, ``members``, ``shards`` and ``route``: what the cluster says of itself."""
+"""``members``, ``shards`` and ``route``: what the cluster says of itself."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from typing import Annotated, Any
 
 import msgspec
@@ -11,11 +10,10 @@ import typer
 from rich.markup import escape
 
 from ringkeep.administration import PLAN_PATH
-from ringkeep.answers import Leader, Member, Members, Plan, Route, ShardMap
+from ringkeep.answers import Member, Members, Plan, Route, ShardMap
 from ringkeep.command.endpoint import client_for
 from ringkeep.command.options import DirOption, Output, OutputOption, TimeoutOption, UrlOption, UserArgument
-from ringkeep.command.plans import told_of
-from ringkeep.command.screen import console, size, table, write_json
+from ringkeep.command.screen import console, table, write_json
 from ringkeep.health import ShardState, shard_states
 from ringkeep.transport import route_path
 
@@ -29,32 +27,6 @@ _COLOURS = {
     ShardState.UNDER_REPLICATED: "yellow",
     ShardState.UNAVAILABLE: "red",
 }
-
-
-def status(
-    timeout: TimeoutOption = 5.0,
-    url: UrlOption = None,
-    directory: DirOption = None,
-    output: OutputOption = Output.TEXT,
-) -> None:
-    """Show in a few lines how the cluster is."""
-    if output is Output.JSON:
-        write_json(_read(url, directory, timeout, "/v1/cluster")[0])
-        return
-    paths = ("/v1/cluster/map", "/v1/cluster/members", "/v1/cluster/leader")
-    told = _read(url, directory, timeout, *paths, plan=True)
-    shard_map = msgspec.json.decode(told[0], type=ShardMap)
-    members = msgspec.json.decode(told[1], type=Members).members
-    leader = msgspec.json.decode(told[2], type=Leader)
-    rows = table("", "")
-    rows.show_header = False
-    rows.add_row("cluster", f"{escape(shard_map.cluster_id)}, map version {shard_map.version}")
-    rows.add_row("leader", f"{escape(leader.name)} in term {leader.term}" if leader.name else "[red]none[/red]")
-    rows.add_row("members", _counts(Counter(member.state for member in members)))
-    rows.add_row("shards", _counts(Counter(shard_states(shard_map, members).values())))
-    rows.add_row("plan", escape(_plan(msgspec.json.decode(told[3], type=Plan))))
-    rows.add_row("open", escape(next((member.url for member in members if member.state == "alive"), "-")))
-    console().print(rows)
 
 
 def members(
@@ -162,15 +134,6 @@ def moves_of(plan: Plan, shard_map: ShardMap) -> dict[int, list[str]]:
     return moves
 
 
-def _plan(plan: Plan) -> str:
-    """Return in a line how far the plan is, with rate and time left where the leader said so."""
-    if plan.is_done:
-        return "nothing to move"
-    if plan.running is not None:
-        return "; ".join((told_of(plan.running), *plan.running.waiting[:1]))
-    return f"{plan.copies_left:,} copies and {plan.primaries:,} primaries to move, {size(plan.bytes)}"
-
-
 def _read(url: str | None, directory: Any, timeout_s: float, *paths: str, plan: bool = False) -> list[bytes]:
     async def run() -> list[bytes]:
         async with client_for(url, directory, timeout_s=timeout_s) as client:
@@ -199,11 +162,6 @@ def _evidence(member: Member) -> str:
     told = member.evidence if isinstance(member.evidence, list) else [member.evidence]
     words = [f"{e.get('by', '?')}: {e.get('why', '?')}" if isinstance(e, dict) else str(e) for e in told]
     return escape("; ".join(words))
-
-
-def _counts(counts: Counter[Any]) -> str:
-    total = sum(counts.values())
-    return f"{total}: " + ", ".join(f"{count} {_coloured(state)}" for state, count in sorted(counts.items()))
 
 
 def _coloured(state: str) -> str:

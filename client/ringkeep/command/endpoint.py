@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import typer
 
 from ringkeep.async_client import AsyncClient
-from ringkeep.errors import Unavailable
-from ringkeep.launcher import DEFAULT, ClusterDirectory
+from ringkeep.errors import RingkeepError, Unavailable
+from ringkeep.launcher import DEFAULT, ClusterDirectory, NodeRecord
+from ringkeep_core.wording import names, verb
+
+
+class NodesDown(Unavailable):
+    """Nobody of a local cluster answers. ``hint`` says how to start its nodes again."""
+
+    def __init__(self, text: str, directory: Path) -> None:
+        super().__init__(text)
+        where = "" if directory == Path(DEFAULT) else f" --dir {directory}"
+        self.hint = f"Start what is down with `ringkeep up{where}`, one node anew with `ringkeep restart NODE{where}`."
 
 
 def directory_of(given: Path | None) -> Path:
@@ -35,17 +46,53 @@ def client_for(url: str | None, directory: Path | None, *, timeout_s: float = 10
         Unavailable: no address was given and no local cluster runs.
     """
     token = os.environ.get("RINGKEEP_ADMIN_TOKEN")
+    addresses, cluster_id = addresses_for(url, directory)
+    return AsyncClient(addresses, direct=not url, timeout_s=timeout_s, admin_token=token, cluster_id=cluster_id or None)
+
+
+def addresses_for(url: str | None, directory: Path | None, *, running_only: bool = True) -> tuple[list[str], str]:
+    """Return the addresses of nodes of the cluster that was meant, and its id where that is known. Raises as ``client_for``.
+
+    ``running_only``: of a local cluster, those whose process runs.
+    """
     if url:
-        urls = [checked_url(part.strip()) for part in url.split(",") if part.strip()]
-        return AsyncClient(urls, direct=False, timeout_s=timeout_s, admin_token=token)
+        return [checked_url(part.strip()) for part in url.split(",") if part.strip()], ""
     path = directory_of(directory)
     record = ClusterDirectory(path).read()
     if record is None:
         raise Unavailable(f"no cluster was named and there is no local one in {path}")
     running = [node.url for node in record.nodes if node.is_running]
     if not running:
-        raise Unavailable(f"no node of the local cluster in {path} is running")
-    return AsyncClient(running, timeout_s=timeout_s, admin_token=token, cluster_id=record.cluster_id or None)
+        raise NodesDown(f"no node of the local cluster in {path} is running: {_down(record.nodes)}", path)
+    return running if running_only else [node.url for node in record.nodes], record.cluster_id
+
+
+def states_of_processes(url: str | None, directory: Path | None) -> dict[str, str]:
+    """Return by name how the process of each node of the local cluster is; nothing for a cluster that is elsewhere."""
+    record = ClusterDirectory(directory_of(directory)).read() if not url else None
+    if record is None:
+        return {}
+    return {
+        node.name: f"runs (pid {node.pid})" if node.is_running else f"is not running (last pid {node.pid})"
+        for node in record.nodes
+    }
+
+
+def silent_nodes(url: str | None, directory: Path | None, error: RingkeepError) -> RingkeepError:
+    """Return the error to tell where nobody answers: with what this machine knows of the local cluster's processes."""
+    path = directory_of(directory)
+    record = ClusterDirectory(path).read() if not url else None
+    if record is None or isinstance(error, NodesDown):
+        return error
+    running = [f"{node.name} (pid {node.pid})" for node in record.nodes if node.is_running]
+    down = _down([node for node in record.nodes if not node.is_running])
+    told = f"{names(running)} {verb(len(running), 'runs', 'run')} and {verb(len(running), 'does', 'do')} not answer in time"
+    return NodesDown(f"no node of the local cluster in {path} answers: {'; '.join(filter(None, (told, down)))}", path)
+
+
+def _down(nodes: Sequence[NodeRecord]) -> str:
+    told = [f"{node.name} (last pid {node.pid})" for node in nodes]
+    return f"{names(told)} {verb(len(told), 'is', 'are')} down" if told else ""
 
 
 def checked_url(url: str) -> str:

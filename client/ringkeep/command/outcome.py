@@ -12,6 +12,8 @@ from ringkeep.command.screen import error_console
 from ringkeep.errors import ProblemAnswer, RingkeepError
 
 OK, FAILED, USAGE, UNAVAILABLE = 0, 1, 2, 3
+SERVER_ERRORS = 500
+"""From this status on the cluster was at fault, or in trouble."""
 
 _UNAVAILABLE_CODES = frozenset({"unavailable", "no_primary", "not_enough_copies", "not_ready", "overloaded"})
 
@@ -48,8 +50,10 @@ def tell(error: RingkeepError, output: Output) -> int:
         error_console().print(msgspec.json.encode(told).decode(), markup=False, highlight=False, soft_wrap=True)
         return exit_code_of(error)
     sentence = str(error).rstrip(".")
-    request = f" (request {cause.request_id})" if isinstance(cause, ProblemAnswer) and error.code == "internal" else ""
-    hint = _NEXT.get(error.code, "")
+    # Whoever looks into the logs of the nodes finds the request by its id; what was the caller's mistake is in no log.
+    is_theirs = isinstance(cause, ProblemAnswer) and cause.status >= SERVER_ERRORS and cause.request_id
+    request = f" (request {cause.request_id})" if is_theirs and isinstance(cause, ProblemAnswer) else ""
+    hint = getattr(error, "hint", "") or _NEXT.get(error.code, "")
     error_console().print(
         f"ringkeep: {sentence}{request}. {hint}".rstrip(), markup=False, highlight=False, soft_wrap=True
     )

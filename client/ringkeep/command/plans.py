@@ -16,9 +16,10 @@ from ringkeep.answers import Plan, RunningPlan
 from ringkeep.async_client import AsyncClient
 from ringkeep.command.endpoint import client_for, directory_of, local_node
 from ringkeep.command.options import DirOption, NodeArgument, Output, OutputOption, TimeoutOption, UrlOption
-from ringkeep.command.screen import console, moving, size, span, table, write_json
+from ringkeep.command.screen import console, moving, span, table, write_json
 from ringkeep.launcher import LocalCluster
 from ringkeep.membership import choose, leave, set_drain, until_moved
+from ringkeep_core.wording import size
 
 WAITS_SHOWN = 8
 

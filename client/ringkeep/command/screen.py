@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from ringkeep import membership
+from ringkeep_core.wording import size
 
 PLAIN_EVERY_S = 3.0
 PIPE_WIDTH = 4096
@@ -63,16 +64,6 @@ def span(seconds: float) -> str:
         return f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people: ``512 B``, ``3.4 MiB``."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:,.0f} B" if unit == "B" else f"{value:,.1f} {unit}"
 
 
 class Meter:

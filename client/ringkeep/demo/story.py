@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from ringkeep.answers import ImportResult, ShardMap
 from ringkeep.async_client import AsyncClient
-from ringkeep.command.screen import Meter, moving, size, span, steps, table
+from ringkeep.command.screen import Meter, moving, span, steps, table
 from ringkeep.demo import verify
 from ringkeep.demo.flights import DemoError, keys_by_aircraft, read_flights, source_file
 from ringkeep.demo.recovery import busiest_primary, first_after, recovery
@@ -25,6 +25,7 @@ from ringkeep.health import copies_wanted
 from ringkeep.launcher import ClusterRecord, NodeRecord
 from ringkeep.launcher.nodes import Say
 from ringkeep.membership import Told, choose
+from ringkeep_core.wording import size
 
 NODES = 3
 NODES_MOST = 5

@@ -44,6 +44,8 @@ ADMIN_BODY_BYTES_MAX = 1 << 20
 STALE = "stale_wanted"
 REFUSED = "bad_wanted"
 CHANGES_SHOWN_MAX = 20_000
+WHAT_IF = ("members", "drain", "weights")
+"""Query parameters of a change that is only thought of."""
 T = TypeVar("T")
 
 
@@ -109,10 +111,37 @@ _transfer_decoder = msgspec.json.Decoder(TransferBody)
 
 
 async def plan(exchange: Exchange) -> Reply:
-    """Send what is left between the map and the wanted state: nothing, once they agree."""
-    parameters(exchange.target.query, ())
+    """Send what is left between the map and the wanted state, or would be if it were changed as the query says.
+
+    Thinking changes nothing and tells nothing that may not be read anyway, so it needs no token.
+    """
+    asked = parameters(exchange.target.query, (*WHAT_IF, "steps"))
+    with_steps = "steps" not in asked or switch(asked["steps"], "steps")
+    body = _what_if_of(asked)
     held = await exchange.current_map()
-    return exchange.json(_shown(exchange, held, held.wanted))
+    thought = held.wanted
+    if body is not None:
+        thought = _thought_of(held, body)
+        _refuse_impossible(exchange, held, thought)
+    return exchange.json(_shown(exchange, held, thought, with_steps=with_steps))
+
+
+def _what_if_of(asked: Mapping[str, str]) -> WhatIfBody | None:
+    """Return the change that a query speaks of, or None: ``members=n1,n2``, ``drain=n3``, ``weights=n1:2,n2:0.5``."""
+    if not any(name in asked for name in WHAT_IF):
+        return None
+    weights = {}
+    for name, text in (one.rpartition(":")[::2] for one in _listed(asked, "weights")):
+        try:
+            weights[name] = float(text)
+        except ValueError:
+            raise BadRequest(f"weights is a list of name:number, not {asked['weights'][:100]!r}") from None
+    members = tuple(_listed(asked, "members")) if "members" in asked else None
+    return WhatIfBody(members=members, drain=tuple(_listed(asked, "drain")), weights=weights)
+
+
+def _listed(asked: Mapping[str, str], name: str) -> list[str]:
+    return [one for one in asked.get(name, "").split(",") if one]
 
 
 async def what_if(exchange: Exchange) -> Reply:
@@ -142,7 +171,7 @@ def _thought_of(held: ShardMap, body: WhatIfBody) -> Wanted:
     return replace(wanted, revision=held.wanted.revision + 1, settings=_settings(held.wanted.settings, body.settings))
 
 
-def _shown(exchange: Exchange, held: ShardMap, wanted: Wanted) -> dict[str, object]:
+def _shown(exchange: Exchange, held: ShardMap, wanted: Wanted, *, with_steps: bool = True) -> dict[str, object]:
     driver = exchange.edge.driver
     facts = _facts_for(driver.facts(), held, wanted)
     made = plan_of(held, wanted, facts, driver.shard_bytes())
@@ -151,7 +180,7 @@ def _shown(exchange: Exchange, held: ShardMap, wanted: Wanted) -> dict[str, obje
         "version": held.version,
         "digest": made.target.digest,
         "opinion": _opinion(exchange, held, wanted),
-        **plan_shape(held, made),
+        **plan_shape(held, made, with_steps=with_steps),
         "running": driver.running_plan() if wanted is held.wanted else None,
         "leader": driver.leader(),
     }
@@ -180,7 +209,7 @@ class _Counts(dict[str, tuple[int, int]]):
         self[name] = before[0] + copies, before[1] + primaries
 
 
-def plan_shape(held: ShardMap, made: Plan) -> dict[str, object]:
+def plan_shape(held: ShardMap, made: Plan, *, with_steps: bool = True) -> dict[str, object]:
     """Return a plan as the REST interface shows it."""
     forecast, target = made.forecast, made.target
     now, then = _counts_now(held), _counts_then(made)
@@ -204,7 +233,7 @@ def plan_shape(held: ShardMap, made: Plan) -> dict[str, object]:
             }
             for name in sorted({*now, *then})
         ],
-        "steps": _steps_shape(made.steps),
+        "steps": _steps_shape(made.steps) if with_steps else [],
     }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from ringkeep_core.shardmap import Copy, Shard, ShardMap
+from ringkeep_core.summary import summary_of
 from ringkeep_node.http.administration import body_of
 from ringkeep_node.http.exchange import Exchange
 from ringkeep_node.http.replies import JSON_TYPE, Reply
-from ringkeep_node.http.routing import parameters, whole_number
+from ringkeep_node.http.routing import parameters, switch, whole_number
 from ringkeep_node.runtime.founding import BootstrapRequest
 from ringkeep_node.runtime.reports import MemberReport
 
@@ -19,11 +20,14 @@ _bootstrap_decoder = msgspec.json.Decoder(BootstrapRequest)
 
 
 async def cluster(exchange: Exchange) -> Reply:
-    """Send a summary: this node, the cluster, and how its shards are."""
-    parameters(exchange.target.query, ())
+    """Send the cluster in short: this node, its cluster, and how its shards are; with ``summary=true`` in words as well."""
+    asked = parameters(exchange.target.query, ("summary",))
     driver = exchange.edge.driver
     shard_map, leader, members = driver.shard_map, driver.leader(), driver.members()
     own = driver.identity
+    in_words: dict[str, object] = {}
+    if "summary" in asked and switch(asked["summary"], "summary"):
+        in_words["summary"] = summary_of(driver.look())
     return exchange.json(
         {
             "node": own.name,
@@ -39,6 +43,7 @@ async def cluster(exchange: Exchange) -> Reply:
             "leader": leader.name if leader else None,
             "members": counted([member.state for member in members]),
             "shards": shard_counts(shard_map, members) if shard_map else {"total": 0},
+            **in_words,
         }
     )
 
@@ -47,6 +52,12 @@ async def members(exchange: Exchange) -> Reply:
     """Send every member as this node sees it, with the evidence."""
     parameters(exchange.target.query, ())
     return exchange.json({"members": exchange.edge.driver.members()})
+
+
+async def summary(exchange: Exchange) -> Reply:
+    """Send in words how the cluster is, as this node sees it: what is wrong, and what is done about it."""
+    parameters(exchange.target.query, ())
+    return exchange.json(summary_of(exchange.edge.driver.look()))
 
 
 async def leader(exchange: Exchange) -> Reply:
@@ -168,11 +179,12 @@ def shard_counts(held: ShardMap, members: tuple[MemberReport, ...]) -> dict[str,
     full = max(1, min(held.wanted.settings.replication_factor, held.weighted_members()))
     counts = {"total": len(held.shards), "ok": 0, "moving": 0, "under_replicated": 0, "unavailable": 0}
     for shard in held.shards:
-        counts[_state_of(shard, gone, full)] += 1
+        counts[shard_state(shard, gone, full)] += 1
     return counts
 
 
-def _state_of(shard: Shard, gone: frozenset[str], full: int) -> str:
+def shard_state(shard: Shard, gone: frozenset[str], full: int) -> str:
+    """Return ok, moving, under_replicated or unavailable; ``gone`` are dead members, ``full`` copies are wanted."""
     if shard.primary.storage in gone or len(shard.in_sync) < shard.need:
         return "unavailable"
     if len(shard.in_sync) < full:

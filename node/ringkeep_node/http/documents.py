@@ -55,6 +55,7 @@ async def put(exchange: Exchange) -> Reply:
             conditions_of(exchange),
             headers.get("Idempotency-Key"),
             exchange.timeout_s(),
+            exchange.cause,
         )
     )
     edge = exchange.edge
@@ -80,6 +81,7 @@ async def delete(exchange: Exchange) -> Reply:
             conditions_of(exchange),
             exchange.request.headers.get("Idempotency-Key"),
             exchange.timeout_s(),
+            exchange.cause,
         )
     )
     return exchange.reply(
@@ -102,6 +104,7 @@ async def get(exchange: Exchange) -> Reply:
             local,
             conditions_of(exchange) if conditional else UNCONDITIONAL,
             exchange.timeout_s(),
+            exchange.cause,
         )
     )
     edge = exchange.edge
@@ -139,6 +142,7 @@ async def listing(exchange: Exchange) -> Reply:
             values=values,
             local=local,
             timeout_s=exchange.timeout_s(),
+            cause=exchange.cause,
         )
     )
     lag = f"Ringkeep-Lag: {page.lag}\r\n" if local else ""

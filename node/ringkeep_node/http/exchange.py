@@ -27,7 +27,15 @@ from ringkeep_core.errors import (
     WrongCluster,
 )
 from ringkeep_core.shardmap import ShardMap
-from ringkeep_node.http.problems import PROBLEM_TYPE, NotReady, headers_of, problem_of, status_of
+from ringkeep_node.http.problems import (
+    PROBLEM_TYPE,
+    STATUS_OF_CODE,
+    NotReady,
+    headers_of,
+    problem_of,
+    shown,
+    status_of,
+)
 from ringkeep_node.http.replies import JSON_TYPE, STATUS_LINES, Clock, Outgoing, Reply
 from ringkeep_node.http.routing import MethodRefused, Target
 from ringkeep_node.runtime.service import TIMEOUT_DEFAULT_S, Service, checked_timeout_s
@@ -78,6 +86,8 @@ class Edge:
         self.stopping = False
         """Set while the node ends: it still answers, but asks to be sent nothing more."""
         self._unready_until = 0.0
+        self.problems = dict.fromkeys(STATUS_OF_CODE, 0)
+        """How many answers had the code of each error."""
 
     def told_ready(self, is_ready: bool) -> None:
         """A balancer has asked whether clients should be sent here, and will believe it for a while.
@@ -141,7 +151,7 @@ class Edge:
 class Exchange:
     """One request on its way to its reply."""
 
-    __slots__ = ("closes", "edge", "id", "request", "target")
+    __slots__ = ("cause", "closes", "edge", "id", "request", "target")
 
     def __init__(self, edge: Edge, request: web.BaseRequest) -> None:
         self.edge = edge
@@ -150,6 +160,8 @@ class Exchange:
         self.closes = edge.is_unwanted
         given = request.headers.get("Ringkeep-Request-Id")
         self.id = given if given is not None and _REQUEST_ID(given) else edge.next_id()
+        self.cause = self.id
+        """What goes with the request to the nodes that serve it: its id, and where it belongs in a trace."""
 
     @property
     def client(self) -> str:
@@ -286,15 +298,13 @@ class Exchange:
         """Return an answer; ``lines`` are further header lines, each with its line end."""
         length = "" if status in (204, 304) else f"Content-Length: {len(body)}\r\n"
         type_line = f"Content-Type: {content_type}\r\n" if content_type else ""
+        head = self.head(status, f"{type_line}{length}{lines}")
+        return Reply(status, head, body, closes=self.closes, outgoing=self.edge.outgoing)
+
+    def head(self, status: int, lines: str) -> str:
+        """Return the head of an answer, without the empty line that ends it."""
         edge = self.edge
-        return Reply(
-            status,
-            f"{STATUS_LINES[status]}{type_line}{length}{lines}"
-            f"Ringkeep-Request-Id: {self.id}\r\n{edge.lines}{edge.clock.date()}",
-            body,
-            closes=self.closes,
-            outgoing=edge.outgoing,
-        )
+        return f"{STATUS_LINES[status]}{lines}Ringkeep-Request-Id: {self.id}\r\n{edge.lines}{edge.clock.date()}"
 
     def json(self, value: Any, status: int = 200, lines: str = "") -> Reply:
         """Return an answer in JSON that nobody may keep."""
@@ -302,6 +312,8 @@ class Exchange:
 
     def problem(self, error: RingkeepError) -> Reply:
         """Return the problem document of an error, with the headers that belong to it."""
+        error = shown(error)
+        self.edge.problems[error.code] += 1
         lines = headers_of(error)
         if isinstance(error, MethodRefused):
             lines += f"Allow: {error.allow}\r\n"

@@ -1,4 +1,4 @@
-"""Is this node alive, is it ready, what do its numbers say; and the plain page at ``/``.
+"""Is this node alive, is it ready, what do its numbers say.
 
 Alive: restarting the process would not help. Ready: clients should be sent here. A node that waits for its cluster is
 alive and not ready.
@@ -6,29 +6,15 @@ alive and not ready.
 
 from __future__ import annotations
 
-from html import escape
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from collections.abc import Callable
+from typing import Final
 
 from ringkeep_node.http.exchange import Exchange, Handler
 from ringkeep_node.http.problems import NotReady
 from ringkeep_node.http.replies import Reply
 from ringkeep_node.http.routing import parameters
 
-LINKS = (
-    ("/v1/cluster", "this cluster"),
-    ("/v1/cluster/members", "members, with the evidence for their state"),
-    ("/v1/cluster/map", "the shard map"),
-    ("/v1/cluster/leader", "the leader"),
-    ("/v1/cluster/events", "what happened"),
-    ("/v1/cluster/wanted", "the wanted state"),
-    ("/v1/services", "services, registered and built in"),
-    ("/livez", "is this node alive"),
-    ("/readyz", "is this node ready"),
-    ("/metrics", "metrics for Prometheus"),
-    ("/openapi.json", "the interface, as OpenAPI 3.1"),
-)
+EXPOSITION_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def livez(exchange: Exchange) -> Reply:
@@ -50,28 +36,10 @@ async def readyz(exchange: Exchange) -> Reply:
     return exchange.json({"ready": True})
 
 
-def metrics_of(registry: CollectorRegistry) -> Handler:
-    """Return the handler of ``GET /metrics``."""
+def metrics_of(page: Callable[[], bytes]) -> Handler:
+    """Return the handler of ``GET /metrics``; ``page`` makes the text of this moment."""
 
     async def metrics(exchange: Exchange) -> Reply:
-        return exchange.reply(200, "Cache-Control: no-store\r\n", generate_latest(registry), CONTENT_TYPE_LATEST)
+        return exchange.reply(200, "Cache-Control: no-store\r\n", page(), EXPOSITION_TYPE)
 
     return metrics
-
-
-async def root(exchange: Exchange) -> Reply:
-    """Send a page with links, until there is a console."""
-    driver = exchange.edge.driver
-    name = escape(driver.identity.name)
-    cluster = escape(driver.cluster_id) or "none yet"
-    links = "\n".join(f'<li><a href="{path}">{path}</a>: {text}</li>' for path, text in LINKS)
-    page = (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Ringkeep {name}</title>\n'
-        f"<h1>Ringkeep node {name}</h1>\n<p>Cluster: {cluster}</p>\n<ul>\n{links}\n</ul>\n</html>\n"
-    )
-    return exchange.reply(
-        200,
-        "Cache-Control: no-store\r\nContent-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n",
-        page.encode(),
-        "text/html; charset=utf-8",
-    )

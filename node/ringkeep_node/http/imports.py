@@ -13,7 +13,7 @@ def import_with(importer: Importer) -> Handler:
 
     async def import_lines(exchange: Exchange) -> Reply:
         parameters(exchange.target.query, ())
-        result = await importer.run(exchange.chunks(), timeout_s=exchange.timeout_s())
+        result = await importer.run(exchange.chunks(), timeout_s=exchange.timeout_s(), cause=exchange.cause)
         return exchange.json(result)
 
     return import_lines

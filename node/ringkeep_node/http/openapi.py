@@ -16,6 +16,7 @@ from ringkeep_core.ids import (
     VALUE_BYTES_MAX,
 )
 from ringkeep_core.services import CHECKS_MAX, ID_MAX, META_MAX, SERVICE_NAME_MAX, TAG_BYTES_MAX, TAGS_MAX
+from ringkeep_core.summary import Summary
 from ringkeep_node.http.exchange import Exchange
 from ringkeep_node.http.problems import PROBLEM_TYPE, STATUS_OF_CODE
 from ringkeep_node.http.replies import JSON_TYPE, Reply
@@ -285,7 +286,11 @@ def _cluster_paths() -> Schema:
     return {
         **_member_paths(),
         **_founding_paths(),
-        "/v1/cluster": reading("cluster", "The cluster in short"),
+        "/v1/cluster": reading(
+            "cluster",
+            "The cluster in short",
+            parameters=[_query("summary", {"type": "boolean", "default": False}, "With the summary in words")],
+        ),
         "/v1/cluster/members": reading("members", "Every member with the evidence for its state"),
         "/v1/cluster/map": reading(
             "map",
@@ -296,8 +301,27 @@ def _cluster_paths() -> Schema:
             ],
         ),
         "/v1/cluster/leader": reading("leader", "The leader"),
+        "/v1/cluster/summary": {
+            "get": _operation(
+                "summary",
+                "In words how the cluster is, as the asked node sees it: what is wrong, what that means for users, what is "
+                "done about it, and what a person should do",
+                {"200": _json("It", _ref("schemas", "Summary"))},
+                [],
+            )
+        },
         "/v1/cluster/plan": {
-            **reading("plan", "What is left to do between the map and the wanted state"),
+            **reading(
+                "plan",
+                "What is left to do between the map and the wanted state; with parameters: if it were changed so. "
+                "Nothing changes, and no token is needed",
+                parameters=[
+                    _query("members", {"type": "string"}, "Exactly these take part: names, separated by commas"),
+                    _query("drain", {"type": "string"}, "These give everything up"),
+                    _query("weights", {"type": "string", "examples": ["n1:2,n2:0.5"]}, "Other weights"),
+                    _query("steps", {"type": "boolean", "default": True}, "With every single step"),
+                ],
+            ),
             "post": _operation(
                 "whatIf",
                 "The plan that a change of the wanted state would mean; nothing changes",
@@ -318,6 +342,9 @@ def _cluster_paths() -> Schema:
                 **admin,
             ),
         },
+        "/v1/cluster/rates": reading(
+            "rates", "What this node has counted since its start; rates are differences of it"
+        ),
         "/v1/cluster/events": reading(
             "events",
             "What happened, oldest first",
@@ -401,7 +428,24 @@ def _health_paths() -> Schema:
         "/readyz": {"get": _operation("readyz", "Should clients be sent here", {"200": _json("Yes", anything)}, [503])},
         "/metrics": {"get": _operation("metrics", "Metrics for Prometheus", text, [])},
         "/openapi.json": {"get": _operation("openapi", "This description", {"200": _json("It", anything)}, [])},
-        "/": {"get": _operation("root", "A page with links", page, [])},
+        "/": {"get": _operation("root", "The web console", page, [])},
+        "/console/{digest}/{file}": {
+            "parameters": [_path("digest", 16, "Of all files"), _path("file", 63, "The name of a file of the console")],
+            "get": _operation("asset", "A file of the console's page", text, [404]),
+        },
+        "/v1/console/events": {
+            "get": _operation(
+                "consoleEvents",
+                "What the console shows, live: server-sent events full, news, beat and bye. Its content is the page's "
+                "business and may change with any version",
+                {"200": {"description": "It", "content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+                [429, 503],
+                parameters=[
+                    _query("after", {"type": "string"}, "The id of the last event that is known"),
+                    _header("Last-Event-ID", {"type": "string"}, "The same"),
+                ],
+            ),
+        },
     }
 
 
@@ -505,9 +549,17 @@ def _schemas() -> Schema:
                 },
             }
         ),
+        **_summary_schemas(),
         **_admin_schemas(),
         **_service_schemas(),
     }
+
+
+def _summary_schemas() -> Schema:
+    """Return the shapes that core's own values have: described where they are made, so that both agree."""
+    schemas, components = msgspec.json.schema_components((Summary,), ref_template="#/components/schemas/{name}")
+    assert schemas == ({"$ref": "#/components/schemas/Summary"},)
+    return components
 
 
 def _admin_schemas() -> Schema:

@@ -2,7 +2,7 @@
 
     /v1/users/{user}/docs/{key...}     "/" in a user only as %2F; in a key "/" and %2F mean the same
     /v1/users/{user}/docs|route        /v1/import        /v1/cluster[/...]        /livez /readyz /metrics /
-    /v1/cluster/members/{name}/drain|leave
+    /v1/cluster/members/{name}/drain|leave                /v1/console/events        /console/{digest}/{file}
     /v1/services[/{name}[/watch | /{id}[/renew]]]      /v1/sd/prometheus
     /v1/agent|catalog|health|status/...: see ``consul_routing``
 
@@ -28,6 +28,7 @@ WATCH = "watch"
 """In the place of an instance's id: so no instance can have this id."""
 MEMBERS = "/v1/cluster/members/"
 SERVICES = "/v1/services/"
+CONSOLE = "/console/"
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 """Visible ASCII without "%" and "#": such a segment means what it says."""
@@ -36,8 +37,8 @@ _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 class Target(Struct, frozen=True, gc=False):
     """What a request names. ``route`` is the metrics' label; ``user`` and ``key`` are decoded; ``query`` is raw.
 
-    ``key`` is the member's name where a route is about one member, and what a path of Consul ends with (as it was sent);
-    ``service`` and ``key`` name an instance of a service.
+    ``key`` is the member's name where a route is about one member, ``digest/file`` of the console's files, and what a path
+    of Consul ends with (as it was sent); ``service`` and ``key`` name an instance of a service.
     """
 
     route: str
@@ -58,6 +59,7 @@ ROUTES: Mapping[str, str] = {
     "/v1/cluster/members": "members",
     "/v1/cluster/map": "map",
     "/v1/cluster/leader": "leader",
+    "/v1/cluster/summary": "summary",
     "/v1/cluster/plan": "plan",
     "/v1/cluster/events": "events",
     "/v1/cluster/bootstrap": "bootstrap",
@@ -65,6 +67,8 @@ ROUTES: Mapping[str, str] = {
     "/v1/cluster/transfer-leader": "transfer_leader",
     "/v1/services": "services",
     "/v1/sd/prometheus": "sd_prometheus",
+    "/v1/cluster/rates": "rates",
+    "/v1/console/events": "console_events",
 }
 
 MEMBER_ROUTES = ("drain", "leave")
@@ -84,6 +88,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "members": ("GET", "HEAD"),
     "map": ("GET", "HEAD"),
     "leader": ("GET", "HEAD"),
+    "summary": ("GET", "HEAD"),
     "plan": ("GET", "HEAD", "POST"),
     "events": ("GET", "HEAD"),
     "bootstrap": ("POST",),
@@ -98,6 +103,9 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "renew": ("PUT",),
     "sd_prometheus": ("GET", "HEAD"),
     **consul_routing.METHODS,
+    "rates": ("GET", "HEAD"),
+    "console_events": ("GET",),
+    "asset": ("GET", "HEAD"),
 }
 
 KNOWN_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"})
@@ -130,6 +138,8 @@ def split_target(raw: str) -> Target:
         if path.startswith(consul_routing.PREFIXES):
             route, name = consul_routing.consul_route(path)
             return Target(route, "", name, query)
+        if path.startswith(CONSOLE):
+            return Target("asset", "", path[len(CONSOLE) :], query)
         raise NotFound(f"there is nothing at {path[:200]!r}")
     raise BadRequest("a path must not have a segment '.' or '..'")
 

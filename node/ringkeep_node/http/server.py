@@ -19,11 +19,14 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from msgspec import Struct
-from prometheus_client import CollectorRegistry
 
 from ringkeep_core.errors import BadRequest, HeadersTooLarge, Internal, RingkeepError
 from ringkeep_core.ids import HEADERS_BYTES_MAX
 from ringkeep_node.http import administration, cluster, documents, health, openapi, services
+from ringkeep_node.http.console import assets
+from ringkeep_node.http.console.feed import STREAMS_MAX, Feed
+from ringkeep_node.http.console.figures import rates_of
+from ringkeep_node.http.console.streams import events_of
 from ringkeep_node.http.exchange import READING_BYTES_MAX, Edge, Exchange, Handler
 from ringkeep_node.http.imports import import_with
 from ringkeep_node.http.replies import Reply
@@ -31,6 +34,7 @@ from ringkeep_node.http.routing import KNOWN_METHODS, check_method, split_target
 from ringkeep_node.metrics import Requests
 from ringkeep_node.runtime.importing import Importer
 from ringkeep_node.runtime.listening import listen
+from ringkeep_node.runtime.trails import Trails
 
 HEADERS_MAX: Final = 512
 """Fields; the limit in bytes is met long before unless they are nearly empty."""
@@ -46,30 +50,36 @@ OnFailure = Callable[[str, BaseException], None]
 class ServerSettings(Struct, frozen=True):
     """Bounds of the server. ``keep_alive_s`` also ends connections that never bring a whole request.
 
-    ``reading_bytes_max``: bodies that are on their way, all together.
+    ``reading_bytes_max``: bodies that are on their way, all together. ``console_streams_max``: pages of the console that
+    look at this node at a time.
     """
 
     keep_alive_s: float = 75.0
     connections_max: int = 4096
     reading_bytes_max: int = READING_BYTES_MAX
     shutdown_s: float = 5.0
+    console_streams_max: int = STREAMS_MAX
 
 
-def handlers_of(importer: Importer, registry: CollectorRegistry) -> Mapping[tuple[str, str], Handler]:
+def handlers_of(
+    importer: Importer, page: Callable[[], bytes], requests: Requests, feed: Feed
+) -> Mapping[tuple[str, str], Handler]:
     """Return who answers which method of which route."""
     reading: dict[str, Handler] = {
         "document": documents.get,
         "documents": documents.listing,
         "route": documents.route,
-        "root": health.root,
+        "root": assets.page,
+        "asset": assets.asset,
         "livez": health.livez,
         "readyz": health.readyz,
-        "metrics": health.metrics_of(registry),
+        "metrics": health.metrics_of(page),
         "openapi": openapi.description,
         "cluster": cluster.cluster,
         "members": cluster.members,
         "map": cluster.shard_map,
         "leader": cluster.leader,
+        "summary": cluster.summary,
         "plan": administration.plan,
         "events": cluster.events,
         "wanted": administration.wanted,
@@ -78,9 +88,11 @@ def handlers_of(importer: Importer, registry: CollectorRegistry) -> Mapping[tupl
         "instance": services.instance,
         "service_watch": services.watch,
         "sd_prometheus": services.for_prometheus,
+        "rates": rates_of(requests),
     }
     return {
         **{(route, method): handler for route, handler in reading.items() for method in ("GET", "HEAD")},
+        ("console_events", "GET"): events_of(feed),
         ("document", "PUT"): documents.put,
         ("document", "DELETE"): documents.delete,
         ("import", "POST"): import_with(importer),
@@ -105,12 +117,15 @@ class Api:
         edge: Edge,
         importer: Importer,
         requests: Requests,
-        registry: CollectorRegistry,
+        page: Callable[[], bytes],
         on_failure: OnFailure,
+        trails: Trails | None = None,
         more: Mapping[tuple[str, str], Handler] | None = None,
     ) -> None:
         self.edge = edge
-        self._handlers = {**handlers_of(importer, registry), **(more or {})}
+        self._trails = trails
+        self.feed = Feed(edge, requests, on_failure)
+        self._handlers = {**handlers_of(importer, page, requests, self.feed), **(more or {})}
         self._observe = requests.observe
         # Not the loop's clock, which may count whole milliseconds.
         self._clock = time.perf_counter
@@ -121,6 +136,8 @@ class Api:
         started = self._clock()
         exchange = Exchange(self.edge, request)
         method = request.method
+        label = method if method in KNOWN_METHODS else "other"
+        trails, asked = self._trails, None
         try:
             size = 0
             for name, value in request.raw_headers:
@@ -132,11 +149,14 @@ class Api:
             if meant is not None:
                 self.edge.check_cluster(meant)
             target = exchange.target = split_target(request.raw_path)
+            if trails is not None:
+                asked = trails.asked(exchange.id, label, target.route, request.headers.get("traceparent", ""))
+                exchange.cause = asked.cause
             handler = self._handlers.get((target.route, method))
             if handler is None:
                 check_method(target.route, method)
                 raise Internal(f"nobody answers {method} of {target.route}")
-            reply: Reply = await handler(exchange)
+            reply: web.StreamResponse = await handler(exchange)
         except RingkeepError as error:
             if error.code == Internal.code:
                 self._on_failure(exchange.id, error)
@@ -144,8 +164,9 @@ class Api:
         except Exception as error:  # the edge of the program: an unexpected failure must end one request, not more
             self._on_failure(exchange.id, error)
             reply = exchange.problem(Internal())
-        label = method if method in KNOWN_METHODS else "other"
         self._observe(exchange.target.route, label, reply.status, self._clock() - started)
+        if trails is not None and asked is not None:
+            trails.answered(asked, label, exchange.target.route, reply.status)
         return reply
 
     def malformed(self, request: web.BaseRequest, error: BaseException | None) -> Reply:
@@ -215,6 +236,7 @@ class HttpServer(web.Server):
         super().__init__(api.handle)
         self._api = api
         self._settings = settings
+        api.feed.streams_max = settings.console_streams_max
         self._listening: asyncio.Server | None = None
         self.refused = 0
 
@@ -255,5 +277,6 @@ class HttpServer(web.Server):
         """Take no more connections, let running requests end (bounded), close the rest."""
         if self._listening is not None:
             self._listening.close()
+        self._api.feed.end()  # Streams would otherwise be waited for until they are cut off.
         self.pre_shutdown()
         await self.shutdown(self._settings.shutdown_s)

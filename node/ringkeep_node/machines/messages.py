@@ -145,16 +145,26 @@ NodeMessage = (
 )
 
 
+class Cause(Struct, frozen=True, array_like=True, gc=False):
+    """Whose request made entry ``sn`` of a shard that is in the same bundle; see ``runtime.trails``."""
+
+    shard: int
+    sn: int
+    text: str
+
+
 class Bundle(Struct, array_like=True):
     """Everything one node says to another on one channel in one loop turn, in this order.
 
     ``generation`` is that of the Raft group that ``raft`` speaks for: votes and entries of another one mean nothing.
+    ``causes`` is for logs and traces only; the runtime fills it in.
     """
 
     node: list[NodeMessage] = []
     raft: list[RaftMessage] = []
     shard: list[ShardMessage] = []
     generation: int = 1
+    causes: tuple[Cause, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -179,7 +189,8 @@ def encode_bundles(bundle: Bundle) -> list[bytes]:
     half = count // 2
     in_raft = max(0, half - len(node))
     in_shard = max(0, in_raft - len(raft))
-    first = Bundle(node[:half], raft[:in_raft], shard[:in_shard], bundle.generation)
+    # Causes go with the first frame: they must not come after the entries that they belong to.
+    first = Bundle(node[:half], raft[:in_raft], shard[:in_shard], bundle.generation, bundle.causes)
     rest = Bundle(node[half:], raft[in_raft:], shard[in_shard:], bundle.generation)
     return encode_bundles(first) + encode_bundles(rest)
 

@@ -60,7 +60,7 @@ from ringkeep_node.machines.relay import Relays
 from ringkeep_node.machines.serving import Serving
 from ringkeep_node.machines.shard.effects import (
     DataRead,
-    LogEntry,
+    Handed,
     ReadRequest,
     ShardStep,
     StoredCopyLike,
@@ -148,7 +148,7 @@ class NodeStep(Struct):
     bundles: dict[Peer, Bundle] = field(default_factory=dict)
     datagrams: list[tuple[Address, bytes]] = field(default_factory=list)
     orders: list[StoreOrder] = field(default_factory=list)
-    apply: list[tuple[int, int, list[LogEntry]]] = field(default_factory=list)
+    apply: list[Handed] = field(default_factory=list)
     reads: list[DataRead] = field(default_factory=list)
     answers: list[Answered] = field(default_factory=list)
     outcomes: list[tuple[int, ProposeOutcome]] = field(default_factory=list)

@@ -16,6 +16,7 @@ import math
 from ringkeep_core.shardmap import ShardMap, generation_at, position_of
 from ringkeep_node.machines.control import Control
 from ringkeep_node.machines.electorate import Ballot, Reconfigure
+from ringkeep_node.machines.gossip_state import VALUE_BYTES_MAX
 from ringkeep_node.machines.leader import Leader, StepDown, TransferLeadership
 from ringkeep_node.machines.planning import HandOver
 from ringkeep_node.machines.room import ROOM_KEY, Room, encode_room, has_moved, room_of, shard_bytes_of
@@ -40,6 +41,7 @@ DEATHS_KEY = "deaths"
 VOTERS_KEY = "voters"
 LEAVING_KEY = "leaving"
 RECEIVED_KEY = "received"
+VERSION_KEY = "version"
 SIZES_EVERY_S = 2.0
 
 
@@ -199,6 +201,10 @@ class Oversight:
         if has_moved(self._room, room):
             self._room = room
             self._swim.set_state(ROOM_KEY, encode_room(room), now=now)
+
+    def tell_version(self, version: str, *, now: float) -> None:
+        """Say which version of the program runs here: people see a rolling update by it. It decides nothing."""
+        self._swim.set_state(VERSION_KEY, version.encode()[:VALUE_BYTES_MAX], now=now)
 
     def tell_received(self, snapshot_bytes: int, *, now: float) -> None:
         """Say how many bytes of copies came here since this start: that a long transfer goes on shows nowhere else."""

@@ -51,7 +51,7 @@ class PlanningSettings:
     """Learners added by one entry."""
     removals_max: int = 64
     """Copies removed by one entry."""
-    removal_rest_s: float = 0.2
+    removal_rest_s: float = 0.5
     """Between two such entries: nobody waits for them, and each costs every node a sync and a turn."""
     retry_s: float = 0.5
     retry_max_s: float = 4.0

@@ -48,10 +48,11 @@ from ringkeep_node.machines.shard.effects import (
 )
 from ringkeep_node.machines.swim.members import Address, Evidence
 from ringkeep_node.metrics import NodeMetrics, Traffic
-from ringkeep_node.runtime.names import Names, system_lookup
+from ringkeep_node.runtime.names import PATIENCE_S, Names, literal_of, system_lookup
 from ringkeep_node.runtime.peers import LinkEvents, PeerLinks
 from ringkeep_node.runtime.stages import CommitTimer
 from ringkeep_node.runtime.store.store import Store
+from ringkeep_node.runtime.trails import Trails
 from ringkeep_node.runtime.wal.log import Log, LogGone
 
 HAND_OVER_S: Final = 1.0
@@ -60,6 +61,9 @@ RELIEF_S: Final = 8.0
 """An ending node waits at most so long for another voter to lead, and as long again for other primaries."""
 CHECKPOINT_EVERY_S: Final = 10.0
 LAG_NOTICED_S: Final = 0.02
+LAG_WINDOW_S: Final = 0.25
+LAG_TIMERS_MIN: Final = 8
+"""How late the loop is on the average is told after so long and so many timers: a busy loop has a hundred in a second."""
 EARLY_S: Final = 0.05
 """A timer may fire so early; one that would fire earlier is armed anew, because waking an idle process costs most."""
 BUSY_WINDOW_S: Final = 0.05
@@ -96,15 +100,38 @@ class LoopHealth(Struct):
     last_lag_s: float = 0.0
     worst_lag_s: float = 0.0
     turned_at: float = 0.0
+    counted_from: float = 0.0
+    timers: int = 0
+    lags_s: float = 0.0
+
+    def mean_lag_s(self, lag_s: float, now: float) -> float | None:
+        """Count one timer; return how late they were on the average once there are enough, and begin anew."""
+        self.timers += 1
+        self.lags_s += lag_s
+        if now < self.counted_from + LAG_WINDOW_S or self.timers < LAG_TIMERS_MIN:
+            return None
+        mean_s = self.lags_s / self.timers
+        self.counted_from, self.timers, self.lags_s = now, 0, 0.0
+        return mean_s
 
 
 class Driver(LinkEvents, asyncio.DatagramProtocol):
     """Runs one ``Node`` on the running event loop."""
 
     def __init__(
-        self, node: Node, log: Log, store: Store, links: PeerLinks, observer: Observer, metrics: NodeMetrics
+        self,
+        node: Node,
+        log: Log,
+        store: Store,
+        links: PeerLinks,
+        observer: Observer,
+        metrics: NodeMetrics,
+        trails: Trails | None = None,
     ) -> None:
         self.node, self.log, self.store, self.links = node, log, store, links
+        self._trails = trails
+        if trails is not None:
+            node.shards.follow()
         self.health = LoopHealth()
         self.gossip = Traffic()
         self._stages = CommitTimer(metrics.stages, node.identity.storage)
@@ -135,7 +162,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     def start(self, udp: asyncio.DatagramTransport) -> None:
         """Begin to run; log and store have been opened, links exist."""
         self._udp = udp
-        self._names = Names(system_lookup(udp.get_extra_info("socket").family), self._now)
+        self._names = Names(system_lookup(udp.get_extra_info("socket").family), self._now, self._patience)
         self.log.on_synced = self._on_synced
         self.log.on_urgent_synced = self._on_urgent_synced
         self.log.on_timed = self._stages.batch
@@ -211,6 +238,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._token += 1
         future: asyncio.Future[Result] = self._loop.create_future()
         self._requests[self._token] = future
+        if self._trails is not None:
+            self._trails.submitted(self._token, shard, request, self.shard_map)
         self.node.submit(self._token, shard, request, size=size, now=self._now())
         self._schedule()
         return future
@@ -263,6 +292,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     def frame(self, hello: Hello, channel: Channel, body: memoryview) -> None:
         """A peer's frame: everything in it goes in before any timer fires. Raises ``BadFrame``."""
         bundle = decode_bundle(body)
+        if self._trails is not None:
+            self._trails.received(hello.storage, bundle, self.shard_map)
         self.node.receive(hello.storage, hello.boot, bundle, now=self._now())
         self._schedule()
 
@@ -296,6 +327,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
             step = self._tickets.popleft()[1]
         if step:
             self.node.synced(step, now=self._now())
+            if self._trails is not None:
+                self._trails.synced(step)
             self._schedule()
 
     def _on_urgent_synced(self, ticket: int) -> None:
@@ -368,6 +401,9 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self.health.worst_lag_s = max(self.health.worst_lag_s, lag_s)
         if lag_s > LAG_NOTICED_S:
             self.node.lagged(lag_s, now=now)
+        mean_s = self.health.mean_lag_s(lag_s, now)
+        if mean_s is not None:
+            self.node.shards.timers_late(mean_s, now=now)
 
     def _tick(self) -> None:
         if self._closed:
@@ -379,6 +415,8 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._flush()
 
     def _carry_out(self, step: NodeStep) -> None:
+        if self._trails is not None:
+            self._trails.stepped(step, self.node.shards.take_followed())
         if step.records:
             self._stages.appended(step.records, self.node.held.map)
             ticket = self.log.append(step.records, urgent=step.urgent)
@@ -423,6 +461,13 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
                 gossip.sent += 1
                 gossip.sent_bytes += len(data)
                 self._udp.sendto(data, (host, address[1]))
+
+    def _patience(self) -> float:
+        """Names can wait while all others are known by address; one who knows nobody, or only names, needs them at once."""
+        held, own = self.node.held.map, self.node.identity.storage
+        peers = [member.peer for storage, member in held.members.items() if storage != own] if held is not None else []
+        is_known = peers and all(literal_of(peer.rpartition(":")[0]) is not None for peer in peers)
+        return PATIENCE_S if is_known else 0.0
 
     def _wake_map_waiters(self) -> None:
         for waiter in self._map_waiters:

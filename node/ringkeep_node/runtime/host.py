@@ -24,6 +24,7 @@ from ringkeep_core.ids import is_identity
 from ringkeep_core.mapchanges import MapChange
 from ringkeep_core.plans import NodeFacts
 from ringkeep_core.shardmap import ShardMap
+from ringkeep_core.summary import Seen
 from ringkeep_core.wire import PROTOCOL_VERSION, Hello
 from ringkeep_node.machines.control import encode_snapshot, first_snapshot
 from ringkeep_node.machines.messages import ProposeOutcome
@@ -54,9 +55,11 @@ from ringkeep_node.runtime.reporting import (
     voters_of,
 )
 from ringkeep_node.runtime.reports import Event, LeaderReport, MemberReport, RunningPlan
+from ringkeep_node.runtime.seeing import seen_by
 from ringkeep_node.runtime.services import Services
 from ringkeep_node.runtime.store.store import Store
 from ringkeep_node.runtime.succeeding import durable
+from ringkeep_node.runtime.trails import Trails
 from ringkeep_node.runtime.wal.log import Log
 
 LOOP_SILENCE_S = 10.0
@@ -81,6 +84,8 @@ class HostParts(Struct, frozen=True):
     """Write into the data directory, with a sync, that its storage id has left; called in a worker thread."""
     balanced: bool = False
     """Whether balancers send clients here by what ``is_ready`` says: they must see it before this node leaves."""
+    version: str = ""
+    """Of the program, for people."""
 
 
 class _Inbox(LinkEvents, asyncio.DatagramProtocol):
@@ -129,6 +134,7 @@ class Host:
         draw: Callable[[], float],
         metrics: NodeMetrics | None = None,
         services: Services | None = None,
+        trails: Trails | None = None,
     ) -> None:
         self.identity = identity
         self.cluster_id = ""
@@ -138,6 +144,7 @@ class Host:
         self._settings = settings
         self._metrics = metrics or NodeMetrics()
         self._services = services
+        self._trails = trails
         self._parts: HostParts | None = None
         self._driver: Driver | None = None
         self._founding = asyncio.Lock()
@@ -253,10 +260,13 @@ class Host:
             draw=parts.draw,
             now=loop.time(),
         )
-        self._driver = self.inbox.driver = Driver(node, parts.log, parts.store, self.links, self, self._metrics)
+        self._driver = self.inbox.driver = Driver(
+            node, parts.log, parts.store, self.links, self, self._metrics, self._trails
+        )
         self._driver.start(parts.udp)
         if self._services is not None:
             self._services.run(node.discovery.registry, self._driver.given)
+        node.oversight.tell_version(parts.version, now=loop.time())
         self._running.set()
         if not node.registered:
             self._spawn(self._find_peers())
@@ -412,6 +422,15 @@ class Host:
         """Return the remembered events with a greater number than ``after``, oldest first."""
         return self.news.history.after(after)
 
+    def look(self) -> Seen:
+        """Return everything that this node knows of its cluster now."""
+        managed = self._parts is not None and self._parts.balanced
+        if self._driver is None:
+            return Seen(node=self.identity.name, now=time.time(), managed=managed)
+        now = asyncio.get_running_loop().time()
+        node, history = self._driver.node, self.news.history
+        return seen_by(node, history, self.numbers(), managed=managed, now=now, wall=time.time())
+
     def is_ready(self) -> str | None:
         """Return None if clients should be sent here, else the reason why not."""
         if self._driver is None:
@@ -450,7 +469,9 @@ class Host:
             service_waits=0 if self._services is None else self._services.waiting,
             log_bytes=log.log_bytes,
             log_queued_bytes=log.queued_bytes,
+            store_queued_bytes=self._parts.store.queued_bytes,
             disk_free_bytes=log.free_bytes,
+            disk_volume_bytes=log.volume_bytes,
             disk_full=not log.has_room,
             copy_bytes=self._parts.store.file_bytes,
             cold_copies=self._parts.store.cold_copies,

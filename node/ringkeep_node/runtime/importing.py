@@ -132,8 +132,8 @@ class Importer:
         self.lines = {"stored": 0, "failed": 0}
         """What became of the lines of all imports that have ended."""
 
-    async def run(self, chunks: AsyncIterable[bytes], *, timeout_s: float) -> ImportResult:
-        """Store the lines of a body; ``timeout_s`` bounds each entry, not the whole.
+    async def run(self, chunks: AsyncIterable[bytes], *, timeout_s: float, cause: str = "") -> ImportResult:
+        """Store the lines of a body; ``timeout_s`` bounds each entry, not the whole. ``cause`` goes with each entry.
 
         Raises ``Overloaded`` (nothing was read), ``NoPrimary`` (this node has no map), and what reading the body raises:
         then some lines may have been stored.
@@ -142,7 +142,7 @@ class Importer:
         if self._running >= self._settings.imports_max:
             raise Overloaded(f"this node runs {self._running} imports, which is as many as it may")
         self._running += 1
-        imported = Import(self._service, self._settings, shards, timeout_s)
+        imported = Import(self._service, self._settings, shards, timeout_s, cause)
         try:
             return await imported.run(chunks)
         finally:
@@ -154,11 +154,14 @@ class Importer:
 class Import:
     """One import on its way."""
 
-    def __init__(self, service: Service, settings: ImportSettings, shards: int, timeout_s: float) -> None:
+    def __init__(
+        self, service: Service, settings: ImportSettings, shards: int, timeout_s: float, cause: str = ""
+    ) -> None:
         self._service = service
         self._settings = settings
         self._shards = shards
         self._timeout_s = timeout_s
+        self._cause = cause
         self._shard_of_user: dict[str, int] = {}
         self._open: dict[int, _Group] = {}
         self._closed: dict[int, deque[_Group]] = {}
@@ -353,7 +356,11 @@ class Import:
         service = self._service
         deadline = service.clock() + self._timeout_s
         request = WriteRequest(
-            writes=tuple(group.writes.values()), deadline=deadline, wall_ms=int(service.wall() * 1000), imported=True
+            writes=tuple(group.writes.values()),
+            deadline=deadline,
+            wall_ms=int(service.wall() * 1000),
+            imported=True,
+            cause=self._cause,
         )
         remaining_s = self._timeout_s
         while True:

@@ -6,6 +6,10 @@
 
 Handing a name to the socket would make the event loop wait for the resolver: for seconds, when DNS is what has failed. An
 address that was found is used for as long as the name cannot be looked up again.
+
+``patience`` says how long a name that nobody has asked for lately waits for its first look-up. Where the members of the map
+are known by address, names are needed only for whoever has a new one: a pod that has just ended, or is about to start.
+Resolvers remember for half a minute that a name does not exist, so asking a moment too early costs more than waiting.
 """
 
 from __future__ import annotations
@@ -21,6 +25,10 @@ REFRESH_S: Final = 5.0
 """A node that starts again may have another address, and what was found a moment before that is wrong."""
 RETRY_S: Final = 1.0
 """Between two attempts for a name that cannot be looked up."""
+PATIENCE_S: Final = 4.0
+"""Pods that are all started again at once have their names within that time."""
+FORGOTTEN_S: Final = 10.0
+"""A name that nobody asked for so long is asked for anew: its host was well, and is not any more."""
 NAMES_MAX: Final = 1024
 LOOKUPS_MAX: Final = 16
 """Look-ups at once: they share the worker threads of the process."""
@@ -31,19 +39,19 @@ Lookup = Callable[[str], Awaitable[str]]
 
 
 class _Name(Struct):
-    """A host: its address, when to look it up (again), and whether that is under way."""
+    """A host: its address, when to look it up (again), when it was asked for last, and whether a look-up is under way."""
 
     address: str | None
     due: float
+    asked: float
     running: bool = False
 
 
 class Names:
     """See the module. ``clock`` returns monotonic seconds. Use it on one event loop."""
 
-    def __init__(self, lookup: Lookup, clock: Callable[[], float]) -> None:
-        self._lookup = lookup
-        self._clock = clock
+    def __init__(self, lookup: Lookup, clock: Callable[[], float], patience: Callable[[], float]) -> None:
+        self._lookup, self._clock, self._patience = lookup, clock, patience
         self._addresses: dict[str, str] = {}
         self._names: dict[str, _Name] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,14 +67,17 @@ class Names:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _of_name(self, host: str) -> str | None:
-        name = self._names.get(host)
+        name, now = self._names.get(host), self._clock()
         if name is None:
-            literal = _literal(host)
+            literal = literal_of(host)
             if literal is not None:
                 _bounded(self._addresses)[host] = literal
                 return literal
-            name = _bounded(self._names)[host] = _Name(None, self._clock())
-        if not name.running and self._clock() >= name.due and len(self._tasks) < LOOKUPS_MAX:
+            name = _bounded(self._names)[host] = _Name(None, now + self._patience(), now)
+        if now - name.asked >= FORGOTTEN_S:
+            name.due = now + self._patience()
+        name.asked = now
+        if not name.running and now >= name.due and len(self._tasks) < LOOKUPS_MAX:
             name.running = True
             task = asyncio.get_running_loop().create_task(self._look_up(host, name))
             self._tasks.add(task)
@@ -93,7 +104,8 @@ def system_lookup(family: int) -> Lookup:
     return lookup
 
 
-def _literal(host: str) -> str | None:
+def literal_of(host: str) -> str | None:
+    """Return a host that is an IP address as such, without brackets; None if it is a name."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
         ipaddress.ip_address(bare.partition("%")[0])

@@ -6,6 +6,7 @@ Called when somebody asks, never on the path of a request. Monotonic times becom
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 from ringkeep_core.placement import NodeState
@@ -213,12 +214,14 @@ def node_numbers(driver: Driver, history: History) -> NodeNumbers:
         refutes=node.swim.refutes,
         gossip_messages=gossip.counts(),
         gossip_bytes=gossip.sizes(),
+        leader_known=node.control.leader() is not None,
         raft_elections=node.raft.elections,
         raft_term=node.raft.term,
         raft_is_leader=node.control.leads,
         raft_commit_index=node.raft.commit,
         map_version=held.version if held is not None else 0,
         shards=_shards(held, node) if held is not None else {},
+        cluster_shards=cluster_shards(held, _ended(node)) if held is not None else {},
     )
 
 
@@ -241,6 +244,23 @@ def _shards(held: ShardMap, node: Node) -> dict[tuple[str, str], int]:
         role = _role(shard, own)
         if role is not None:
             counts[role, _shard_state(shard, wanted)] += 1
+    return dict(counts)
+
+
+def _ended(node: Node) -> set[str]:
+    gone = (MemberState.DEAD, MemberState.LEFT)
+    return {storage for storage, view in node.swim.members.items() if view.state in gone}
+
+
+def cluster_shards(held: ShardMap, ended: Set[str]) -> dict[str, int]:
+    """Count all shards by state. Of one whose primary has ended, or has started again since, only that counts."""
+    wanted = min(held.wanted.settings.replication_factor, max(1, held.weighted_members()))
+    counts: Counter[str] = Counter()
+    for shard in held.shards:
+        primary = shard.primary
+        member = held.members.get(primary.storage)
+        has_ended = member is None or member.boot != primary.boot or primary.storage in ended
+        counts["without_primary" if has_ended else _shard_state(shard, wanted)] += 1
     return dict(counts)
 
 

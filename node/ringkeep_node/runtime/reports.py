@@ -14,6 +14,7 @@ from msgspec import Struct
 from ringkeep_core.mapchanges import MapChange
 from ringkeep_core.plans import NodeFacts
 from ringkeep_core.shardmap import ShardMap
+from ringkeep_core.summary import Seen
 from ringkeep_node.machines.messages import ProposeOutcome
 from ringkeep_node.machines.shard.effects import ReadRequest, Result, WriteRequest
 from ringkeep_node.metrics import NodeNumbers
@@ -155,6 +156,9 @@ class Driving(Protocol):
 
     def events(self, after: int) -> tuple[Event, ...]:
         """Return the remembered events with a greater number than ``after``, oldest first."""
+
+    def look(self) -> Seen:
+        """Return everything that this node knows of its cluster now: what a summary is made from."""
 
     def is_ready(self) -> str | None:
         """Return None if clients should be sent here, else the reason why not, in a sentence."""

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from ringkeep_core import errors
 from ringkeep_core.errors import BadRequest, Internal, NoPrimary, NotFound, OutcomeUnknown, RingkeepError
-from ringkeep_core.hashing import shard_of
+from ringkeep_core.hashing import shard_of, user_hash
 from ringkeep_core.ids import (
     KEY_BYTES_MAX,
     check_content_type,
@@ -71,7 +71,7 @@ UNCONDITIONAL = Conditions()
 
 
 class Put(Struct, frozen=True, gc=False):
-    """Store a document. ``timeout_s`` is what the client waits."""
+    """Store a document. ``timeout_s`` is what the client waits; ``cause`` goes along, for logs and traces only."""
 
     user: str
     key: str
@@ -80,6 +80,7 @@ class Put(Struct, frozen=True, gc=False):
     conditions: Conditions = UNCONDITIONAL
     idempotency_key: str | None = None
     timeout_s: float = TIMEOUT_DEFAULT_S
+    cause: str = ""
 
 
 class Delete(Struct, frozen=True, gc=False):
@@ -90,6 +91,7 @@ class Delete(Struct, frozen=True, gc=False):
     conditions: Conditions = UNCONDITIONAL
     idempotency_key: str | None = None
     timeout_s: float = TIMEOUT_DEFAULT_S
+    cause: str = ""
 
 
 class Get(Struct, frozen=True, gc=False):
@@ -101,6 +103,7 @@ class Get(Struct, frozen=True, gc=False):
     local: bool = False
     conditions: Conditions = UNCONDITIONAL
     timeout_s: float = TIMEOUT_DEFAULT_S
+    cause: str = ""
 
 
 class List(Struct, frozen=True, gc=False):
@@ -113,6 +116,7 @@ class List(Struct, frozen=True, gc=False):
     values: bool = False
     local: bool = False
     timeout_s: float = TIMEOUT_DEFAULT_S
+    cause: str = ""
 
 
 class Written(Struct, frozen=True, gc=False):
@@ -160,9 +164,11 @@ class Place(Struct, frozen=True):
 
 
 class Route(Struct, frozen=True):
-    """Where a user lives: the answer of ``GET /v1/users/{user}/route``."""
+    """Where a user lives: the answer of ``GET /v1/users/{user}/route``. ``hash`` is 16 hexadecimal digits: JSON's numbers
+    lose bits above 2^53."""
 
     user: str
+    hash: str
     shard: int
     epoch: int
     version: int
@@ -265,6 +271,7 @@ class Service:
                 idempotency=idempotency,
                 if_match=conditions.if_match,
                 if_none_match=conditions.if_none_match,
+                cause=request.cause,
             ),
             timeout_s=request.timeout_s,
             size=len(value) + REQUEST_BYTES,
@@ -295,6 +302,7 @@ class Service:
                 request.local,
                 conditions.if_match,
                 conditions.if_none_match,
+                cause=request.cause,
             ),
             timeout_s=request.timeout_s,
             size=REQUEST_BYTES,
@@ -327,6 +335,7 @@ class Service:
                 after=request.after,
                 limit=request.limit,
                 bytes_max=PAGE_BYTES_ENCODED if request.values else PAGE_BYTES_MAX,
+                cause=request.cause,
             ),
             timeout_s=request.timeout_s,
             size=REQUEST_BYTES,
@@ -343,6 +352,7 @@ class Service:
         shard = shard_map.shards[number]
         return Route(
             user=user,
+            hash=f"{user_hash(user):016x}",
             shard=number,
             epoch=shard.epoch,
             version=shard_map.version,

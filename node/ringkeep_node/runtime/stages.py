@@ -16,7 +16,7 @@ from typing import Final
 
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_node.machines.records import Kind, Record
-from ringkeep_node.machines.shard.effects import LogEntry
+from ringkeep_node.machines.shard.effects import Handed
 from ringkeep_node.metrics import CommitStages
 
 FOLLOWED_S_MAX: Final = 10.0
@@ -51,11 +51,11 @@ class CommitTimer:
         if shard_map.shards[last.shard].primary.storage == self._me:
             self._copy, self._sn, self._since = (last.shard, last.copy), last.sn, now
 
-    def committed(self, handed: Sequence[tuple[int, int, list[LogEntry]]]) -> None:
+    def committed(self, handed: Sequence[Handed]) -> None:
         """A step hands committed entries to the store."""
         if not self._sn:
             return
-        for shard, copy, entries in handed:
+        for shard, copy, entries, _ in handed:
             if (shard, copy) == self._copy and entries[-1][1] >= self._sn:
                 self._stages.replicate.observe(self._clock() - self._since)
                 self._sn = 0

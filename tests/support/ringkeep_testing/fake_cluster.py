@@ -24,6 +24,7 @@ import msgspec
 from aiohttp import web
 
 from ringkeep_core.hashing import shard_of
+from ringkeep_core.summary import Summary
 
 
 class Fault(Enum):
@@ -117,6 +118,10 @@ class FakeCluster:
             "members": {name: {"weight": 1.0, "zone": "", "draining": False} for name in self.nodes},
             "settings": {"replication_factor": nodes},
         }
+        self.summary: Summary | None = None
+        """What is said in words; None as at nodes of an older version, which cannot say it."""
+        self.metrics: dict[str, str] = {}
+        """What nodes answer to a scrape, by name."""
         self.left: list[str] = []
         """The storage ids that have left."""
         self.retry_after_s = 0
@@ -229,7 +234,7 @@ class FakeCluster:
         try:
             if self.looks_at_cluster and meant not in (None, self.cluster_id):
                 raise Problem(421, "wrong_cluster", f"this node belongs to cluster {self.cluster_id}")
-            response = await self._with_fault(fault, request, lambda: self._route(request, path, body))
+            response = await self._with_fault(fault, request, lambda: self._route(node, request, path, body))
         except Problem as problem:
             response = web.json_response(
                 {
@@ -274,7 +279,7 @@ class FakeCluster:
             return _dropped(request)
         return response
 
-    async def _route(self, request: web.Request, path: str, body: bytes) -> web.Response:
+    async def _route(self, node: FakeNode, request: web.Request, path: str, body: bytes) -> web.Response:
         segments = path.split("/")
         if path == "/v1/import":
             return self._import(body)
@@ -282,6 +287,8 @@ class FakeCluster:
             return self._cluster(request.method, path, body)
         if len(segments) >= 5 and segments[1:3] == ["v1", "users"]:
             return self._user(request, unquote(segments[3]), segments[4], "/".join(segments[5:]), body)
+        if path == "/metrics":
+            return web.Response(text=self.metrics.get(node.name, ""))
         if path == "/readyz":
             return web.json_response({"ready": True})
         raise Problem(404, "not_found", f"there is nothing at {path}")
@@ -409,6 +416,8 @@ class FakeCluster:
             "plan": lambda: {"wanted_revision": self.wanted["revision"], "version": self.version} | self.plan,
             "events": lambda: {"events": [{"number": 1, "at": 12.5, "kind": "boot", "text": "n1 started"}]},
         }
+        if self.summary is not None:
+            answers["summary"] = lambda: msgspec.to_builtins(self.summary)
         if what not in answers:
             raise Problem(404, "not_found", f"there is nothing at {path}")
         return web.json_response(answers[what]())

@@ -17,6 +17,7 @@ from ringkeep_core.placement import NodeState
 from ringkeep_core.plans import NodeFacts
 from ringkeep_core.services import NodeHealth
 from ringkeep_core.shardmap import Member, Settings, ShardMap
+from ringkeep_core.summary import Seen, SeenMember
 from ringkeep_node.machines.documents import Answer, IdempotencyKey, Row, Write
 from ringkeep_node.machines.messages import ProposeOutcome
 from ringkeep_node.machines.registry_view import NodeFact
@@ -90,6 +91,7 @@ class FakeDriver:
         self.running: RunningPlan | None = None
         self.transferred: list[str] = []
         self.lag = 0
+        self.look_set: Seen | None = None
         self.not_ready: str | None = None
         self.current_from = 0
         self.current_from = 0
@@ -221,6 +223,22 @@ class FakeDriver:
     def events(self, after: int) -> tuple[Event, ...]:
         """Return what the test put in."""
         return tuple(event for event in self.happened if event.number > after)
+
+    def look(self) -> Seen:
+        """Return the map with everybody alive, or what the test sets."""
+        if self.look_set is not None:
+            return self.look_set
+        leader = self.leader()
+        return Seen(
+            node=self.identity.name,
+            now=1000.0,
+            cluster_id=self.cluster_id,
+            held=self.shard_map,
+            members=tuple(SeenMember(storage=it.storage_id, name=it.name, state=it.state) for it in self.members()),
+            leader=leader.name if leader is not None else None,
+            term=leader.term if leader is not None else 0,
+            voters=self.voters(),
+        )
 
     def is_ready(self) -> str | None:
         """Return what the test says."""

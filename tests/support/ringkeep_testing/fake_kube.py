@@ -43,6 +43,7 @@ PLURALS = {
     "networkpolicies": ("networking.k8s.io/v1", "NetworkPolicy"),
     "leases": ("coordination.k8s.io/v1", "Lease"),
     "storageclasses": ("storage.k8s.io/v1", "StorageClass"),
+    "servicemonitors": ("monitoring.coreos.com/v1", "ServiceMonitor"),
 }
 CLUSTER_WIDE = frozenset({"nodes", "namespaces", "customresourcedefinitions", "persistentvolumes", "storageclasses"})
 KEPT_EVENTS = 2_000
@@ -61,6 +62,8 @@ class FakeKube:
         self.writes: list[tuple[str, str, str]] = []
         """(verb, plural, name) of every write that changed something; applies that changed nothing are not there."""
         self.requests: Counter[tuple[str, str]] = Counter()
+        self.not_installed = {"servicemonitors"}
+        """Plurals of kinds that this server does not know."""
         self.is_down = False
         """While true every connection is cut without an answer."""
         self.is_frozen = False
@@ -201,7 +204,7 @@ class FakeKube:
         if found is not None:
             return web.json_response(found)
         where, subresource = place_of(parts)
-        if where is None:
+        if where is None or where[0] in self.not_installed:
             return status_answer(404, "NotFound", f"no such path: {request.path}")
         self.requests[request.method, where[0]] += 1
         refused = self.refusals(request.method, where[0])

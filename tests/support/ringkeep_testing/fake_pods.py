@@ -31,6 +31,7 @@ from ringkeep_operator.state import SeenPod
 from ringkeep_testing.fake_kube import FakeKube, Json
 
 CLUSTER_ID = "c0ffee0000000001"
+STRANGER_ID = "c0ffee0000000002"
 LABEL = "ringkeep.dev/cluster"
 STARTED = "2026-01-01T00:00:00Z"
 
@@ -59,6 +60,12 @@ class FakePods:
         self.bad_images: set[str] = set()
         self.silent: set[str] = set()
         """Pods whose node does not answer, and that the others call dead."""
+        self.hanging: set[str] = set()
+        """Pods whose node takes requests and never answers, and that the others call dead."""
+        self.strangers: set[str] = set()
+        """Pods whose address belongs to a node of another cluster now, which says it knows more than any other."""
+        self.asked: list[tuple[str, str, str]] = []
+        """What was asked: the method, the rest of the path, and the cluster that was meant."""
         self.leader = ""
         self._disk_number = 0
         self._map_changed = asyncio.Event()
@@ -165,7 +172,7 @@ class FakePods:
             manifest = self.kube.get("pods", pod)
             if manifest["status"]["phase"] == "Running":
                 disk = self.disks[f"data-{pod}"]
-                ready = bool(disk.cluster_id) and not disk.has_left and pod not in self.silent
+                ready = bool(disk.cluster_id) and not disk.has_left and pod not in self.silent | self.hanging
                 ready = ready and not self._has_given_up(pod, disk)
                 conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
                 self.kube.change("pods", pod, {"status": {"conditions": conditions}})
@@ -222,7 +229,7 @@ class FakePods:
     def alive(self) -> list[str]:
         """Return the names of members whose pod runs and answers."""
         running = [pod for pod in self.kube.names("pods") if self.kube.get("pods", pod)["status"]["phase"] == "Running"]
-        return [pod for pod in running if pod not in self.silent]
+        return [pod for pod in running if pod not in self.silent | self.hanging | self.strangers]
 
     def move(self) -> None:
         """Bring every copy to its place at once, as a plan would in the end."""
@@ -263,6 +270,12 @@ class FakePods:
 
     async def _answer(self, request: web.Request) -> web.Response:
         pod, rest = request.match_info["pod"], request.match_info["rest"]
+        meant = request.headers.get("Ringkeep-Cluster", "")
+        self.asked.append((request.method, rest, meant))
+        if pod in self.hanging:
+            await asyncio.Event().wait()
+        if pod in self.strangers:
+            return self._stranger(pod, rest, meant)
         if pod not in self.alive():
             assert request.transport is not None
             request.transport.abort()
@@ -286,6 +299,13 @@ class FakePods:
                     {"copies": left, "primaries": 0, "bytes": left * 1000, "opinion": "same", "running": None}
                 )
         return problem(404, "not_found", rest)
+
+    def _stranger(self, pod: str, rest: str, meant: str) -> web.Response:
+        if meant != STRANGER_ID and rest:
+            return problem(421, "wrong_cluster", f"this node belongs to {STRANGER_ID}")
+        return encoded(
+            {"node": pod, "storage_id": "5f00", "cluster_id": STRANGER_ID, "version": 1 << 40, "leader": pod}
+        )
 
     def _summary(self, pod: str) -> Json:
         disk = self.disks[f"data-{pod}"]

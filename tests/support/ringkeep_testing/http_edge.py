@@ -13,7 +13,7 @@ import msgspec
 from ringkeep_node.http.exchange import Edge, Handler
 from ringkeep_node.http.server import Api, HttpServer, ServerSettings
 from ringkeep_node.machines.registry import COMPARED_WITHIN_S, Registry, RegistrySettings
-from ringkeep_node.metrics import NodeCollector, NodeMetrics, registry_of
+from ringkeep_node.metrics import NodeMetrics, NodePage
 from ringkeep_node.runtime.importing import Importer, ImportSettings
 from ringkeep_node.runtime.service import Service
 from ringkeep_node.runtime.services import Services, ServicesSettings
@@ -68,6 +68,19 @@ class Wire:
             empty = bodiless or status in (204, 304) or status < 200
             body = b"" if empty else await self._reader.readexactly(int(headers["content-length"]))
         return Answer(status, headers, body)
+
+    async def stream(self) -> Answer:
+        """Read the head of an answer that goes on; what follows is read by ``event``."""
+        async with asyncio.timeout(ANSWER_S):
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+        return Answer(int(head[0].split(" ")[1]), headers, b"")
+
+    async def event(self) -> dict[str, str]:
+        """Read one server-sent event: its fields by name."""
+        async with asyncio.timeout(ANSWER_S):
+            lines = (await self._reader.readuntil(b"\n\n")).decode().splitlines()
+        return dict(line.partition(": ")[::2] for line in lines if line)
 
     async def is_closed(self) -> bool:
         """Return whether the other side ends the connection without another byte."""
@@ -131,16 +144,20 @@ class EdgeUnderTest:
             services_token=self.services_settings.token or None,
             reading_bytes_max=self._server_settings.reading_bytes_max,
         )
-        registry = registry_of(
-            NodeCollector(self.metrics, numbers=self.driver.numbers, dropped=lambda: 0, version="0.0.0")
+        page = NodePage(
+            self.metrics,
+            numbers=self.driver.numbers,
+            problems=lambda: self.edge.problems,
+            dropped=lambda: 0,
+            version="0.0.0",
         )
-        api = Api(
+        self.api = api = Api(
             self.edge,
             Importer(service, self._imports),
             self.metrics.requests,
-            registry,
+            page,
             lambda _, error: self.failures.append(error),
-            self._more,
+            more=self._more,
         )
         self.server = HttpServer(api, self._server_settings)
         self.port = await self.server.bind("127.0.0.1", 0)
@@ -193,9 +210,9 @@ def serve(test: Callable[[EdgeUnderTest], Awaitable[None]], edge: EdgeUnderTest 
     asyncio.run(whole())
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def until(condition: Callable[[], object], *, limit: int = 100_000) -> None:
     """Let the loop turn until the condition holds."""
-    for _ in range(100_000):
+    for _ in range(limit):
         if condition():
             return
         await asyncio.sleep(0)

@@ -26,7 +26,9 @@ from ringkeep_node.runtime.founding import BootstrapRequest, FirstMember
 from ringkeep_node.runtime.host import Host, HostParts
 from ringkeep_node.runtime.listening import listen, open_datagrams
 from ringkeep_node.runtime.store.store import Store
+from ringkeep_node.runtime.trails import Trails
 from ringkeep_node.runtime.wal.log import Log, LogSettings
+from ringkeep_node.tracing import Tracer
 
 LIMIT_S = 30.0
 SHARDS = 16
@@ -36,7 +38,14 @@ class LiveNode:
     """One host and what it needs; ``failures`` are the reasons for which it would have ended its process."""
 
     def __init__(
-        self, number: int, folder: Path, *, weight: float = 1.0, seeds: tuple[str, ...] = (), called: str = "127.0.0.1"
+        self,
+        number: int,
+        folder: Path,
+        *,
+        weight: float = 1.0,
+        seeds: tuple[str, ...] = (),
+        called: str = "127.0.0.1",
+        tracer: Tracer | None = None,
     ) -> None:
         self.name, self.number, self.folder = f"n{number}", number, folder
         self.metrics = NodeMetrics()
@@ -44,6 +53,7 @@ class LiveNode:
         self.left: list[str] = []
         self.seeds = seeds
         self._weight, self._called = weight, called
+        self.trails = None if tracer is None else Trails(tracer, says=False, node=self.name, storage=self.storage)
         self._stack = AsyncExitStack()
 
     @property
@@ -70,6 +80,7 @@ class LiveNode:
             NodeSettings(),
             draw=random.Random(1).random,
             metrics=self.metrics,
+            trails=self.trails,
         )
         self._stack.push_async_callback(self.host.close)
         udp, _ = await open_datagrams(lambda: self.host.inbox, "127.0.0.1", port, "PEER")
@@ -123,7 +134,13 @@ def _made(folder: Path) -> Path:
 
 @asynccontextmanager
 async def hosts(
-    folder: Path, count: int, *, weights: tuple[float, ...] = (), called: str = "127.0.0.1", have_seeds: bool = True
+    folder: Path,
+    count: int,
+    *,
+    weights: tuple[float, ...] = (),
+    called: str = "127.0.0.1",
+    have_seeds: bool = True,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[list[LiveNode]]:
     """Start nodes that belong to no cluster; end them afterwards."""
     made: list[LiveNode] = []
@@ -131,7 +148,8 @@ async def hosts(
         for number in range(1, count + 1):
             weight = weights[number - 1] if weights else 1.0
             seeds = (made[0].peer,) if made and have_seeds else ()
-            made.append(LiveNode(number, folder / f"n{number}", weight=weight, seeds=seeds, called=called))
+            place = folder / f"n{number}"
+            made.append(LiveNode(number, place, weight=weight, seeds=seeds, called=called, tracer=tracer))
             await made[-1].start()
         yield made
     finally:

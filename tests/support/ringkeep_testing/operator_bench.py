@@ -85,7 +85,7 @@ class Bench:
             where, field_manager="ringkeep-operator", reached=self._reached, request_s=5.0, first_wait_s=0.01
         )
         self._session = aiohttp.ClientSession()
-        nodes = Nodes(self._session, address=self.pods.address, reached=self._reached)
+        self._nodes = nodes = Nodes(self._session, address=self.pods.address, reached=self._reached)
         observer = Observer(self._api, nodes, now=self._time, clock=self._time)
         teller = Teller(self._api, component="ringkeep-operator", instance="bench", now=self._time)
         self.reconciler = Reconciler(
@@ -103,6 +103,7 @@ class Bench:
     async def stop(self) -> None:
         """End the operator."""
         await self.reconciler.stop()
+        await self._nodes.close()
         assert self._api is not None and self._session is not None
         await self._session.close()
         await self._api.close()

@@ -19,7 +19,7 @@ from ringkeep_node.machines.records import EpochStart, Record
 from ringkeep_node.machines.recovery import RecoveredCopy
 from ringkeep_node.machines.shard import effects
 from ringkeep_node.machines.shard.context import LocalCopy
-from ringkeep_node.machines.shard.effects import LogEntry, ReadRequest, Result, ShardStep, WriteRequest
+from ringkeep_node.machines.shard.effects import Handed, LogEntry, ReadRequest, Result, ShardStep, WriteRequest
 from ringkeep_node.machines.shard.messages import Ack, Append, Ping, Pong, ShardMessage, Tail
 from ringkeep_node.machines.shard.primary import Lead
 from ringkeep_node.machines.shard.replication import Replication
@@ -90,7 +90,7 @@ class Bench:
         self.store = store or SimStore()
         self.syncs = self.stores = True
         self.unsynced: list[ShardStep] = []
-        self.unstored: list[tuple[int, int, list[LogEntry]]] = []
+        self.unstored: list[Handed] = []
         self.sent: list[tuple[str, ShardMessage]] = []
         self.records: list[Record] = []
         self.orders: list[effects.StoreOrder] = []
@@ -184,7 +184,7 @@ class Bench:
 
     def _store(self) -> None:
         changes, self.unstored = self.unstored, []
-        for shard, copy, entries in changes:
+        for shard, copy, entries, _ in changes:
             self.store.apply(shard, copy, entries)
             self.applied += [entry[:2] for entry in entries]
             self.machine.applied([(shard, copy, entries[-1][1])], now=self.now)

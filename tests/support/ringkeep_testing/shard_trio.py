@@ -180,7 +180,7 @@ class Trio:
                     node.store.drop(order.shard, order.copy)
             for to, message in step.send:
                 self._post(node, to, message)
-            for shard, copy, entries in step.apply:
+            for shard, copy, entries, _ in step.apply:
                 self._check_applied(entries)
                 node.store.apply(shard, copy, entries)
                 machine.applied([(shard, copy, entries[-1][1])], now=self.now)

@@ -199,7 +199,7 @@ class ShardNode:
             world.transmit(self, to, message)
         for order in step.orders:
             self._store_later(self._order(order))
-        for shard, copy, entries in step.apply:
+        for shard, copy, entries, _ in step.apply:
             world.eye.handed(shard, entries)
             self._store_later(lambda s=shard, c=copy, e=entries: self.store.apply(s, c, e))  # type: ignore[misc]
         for token, result in step.answers:

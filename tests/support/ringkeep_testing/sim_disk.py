@@ -49,6 +49,11 @@ class SimFile:
         content.unsynced.append((offset, bytes(data)))
         self._disk.step()
 
+    def pwrite_durably(self, data: bytes, offset: int) -> None:
+        """Write and sync; a power cut may come between the two, as it may within the one call of a real disk."""
+        self.pwrite(data, offset)
+        self.sync()
+
     def truncate(self, size: int) -> None:
         """Cut the file (SQLite does); like a write it may be lost until the next sync."""
         content = self._content

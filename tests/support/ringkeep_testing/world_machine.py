@@ -325,7 +325,7 @@ class Machine:
             world.network.datagram(self, f"{address[0]}:{address[1]}", data)
         for order in step.orders:
             self._store(partial(self._order, order))
-        for shard, added, entries in step.apply:
+        for shard, added, entries, _ in step.apply:
             self._store(partial(self._apply, shard, added, list(entries)))
         for read in step.reads:
             self.later(world.plan.store_s * world.rng.random(), partial(self._read, read))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PROGRAMS = ("kind", "docker", "kubectl", "helm", "prometheus")
+PROGRAMS = ("kind", "docker", "kubectl", "helm", "prometheus", "chromium", "dig")
 
 
 def run_with_layers(folder: Path, **says: str) -> tuple[int, str]:
@@ -19,6 +19,7 @@ def run_with_layers(folder: Path, **says: str) -> tuple[int, str]:
     (folder / "bin").mkdir()
     shutil.copy(ROOT / ".ci/run", folder / ".ci/run")
     shutil.copy(ROOT / "tools/sum_up.sh", folder / "tools/sum_up.sh")
+    shutil.copy(ROOT / "tools/test_programs.sh", folder / "tools/test_programs.sh")
     cases = "".join(f"    {target}) {command} ;;\n" for target, command in says.items())
     script = f'#!/bin/sh\nfor target in "$@"; do case $target in\n{cases}    -*) ;;\n    esac; done\n'
     for program in (*PROGRAMS, "make"):
@@ -57,3 +58,22 @@ def test_the_last_line_sums_up_every_layer_and_the_exit_code_agrees(
 def test_a_failed_demo_fails_the_run_although_no_test_failed(tmp_path: Path) -> None:
     ends = run_with_layers(tmp_path, venv="true", check="echo '5 passed, 0 failed'", demo="exit 3", e2e="true")
     assert ends == (1, "5 passed, 1 failed")
+
+
+def test_programs_that_cannot_be_installed_fail_nothing(tmp_path: Path) -> None:
+    for program, does in (("id", "echo 0"), ("apt-get", "exit 1")):
+        path = tmp_path / program
+        path.write_text(f"#!/bin/sh\n{does}\n")
+        path.chmod(0o755)
+    done = subprocess.run(
+        ["/bin/bash", str(ROOT / "tools/test_programs.sh")],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    skipped = [line for line in done.stdout.splitlines() if line.endswith("its tests will be skipped")]
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(": ")[1].split(" ")[0] for line in skipped] == ["chromium", "prometheus", "dnsutils"]

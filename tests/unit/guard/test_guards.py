@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from ringkeep_testing import guards
 
@@ -19,6 +20,13 @@ GUARDS: list[Callable[[Path], list[str]]] = [
     guards.untyped_packages,
     guards.unknown_make_targets,
 ]
+
+
+def test_a_wheel_has_every_file_of_the_web_console() -> None:
+    page = ROOT / "node/ringkeep_node/http/console/page"
+    packed = {Path(one.path) for one in WheelBuilder(str(ROOT)).recurse_included_files()}
+
+    assert {path for path in page.iterdir() if path not in packed} == set()
 
 
 def _tree(root: Path, files: dict[str, str]) -> Path:

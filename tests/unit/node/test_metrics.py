@@ -1,11 +1,10 @@
-"""Metrics: the cheap histogram counts right, names and labels are closed sets, and the documentation lists each."""
+"""Metrics: the cheap histogram counts right, the page is what the format wants, names and labels are closed sets."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -13,19 +12,26 @@ from ringkeep_node.metrics import (
     LABELLED,
     SCALARS,
     Durations,
-    NodeCollector,
     NodeMetrics,
     NodeNumbers,
-    registry_of,
+    NodePage,
+    described,
 )
+from ringkeep_testing.promtool import check_metrics
 
-DOCS = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+def page_of(numbers: NodeNumbers | None = None, metrics: NodeMetrics | None = None) -> NodePage:
+    return NodePage(
+        metrics or NodeMetrics(),
+        numbers=lambda: numbers or NodeNumbers(),
+        problems=lambda: {"not_found": 2, "internal": 0},
+        dropped=lambda: 4,
+        version="1.2.3",
+    )
 
 
 def exposed(numbers: NodeNumbers | None = None, metrics: NodeMetrics | None = None) -> list[Metric]:
-    metrics = metrics or NodeMetrics()
-    collector = NodeCollector(metrics, numbers=lambda: numbers or NodeNumbers(), dropped=lambda: 4, version="1.2.3")
-    text = generate_latest(registry_of(collector)).decode()
+    text = page_of(numbers, metrics)().decode()
     return [family for family in text_string_to_metric_families(text) if family.name.startswith("ringkeep_")]
 
 
@@ -95,8 +101,8 @@ def test_what_code_observes_becomes_histograms() -> None:
     metrics.loop_lag.observe(0.5)
     families = exposed(metrics=metrics)
 
-    assert values(families, "ringkeep_node_request_duration_seconds_count") == {("201", "PUT", "document"): 2.0}
-    assert values(families, "ringkeep_node_request_duration_seconds_sum") == {("201", "PUT", "document"): 0.006}
+    assert values(families, "ringkeep_node_request_duration_seconds_count") == {("document", "PUT", "201"): 2.0}
+    assert values(families, "ringkeep_node_request_duration_seconds_sum") == {("document", "PUT", "201"): 0.006}
     assert values(families, "ringkeep_node_commit_stage_seconds_count") == {
         ("log_wait",): 0.0,
         ("fsync",): 1.0,
@@ -112,35 +118,64 @@ def test_every_number_of_a_node_is_shown() -> None:
     assert sources == set(NodeNumbers.__struct_fields__)
 
 
-def test_the_documentation_lists_every_metric_with_its_type_and_labels_and_no_other() -> None:
+def test_every_family_is_shown_as_it_is_described_and_no_other() -> None:
     metrics = NodeMetrics()
     metrics.requests.observe("document", "PUT", 201, 0.002)
-    shown = {}
-    for family in exposed(metrics=metrics):
-        name = family.name + ("_total" if family.type == "counter" else "")
-        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-        shown[name] = (family.type, labels)
-    rows = re.findall(r"^\| `(ringkeep_node_\w+)` \| (\w+) \|([^|]*)\|", DOCS.read_text(), re.MULTILINE)
-    documented = {
-        name: (kind, {part.strip().split("`")[1] for part in labels.split("; ") if "`" in part})
-        for name, kind, labels in rows
-    }
-    documented["ringkeep_node_request_duration_seconds"] = ("histogram", {"route", "method", "code"})
+    shown = [
+        (
+            family.name + ("_total" if family.type == "counter" else ""),
+            family.type,
+            {label for sample in family.samples for label in sample.labels} - {"le"},
+            family.documentation,
+        )
+        for family in exposed(metrics=metrics)
+    ]
 
-    assert documented == shown
+    assert shown == [
+        (f"ringkeep_node_{one.name}", one.kind, {label for label, _ in one.labels}, one.text) for one in described()
+    ]
 
 
-def test_the_documentation_names_every_value_of_a_label() -> None:
-    text = DOCS.read_text()
+def test_every_value_of_a_described_label_is_shown_from_the_start() -> None:
+    families = {family.name: family for family in exposed()}
     missing = [
-        (labelled.name, value)
-        for labelled in LABELLED
-        for row in re.findall(rf"^\| `ringkeep_node_{labelled.name}` .*$", text, re.MULTILINE)
-        for value in labelled.values
-        if f"`{value}`" not in row
+        (one.name, label, value)
+        for one in described()
+        for label, values in one.labels
+        for value in values
+        if not any(
+            sample.labels[label] == value
+            for sample in families[f"ringkeep_node_{one.name.removesuffix('_total')}"].samples
+        )
     ]
 
     assert missing == []
+
+
+def test_no_name_or_label_or_text_needs_escaping() -> None:
+    words = [
+        word
+        for one in described()
+        for word in (
+            one.name,
+            *(label for label, _ in one.labels),
+            *(value for _, values in one.labels for value in values),
+        )
+    ]
+
+    assert [word for word in words if not re.fullmatch(r"[a-z_]+", word)] == []
+    assert [one.text for one in described() if "\\" in one.text or "\n" in one.text] == []
+
+
+def test_problems_are_counted_by_their_code() -> None:
+    assert values(exposed(), "ringkeep_node_problems_total") == {("internal",): 0.0, ("not_found",): 2.0}
+
+
+def test_promtool_has_nothing_to_say_about_the_page() -> None:
+    metrics = NodeMetrics()
+    metrics.requests.observe("document", "PUT", 201, 0.002)
+
+    assert check_metrics(page_of(metrics=metrics)()) == ""
 
 
 def test_hand_overs_and_their_pauses_are_shown() -> None:

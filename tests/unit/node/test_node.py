@@ -75,7 +75,7 @@ class Host:
             self.store.create(order.shard, order.copy)
         if sync:
             self.sync(step)
-        for shard, copy, entries in step.apply:
+        for shard, copy, entries, _ in step.apply:
             self.store.apply(shard, copy, entries)
             self.node.shards.applied([(shard, copy, entries[-1][1])], now=self.now)
         return step

@@ -34,8 +34,8 @@ def _asked(refusing: dict[str, int]) -> tuple[list[str], Exception | None]:
     return asked, None
 
 
-def test_a_node_that_knows_a_former_token_is_passed_over() -> None:
-    assert _asked({"http://a": 401, "http://b": 401}) == (["http://a", "http://b", "http://c"], None)
+def test_a_node_that_knows_a_former_token_or_belongs_to_another_cluster_is_passed_over() -> None:
+    assert _asked({"http://a": 401, "http://b": 421}) == (["http://a", "http://b", "http://c"], None)
 
 
 @pytest.mark.parametrize("status", [400, 404, 409])

@@ -4,10 +4,12 @@ from dataclasses import replace as with_
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ringkeep_core.resource import ClusterStatus
+from ringkeep_core.shardmap import Copy, Primary, Shard
 from ringkeep_operator.plan import decide_invalid, plan
-from ringkeep_operator.state import SeenVolume
+from ringkeep_operator.state import Seen, SeenPlan, SeenVolume
 from ringkeep_testing.operator_world import OperatorWorld
 
 
@@ -120,6 +122,51 @@ def test_ready_is_not_said_while_anything_is_not_as_wanted(world: OperatorWorld,
     }
 
     assert _judged(world, **changes[change])["Ready"][0] == "False"
+
+
+def _with_shard(seen: Seen, shard: Shard) -> Seen:
+    """Return what is seen with another first shard, in a map that was never judged before."""
+    cluster = seen.cluster
+    assert cluster is not None
+    held = cluster.shard_map
+    moved = replace(held, version=held.version + 1, shards=(shard, *held.shards[1:]))
+    return with_(seen, cluster=with_(cluster, shard_map=moved))
+
+
+def test_ready_does_not_wait_for_primaries_to_come_home_and_progressing_does(world: OperatorWorld) -> None:
+    seen = world.seen()
+    assert seen.cluster is not None
+    first, held = seen.cluster.shard_map.shards[0], seen.cluster.shard_map
+    elsewhere = next(copy.storage for copy in first.in_sync if copy.storage != first.primary.storage)
+    away = replace(first, primary=Primary(elsewhere, held.members[elsewhere].boot), epoch=first.epoch + 1)
+    seen = _with_shard(seen, away)
+    assert seen.cluster is not None
+    status = plan(with_(seen, cluster=with_(seen.cluster, plan=SeenPlan(primaries=1)))).status
+    found = {condition.type: (condition.status, condition.reason) for condition in status.conditions}
+
+    assert found == {
+        "Ready": ("True", "AsWanted"),
+        "Available": ("True", "Serving"),
+        "Progressing": ("True", "PrimariesReturning"),
+        "Degraded": ("False", "AsWanted"),
+    }
+
+
+def test_ready_waits_for_a_copy_that_is_not_where_it_should_be_though_no_plan_says_so_yet(world: OperatorWorld) -> None:
+    world.want(replicas=4)
+    assert world.settle()
+    world.run(3)
+    seen = world.seen()
+    assert seen.cluster is not None and _judged(world)["Ready"] == ("True", "AsWanted")
+    first, held = seen.cluster.shard_map.shards[0], seen.cluster.shard_map
+    without = next(storage for storage in held.members if first.copy_of(storage) is None)
+    others = [copy for copy in first.in_sync if copy.storage != first.primary.storage]
+    stray = replace(first, in_sync=tuple(Copy(without, 1) if copy == others[0] else copy for copy in first.in_sync))
+    status = plan(_with_shard(seen, stray)).status
+    ready = status.condition("Ready")
+    assert ready is not None
+
+    assert (ready.status, ready.reason) == ("False", "MovingCopies")
 
 
 def test_an_event_is_told_for_a_change_and_not_again(world: OperatorWorld) -> None:

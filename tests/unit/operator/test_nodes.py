@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import aiohttp
 import msgspec
 import pytest
 
 from ringkeep_core.plans import expected_digest
 from ringkeep_node.http.cluster import map_shape
 from ringkeep_operator.failpoints import KillAt
-from ringkeep_operator.nodes import map_from, pod_address
+from ringkeep_operator.nodes import LATE_S, Nodes, map_from, pod_address
 from ringkeep_operator.state import SeenPod
 from ringkeep_testing.fake_driver import first_map
 
@@ -44,3 +50,66 @@ def test_a_failpoint_ends_the_process_the_nth_time_that_it_is_reached() -> None:
 def test_a_failpoint_that_is_not_name_and_count_is_refused(wish: str) -> None:
     with pytest.raises(ValueError, match="name:count"):
         KillAt(wish)
+
+
+class _Answer:
+    """An answer of a node that says who it is."""
+
+    status = 200
+
+    def __init__(self, name: str) -> None:
+        self._body = msgspec.json.encode({"node": name, "version": 1})
+        self.content = self
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+
+class _Session:
+    """A session whose requests to ``b`` are decided one after the other by futures: an answer, or that time was up."""
+
+    def __init__(self, *fates: asyncio.Future[None]) -> None:
+        self.fates = list(fates)
+        self.asked: list[str] = []
+
+    @asynccontextmanager
+    async def get(self, url: str, **_: Any) -> AsyncIterator[_Answer]:
+        name = url.split("/")[2].partition(":")[0]
+        self.asked.append(name)
+        if name == "b":
+            await self.fates.pop(0)
+        yield _Answer(name)
+
+
+def test_a_node_that_did_not_answer_holds_nothing_up_and_is_waited_for_again_once_it_has_answered() -> None:
+    async def test() -> tuple[list[list[str]], list[int]]:
+        loop = asyncio.get_running_loop()
+        up, late, slow = loop.create_future(), loop.create_future(), loop.create_future()
+        up.set_exception(TimeoutError())
+        session = _Session(up, late, slow)
+        nodes = Nodes(cast(aiohttp.ClientSession, session))
+        pods = [
+            SeenPod(name=name, uid="", version="", ordinal=n, ip=name, phase="Running") for n, name in enumerate("ab")
+        ]
+        found, questions = [], []
+
+        async def look() -> None:
+            found.append([one.node.name for one in await nodes.answering(pods)])
+            questions.append(session.asked.count("b"))
+
+        for _ in range(3):
+            await look()
+        late.set_result(None)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        # Slower than a node may be that is not waited for.
+        loop.call_later(2 * LATE_S, slow.set_result, None)
+        await look()
+        await nodes.close()
+        return found, questions
+
+    found, questions = asyncio.run(test())
+
+    assert found == [["a"], ["a"], ["a"], ["a", "b"]]
+    # The question that is open is not asked a second time.
+    assert questions == [1, 2, 2, 3]

@@ -1,4 +1,4 @@
-"""The operator's settings and metrics, and the page that describes them."""
+"""The operator's settings and logs, and the page that describes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from ringkeep_core.errors import BadSetting
-from ringkeep_operator.metrics import OperatorMetrics
 from ringkeep_operator.settings import VARIABLES, OperatorSettings, settings_from
 
 SOURCES = Path(__file__).parents[3] / "operator" / "ringkeep_operator"
@@ -62,23 +61,6 @@ def test_the_page_lists_every_variable_with_its_default_and_no_other() -> None:
 
     assert sorted(rows) == sorted(VARIABLES)
     assert {name: value.strip() for name, value in rows.items()} == defaults
-
-
-def test_the_page_lists_every_metric_with_its_type_and_labels_and_no_other() -> None:
-    metrics = OperatorMetrics()
-    metrics.show_ages(lambda: {"Pod": 1.0})
-    metrics.queue.set(0)
-    metrics.wrote("apply", "Pod")
-    metrics.restarts.labels("Pod").inc()
-    there = {}
-    for family in metrics.registry.collect():
-        if family.name.startswith("ringkeep_operator_"):
-            name = family.name + ("_total" if family.type == "counter" else "")
-            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-            there[name] = (family.type, labels)
-    rows = re.findall(r"^\| `(ringkeep_operator_\w+)` \| (\w+) \|([^|]*)\|", PAGE, re.MULTILINE)
-
-    assert {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows} == there
 
 
 def test_the_page_lists_every_event_of_the_log_and_no_other() -> None:

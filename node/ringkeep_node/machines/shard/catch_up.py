@@ -220,6 +220,10 @@ class CatchUp:
         """Copy less for a while, if clients are served."""
         self._pace.late(self._ctx.now)
 
+    def timers_were_late(self, lag_s: float) -> None:
+        """Copy less for a while, if that is much on the average and clients are served."""
+        self._pace.felt(lag_s, self._ctx.now)
+
     def _send_on(self) -> None:
         """Send those on whose turn comes; who was sent something and lacks more goes to the end."""
         held_back, ctx = self._held_back, self._ctx

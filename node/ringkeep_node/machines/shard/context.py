@@ -15,7 +15,7 @@ from ringkeep_node.machines import documents
 from ringkeep_node.machines.documents import CopyState
 from ringkeep_node.machines.records import Kind, Record
 from ringkeep_node.machines.shard.copy_log import CopyLog, EntryCache
-from ringkeep_node.machines.shard.effects import LogEntry, Result, ShardStep, StoreView
+from ringkeep_node.machines.shard.effects import Followed, LogEntry, Result, ShardStep, StoreView
 from ringkeep_node.machines.shard.messages import ShardMessage
 from ringkeep_node.machines.shard.settings import ReplicationSettings
 
@@ -116,6 +116,7 @@ class Context:
         "copies",
         "dirty",
         "dropped",
+        "followed",
         "held",
         "me",
         "notes",
@@ -152,6 +153,8 @@ class Context:
         self.open: dict[int, int] = {}
         self.token = 0
         self.pages: dict[int, OpenPage] = {}
+        self.followed: list[Followed] | None = None
+        """What was appended for whom, until somebody takes it; None while nobody follows."""
         self.tally = Tally()
 
     def shard(self, shard: int) -> Shard:
@@ -223,10 +226,11 @@ class Context:
             return False
         cached, state = copy.log.cached, copy.state
         entries = [cached[sn] for sn in range(copy.handed + 1, upto + 1)]
-        for _, sn, payload in entries:
-            state.apply(sn, documents.decode(payload))
+        bodies = [documents.decode(entry[2]) for entry in entries]
+        for sn, body in enumerate(bodies, copy.handed + 1):
+            state.apply(sn, body)
         copy.handed = upto
-        self.step.apply.append((copy.shard, copy.added, entries))
+        self.step.apply.append((copy.shard, copy.added, entries, bodies))
         return True
 
     def close_step(self) -> ShardStep:

@@ -17,12 +17,15 @@ from typing import Protocol
 from msgspec import Struct, field
 
 from ringkeep_core.mapchanges import Move, ShardChange
-from ringkeep_node.machines.documents import CopyState, IdempotencyKey, OperationId, Remembered, Row, Write
+from ringkeep_node.machines.documents import Body, CopyState, IdempotencyKey, OperationId, Remembered, Row, Write
 from ringkeep_node.machines.records import EpochStart, Record
 from ringkeep_node.machines.shard.messages import ShardMessage
 
 LogEntry = tuple[int, int, bytes]
 """(epoch, sn, payload)"""
+
+Handed = tuple[int, int, list[LogEntry], list[Body]]
+"""(shard, copy, entries, what each of them says): read once, for the state kept here and for the store."""
 
 
 class ReadKind(IntEnum):
@@ -40,7 +43,7 @@ class WriteRequest(Struct, frozen=True, array_like=True):
     have none of these versions (empty: it must not exist). ``deadline`` is monotonic, in seconds, of the node that judges.
     ``imported``: lines of an import; the answer is IMPORTED, and the last line of a key wins. ``epoch``: the
     shard's epoch by the sender's map, 0 to leave it open: an attempt that another one has overtaken must not be applied
-    in a later epoch, where the other may have been refused.
+    in a later epoch, where the other may have been refused. ``cause`` is for logs and traces only: nothing is decided by it.
     """
 
     writes: tuple[Write, ...]
@@ -52,6 +55,7 @@ class WriteRequest(Struct, frozen=True, array_like=True):
     if_none_match: tuple[int, ...] | None = None
     imported: bool = False
     epoch: int = 0
+    cause: str = ""
 
 
 class ReadRequest(Struct, frozen=True, array_like=True):
@@ -71,6 +75,15 @@ class ReadRequest(Struct, frozen=True, array_like=True):
     after: str = ""
     limit: int = 100
     bytes_max: int = 4 << 20
+    cause: str = ""
+
+
+class Followed(Struct, frozen=True, gc=False):
+    """A change with a cause was appended as entry ``sn`` of a shard led here; told only while somebody follows."""
+
+    shard: int
+    sn: int
+    cause: str
 
 
 class Stored(Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -248,7 +261,7 @@ class ShardStep(Struct):
     send: list[tuple[str, ShardMessage]] = field(default_factory=list)
     send_synced: list[tuple[str, ShardMessage]] = field(default_factory=list)
     orders: list[StoreOrder] = field(default_factory=list)
-    apply: list[tuple[int, int, list[LogEntry]]] = field(default_factory=list)
+    apply: list[Handed] = field(default_factory=list)
     answers: list[tuple[int, Result]] = field(default_factory=list)
     proposals: list[ShardChange] = field(default_factory=list)
     hand_overs: list[tuple[tuple[Move, ...], str]] = field(default_factory=list)

@@ -5,7 +5,9 @@
 One pace serves all streams that leave a node. The limit is ``wanted.settings.bytes_per_s``. The manners hold for a while
 after each request that this node answered: then a piece is small, every row is charged with what handling it costs, and
 the rate is lower, because what copying takes of the loop and of the disk is what foreground requests wait for. When the
-loop is late all the same, the rate is halved, again and again down to a share of it, and grows back within seconds.
+loop is late all the same, the rate goes down, again and again to a share of it, and grows back within seconds: by half when
+the loop stood still for long, by less when its timers are late on the average. A loop that waits for a processor is late
+by fractions of a millisecond each time, but a request waits so at each of its ten or more hops.
 
 A debt is kept in bytes, not in seconds, so that a new rate counts at once for what is owed already.
 
@@ -22,8 +24,9 @@ LIMITED_PIECE_S: Final = 0.1
 """Under a limit a piece is at most what may be sent in so long: small enough to be smooth."""
 BURST_S: Final = 0.05
 PIECE_BYTES_MIN: Final = 4 << 10
-HALVED_AGAIN_S: Final = 0.1
-"""What was sent before the rate was halved makes the loop late for so long."""
+LOWERED_AGAIN_S: Final = 0.1
+"""What was sent before the rate was lowered makes the loop late for so long."""
+EASED: Final = 0.7
 RECOVERS_S: Final = 4.0
 """From nothing to the full rate."""
 
@@ -67,9 +70,17 @@ class Pace:
         self._busy_until = at + self._settings.polite_s
 
     def late(self, now: float) -> None:
-        """The loop was late: whoever is served here waits, so less is copied for a while."""
-        if now >= self._share_at + HALVED_AGAIN_S:
-            self._share, self._share_at = max(self._settings.polite_share_min, self._share_of(now) / 2), now
+        """The loop stood still: whoever is served here waits, so less is copied for a while."""
+        self._lower(0.5, now)
+
+    def felt(self, lag_s: float, now: float) -> None:
+        """The timers of the loop were late by so much on the average, lately."""
+        if lag_s > self._settings.polite_lag_s:
+            self._lower(EASED, now)
+
+    def _lower(self, factor: float, now: float) -> None:
+        if now >= self._share_at + LOWERED_AGAIN_S:
+            self._share, self._share_at = max(self._settings.polite_share_min, self._share_of(now) * factor), now
 
     def _share_of(self, now: float) -> float:
         return min(1.0, self._share + max(0.0, now - self._share_at) / RECOVERS_S) if self._share < 1.0 else 1.0

@@ -23,6 +23,7 @@ from ringkeep_node.machines.documents import Begin, Body, Change, ForgetGateways
 from ringkeep_node.machines.shard.context import Context, LocalCopy
 from ringkeep_node.machines.shard.copy_log import wire
 from ringkeep_node.machines.shard.effects import (
+    Followed,
     Moved,
     NotApplied,
     ReadRequest,
@@ -269,6 +270,8 @@ class Lead:
         if self.forget_due:
             self._forget_gateways(request.wall_ms)
         sn = self._append_payload(payload)
+        if ctx.followed is not None and request.cause:
+            ctx.followed.append(Followed(self.copy.shard, sn, request.cause))
         self.overlay.add(sn, change)
         self.waiters.append((sn, token, answer, size))
         self.pending_bytes += size

@@ -20,6 +20,7 @@ from ringkeep_node.machines.shard.confirmation import Confirmation, OwnIndex, no
 from ringkeep_node.machines.shard.context import Context, Tally
 from ringkeep_node.machines.shard.effects import (
     DropCopy,
+    Followed,
     LogEntry,
     Moved,
     NotApplied,
@@ -439,6 +440,11 @@ class Replication:
         self._ctx.now = now
         self._catch_up.loop_was_late()
 
+    def timers_late(self, lag_s: float, *, now: float) -> None:
+        """The loop's timers were late by so much on the average, lately."""
+        self._ctx.now = now
+        self._catch_up.timers_were_late(lag_s)
+
     @property
     def streams(self) -> tuple[int, int]:
         """How many snapshots are going out and coming in."""
@@ -518,6 +524,18 @@ class Replication:
         if desk.deadlines:
             due.append(desk.deadlines[0][0])
         return min((at for at in due if at is not None), default=None)
+
+    def follow(self) -> None:
+        """Tell from now on which appended change had which cause."""
+        self._ctx.followed = []
+
+    def take_followed(self) -> list[Followed]:
+        """Return what was appended since the last call and has a cause; nothing unless ``follow`` was called."""
+        followed = self._ctx.followed
+        if not followed:
+            return []
+        self._ctx.followed = []
+        return followed
 
     def take_step(self) -> ShardStep:
         """Return what this turn produced."""

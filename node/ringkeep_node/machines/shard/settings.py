@@ -22,7 +22,7 @@ class ReplicationSettings:
     proposal_again_s: float = 0.25
     """First wait before an unanswered proposal is sent again; doubles up to ``proposal_again_max_s``."""
     proposal_again_max_s: float = 2.0
-    gather_s: float = 0.4
+    gather_s: float = 1.0
     """Copies that become level within so long are proposed in one entry: each entry costs every node a sync and a turn."""
     touch_after_s: float = 1.0
     """A proposed member that does not acknowledge is forced to an answer after so long (rule 4)."""
@@ -49,7 +49,9 @@ class ReplicationSettings:
     polite_bytes_per_s: int = 8 << 20
     """Bytes that a node copies at most while it serves clients; 0: no manners (the wanted limit holds always)."""
     polite_share_min: float = 0.25
-    """Down to so much of that it goes while the loop is late by more than 20 ms again and again."""
+    """Down to so much of that it goes while the loop is late again and again."""
+    polite_lag_s: float = 0.0003
+    """The loop is late if its timers come so late on the average: with time to spare it is half of that."""
     polite_row_bytes: int = 512
     """What each row counts for beside its bytes while clients are served: handling it costs, however small it is."""
     polite_chunk_bytes_max: int = 32 << 10
@@ -71,4 +73,4 @@ class ReplicationSettings:
         assert self.pending_bytes_max >= 4 << 20, "a shard must be able to hold one log entry"
         assert self.streams_max >= 1 and self.chunk_bytes_max > 0 and self.polite_chunk_bytes_max > 0
         assert self.pieces_ahead >= 1 and self.install_bytes_max > 0 and self.polite_bytes_per_s >= 0
-        assert 0.0 < self.polite_share_min <= 1.0
+        assert 0.0 < self.polite_share_min <= 1.0 and self.polite_lag_s > 0.0

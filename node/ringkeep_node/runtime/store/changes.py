@@ -16,12 +16,12 @@ import msgspec
 
 from ringkeep_node.machines.documents import (
     IDEMPOTENCY_ROWS_MAX,
+    Body,
     Change,
     CopyState,
     GatewayResults,
     Remembered,
     Row,
-    decode,
     remembered_since_ms,
 )
 from ringkeep_node.machines.records import EpochStart
@@ -120,16 +120,15 @@ class Changes:
                 self._count_remembered(loaded)
                 self.live[(shard, copy)] = loaded
 
-    def apply(self, key: CopyKey, entries: Iterable[Entry]) -> None:
-        """Take in consecutive committed entries of a copy; those it has applied already are skipped."""
+    def apply(self, key: CopyKey, entries: Iterable[Entry], bodies: Iterable[Body]) -> None:
+        """Take in consecutive committed entries of a copy and what they say; those it has applied already are skipped."""
         slot = self.live.get(key)
         if slot is None:
             return
-        for epoch, sn, payload in entries:
+        for (epoch, sn, _), body in zip(entries, bodies, strict=True):
             if sn <= slot.sn:
                 continue
             assert sn == slot.sn + 1, f"shard {key[0]}: entry {sn} does not follow {slot.sn}"
-            body = decode(payload)
             if type(body) is Change:
                 self._take(slot.slot, sn, body)
             slot.state.apply(sn, body)

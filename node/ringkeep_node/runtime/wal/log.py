@@ -1,6 +1,6 @@
 """The write-ahead log: group commit in a thread of its own, reading for catching up, letting go of what is covered.
 
-    append() --> SimpleQueue --> [ log thread: batch -> pwrite -> fdatasync -> fold ] --> on_synced, in the loop's thread
+    append() --> SimpleQueue --> [ log thread: batch -> write through -> fold ] --> on_synced, in the loop's thread
 
 One batch is in flight; the next one is what arrived meanwhile. A failed write or sync is final (the kernel may have
 dropped the pages, a retry would lie): on_fatal is called once and nothing is written any more.

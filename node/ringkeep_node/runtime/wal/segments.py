@@ -93,21 +93,17 @@ class SegmentFile:
         disk.sync_names()
 
     def write(self, data: bytes) -> int:
-        """Write a batch behind the last one and return its offset. Durable only after sync()."""
+        """Write a batch behind the last one and return its offset when it is on the medium."""
         offset = self.end
         end = offset + len(data)
         if end > self._zeroed:
             until = -(-end // self._ahead_bytes) * self._ahead_bytes
-            self._file.pwrite(data + bytes(until - end), offset)
+            self._file.pwrite_durably(data + bytes(until - end), offset)
             self._zeroed = until
         else:
-            self._file.pwrite(data, offset)
+            self._file.pwrite_durably(data, offset)
         self.end = end
         return offset
-
-    def sync(self) -> None:
-        """Return when everything written is on the medium."""
-        self._file.sync()
 
     def close(self) -> None:
         """Close the file."""

@@ -65,7 +65,6 @@ class Writer:
             records = [*self.state.start_records(), *records]
         data, checksum = encode(current.segment, self._number + 1, self._checksum, records, self._salt)
         offset = current.write(data)
-        current.sync()
         self._number += 1
         self._checksum = checksum
         return current.segment, offset

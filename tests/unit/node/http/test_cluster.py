@@ -277,3 +277,51 @@ def test_administration_needs_the_token_where_there_is_one() -> None:
         assert (reading.status, document.status, allowed[0]) == (200, 201, 200)
 
     serve(test, EdgeUnderTest(admin_token="s3cret"))
+
+
+def test_a_summary_says_in_words_how_the_cluster_is() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        held = edge.driver.shard_map
+        assert held is not None
+        told = (await edge.ask("GET", "/v1/cluster/summary")).json
+
+        assert told == {
+            "headline": "All is well: 3 members, 16 shards with 3 copies each.",
+            "severity": "ok",
+            "findings": [],
+            "node": "n1",
+            "at": 1000.0,
+            "cluster_id": CLUSTER_ID,
+            "version": held.version,
+            "leader": "n1",
+            "term": 3,
+            "members": {"alive": 3},
+            "shards": {"total": 16, "ok": 16, "moving": 0, "under_replicated": 0, "no_writes": 0, "unavailable": 0},
+        }
+
+    serve(test)
+
+
+def test_a_node_in_no_cluster_says_so_in_its_summary() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        answer = await edge.ask("GET", "/v1/cluster/summary")
+
+        assert (answer.status, answer.json["severity"]) == (200, "unavailable")
+        assert answer.json["headline"] == "n1 belongs to no cluster yet: it serves nobody."
+        assert [finding["kind"] for finding in answer.json["findings"]] == ["no_cluster"]
+
+    serve(test, EdgeUnderTest(FakeDriver(founded=False)))
+
+
+def test_the_cluster_in_short_has_the_summary_in_it_when_that_is_asked_for() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        short = (await edge.ask("GET", "/v1/cluster")).json
+        words = (await edge.ask("GET", "/v1/cluster?summary=true")).json
+        alone = (await edge.ask("GET", "/v1/cluster/summary")).json
+        wrong = await edge.ask("GET", "/v1/cluster?summary=maybe")
+
+        assert words == short | {"summary": alone}
+        assert (await edge.ask("GET", "/v1/cluster?summary=false")).json == short
+        assert (wrong.status, wrong.code) == (400, "bad_request")
+
+    serve(test)

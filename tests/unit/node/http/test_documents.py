@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ringkeep_core.hashing import shard_of
+from ringkeep_core.hashing import shard_of, user_hash
 from ringkeep_node.machines.shard.effects import NotApplied, Result, Unknown, WriteRequest
 from ringkeep_testing.fake_driver import CLUSTER_ID, FakeDriver
 from ringkeep_testing.http_edge import EdgeUnderTest, request, serve, until
@@ -320,6 +320,7 @@ def test_a_route_names_the_primary_and_every_copy() -> None:
 
         assert answer.json == {
             "user": "ada",
+            "hash": f"{user_hash('ada'):016x}",
             "shard": shard_of("ada", 16),
             "epoch": 1,
             "version": shard_map.version,

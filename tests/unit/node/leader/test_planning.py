@@ -9,9 +9,10 @@ from ringkeep_node.machines.planning import HandOver
 from ringkeep_testing.plan_world import PlanWorld, drained
 
 
-def _scaled(shards: int, settings: Settings | None = None) -> tuple[PlanWorld, int, float]:
+def _scaled(shards: int, settings: Settings | None = None, *, copy_s: float = 0.2) -> tuple[PlanWorld, int, float]:
     """Return a cluster scaled from 3 to 5, the planner's lower bound, and how long it took."""
     world = PlanWorld.of(3, shards, settings)
+    world.copy_s = copy_s
     world.join("n4")
     world.join("n5")
     world.run(1.0)
@@ -71,12 +72,12 @@ def test_removals_are_gathered_into_few_entries() -> None:
     entries = [changes for changes in removals if changes]
 
     assert sum(len(changes) for changes in entries) == world.added
-    assert len(entries) <= took / 0.2 + 1
+    assert len(entries) <= took / 0.5 + 1
 
 
 def test_more_streams_for_each_node_are_faster() -> None:
-    _, _, one = _scaled(64)
-    _, _, two = _scaled(64, Settings(streams_per_node=2))
+    _, _, one = _scaled(64, copy_s=0.6)
+    _, _, two = _scaled(64, Settings(streams_per_node=2), copy_s=0.6)
 
     assert two < one
 

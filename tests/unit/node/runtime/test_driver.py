@@ -8,18 +8,23 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from ringkeep_node.metrics import NodeMetrics
-from ringkeep_node.runtime.driver import Driver
+from ringkeep_node.runtime.driver import Driver, LoopHealth
 
 AN_HOUR_S = 3600.0
 
 
-def driver_of(next_deadline: Callable[[], float], lags: list[float]) -> Driver:
+def driver_of(
+    next_deadline: Callable[[], float], lags: list[float], means: list[tuple[float, float]] | None = None
+) -> Driver:
     """Return a driver of a node that only has deadlines."""
     nothing = cast(Any, None)
     node: Any = SimpleNamespace(
         identity=SimpleNamespace(storage="a"),
         next_deadline=next_deadline,
         lagged=lambda lag_s, now: lags.append(lag_s),
+        shards=SimpleNamespace(
+            timers_late=lambda lag_s, now: None if means is None else means.append((round(lag_s, 6), now))
+        ),
     )
     return Driver(node, nothing, nothing, nothing, nothing, NodeMetrics())
 
@@ -55,5 +60,31 @@ def test_what_is_handled_before_an_overdue_timer_after_a_gap_does_not_hide_the_l
         await until_fired(driver)
 
         assert len(lags) == 1 and lags[0] >= AN_HOUR_S
+
+    asyncio.run(play())
+
+
+def test_how_late_timers_are_on_the_average_is_told_after_a_while_and_enough_of_them() -> None:
+    """A mean of few timers would be chance; a single late one in a quiet hour says nothing about the next second."""
+    health, told = LoopHealth(), list[tuple[int, float | None]]()
+    for number in range(1, 51):
+        mean_s = health.mean_lag_s(0.001 if number % 2 else 0.0, 100.0 + number / 100)
+        if mean_s is not None:
+            told.append((number, round(mean_s, 6)))
+    rare = [health.mean_lag_s(0.008, 200.0 + number) for number in range(8)]
+
+    assert told == [(8, 0.0005), (33, 0.00052)]
+    assert [it is not None for it in rare] == [True, *[False] * 7]
+
+
+def test_the_shards_are_told_of_timers_that_are_late_by_far_less_than_what_counts_as_a_gap() -> None:
+    async def play() -> None:
+        lags, means = list[float](), list[tuple[float, float]]()
+        driver = driver_of(lambda: 0.0, lags, means)
+        for number in range(1, 9):
+            driver._timer_due = 100.0 + number
+            driver._measure_lag(100.0 + number + 0.001)
+
+        assert (lags, means) == ([], [(0.001, 108.001)])
 
     asyncio.run(play())

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from ringkeep_node.runtime.names import LOOKUPS_MAX, NAMES_MAX, REFRESH_S, RETRY_S, Names
+from ringkeep_node.runtime.names import FORGOTTEN_S, LOOKUPS_MAX, NAMES_MAX, REFRESH_S, RETRY_S, Names
 from ringkeep_testing.live_hosts import found, hosts, run, until
 
 
 class Resolver:
     """Answers when the test says so; an empty text is a failure."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = 0.0) -> None:
         self.asked: list[str] = []
         self.now = 100.0
         self._open: list[asyncio.Future[str]] = []
-        self.names = Names(self._lookup, lambda: self.now)
+        self.names = Names(self._lookup, lambda: self.now, lambda: patience_s)
 
     async def _lookup(self, host: str) -> str:
         self.asked.append(host)
@@ -94,6 +94,43 @@ def test_a_name_that_cannot_be_looked_up_is_tried_again_after_a_while() -> None:
         await resolver.answer("10.0.0.1")
 
         assert (at_once, later, resolver.names.address("n1.example")) == ((None, 1), None, "10.0.0.1")
+
+    run(play())
+
+
+def test_a_name_that_can_wait_is_not_looked_up_before_its_host_may_be_there_again() -> None:
+    async def play() -> None:
+        resolver, asked = Resolver(patience_s=4.0), []
+
+        async def ask(after_s: float, answer: str = "") -> None:
+            resolver.now += after_s
+            before = len(resolver.asked)
+            address = resolver.names.address("n1.example")
+            await turns()
+            if len(resolver.asked) > before:
+                await resolver.answer(answer)
+            asked.append((address, len(resolver.asked)))
+
+        await ask(0.0)
+        await ask(3.9)
+        await ask(0.1, "10.0.0.1")
+        # Asked for all the time it is kept fresh; asked for again after a while its host may be about to start.
+        await ask(REFRESH_S, "10.0.0.1")
+        await ask(FORGOTTEN_S)
+        await ask(3.9)
+        await ask(0.1, "10.0.0.2")
+        await ask(0.0)
+
+        assert asked == [
+            (None, 0),
+            (None, 0),
+            (None, 1),
+            ("10.0.0.1", 2),
+            ("10.0.0.1", 2),
+            ("10.0.0.1", 2),
+            ("10.0.0.1", 3),
+            ("10.0.0.2", 3),
+        ]
 
     run(play())
 

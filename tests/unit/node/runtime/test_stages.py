@@ -39,11 +39,11 @@ def test_a_followed_change_lasts_from_append_to_hand_over_and_only_one_is_follow
     commit.appended([entry(0, 5)], MAP)
     clock.at += 0.002
     commit.appended([entry(0, 6)], MAP)
-    commit.committed([(0, 7, [(1, 4, b"x")])])
-    commit.committed([(0, 8, [(1, 9, b"x")])])
+    commit.committed([(0, 7, [(1, 4, b"x")], [])])
+    commit.committed([(0, 8, [(1, 9, b"x")], [])])
     clock.at += 0.001
-    commit.committed([(0, 7, [(1, 5, b"x"), (1, 6, b"x")])])
-    commit.committed([(0, 7, [(1, 7, b"x")])])
+    commit.committed([(0, 7, [(1, 5, b"x"), (1, 6, b"x")], [])])
+    commit.committed([(0, 7, [(1, 7, b"x")], [])])
 
     assert seen(stages.replicate) == (1, 0.003)
 
@@ -54,7 +54,7 @@ def test_records_that_are_no_change_of_a_shard_led_here_are_not_followed() -> No
     commit.appended([Record(Kind.RAFT_ENTRY, NO_SHARD, 0, 1, 5, b"x")], MAP)
     commit.appended([entry(0, 5)], None)
     clock.at += 0.002
-    commit.committed([(1, 7, [(1, 5, b"x")]), (0, 7, [(1, 5, b"x")])])
+    commit.committed([(1, 7, [(1, 5, b"x")], []), (0, 7, [(1, 5, b"x")], [])])
 
     assert seen(stages.replicate) == (0, 0.0)
 
@@ -65,7 +65,7 @@ def test_a_change_that_never_commits_makes_room_for_another() -> None:
     clock.at += 60.0
     commit.appended([entry(0, 9)], MAP)
     clock.at += 0.5
-    commit.committed([(0, 7, [(1, 9, b"x")])])
+    commit.committed([(0, 7, [(1, 9, b"x")], [])])
 
     assert seen(stages.replicate) == (1, 0.5)
 

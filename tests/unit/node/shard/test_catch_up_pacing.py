@@ -146,9 +146,43 @@ def test_a_loop_that_is_late_halves_the_rate_down_to_a_share_and_it_grows_back()
     assert 1.8 <= took[9, 1.0] <= 2.0 and took[9, 4.0] == took[0, 0.0]
 
 
+def test_timers_that_come_late_on_the_average_lower_the_rate_and_timers_in_time_let_it_grow_back() -> None:
+    took = {}
+    for lag_s, windows in ((0.0003, 9), (0.0004, 1), (0.0004, 2), (0.0004, 9)):
+        pace = Pace(ReplicationSettings(polite_bytes_per_s=1_000_000, polite_share_min=0.25, polite_lag_s=0.0003))
+        now = 20.0
+        pace.served(now)
+        for _ in range(windows):
+            now += 0.1
+            pace.felt(lag_s, now)
+        took[lag_s, windows] = _paid_in(pace, now)
+    pace.served(now + 4.0)
+    afterwards = _paid_in(pace, now + 4.0)
+
+    assert took[0.0003, 9] == afterwards == 0.95
+    assert (took[0.0004, 1], took[0.0004, 2]) == (1.38, 1.92)
+    assert took[0.0004, 9] == 3.95
+
+
+def test_a_node_that_serves_clients_while_its_timers_are_late_copies_less() -> None:
+    sent = []
+    for lag_s in (0.0, 0.001):
+        bench, begin = _streaming(ReplicationSettings(cached_bytes_max=1, polite_bytes_per_s=1_000_000))
+        total = 0
+        for _ in range(30):
+            bench.machine.tally.served_at = bench.now
+            bench.machine.timers_late(lag_s, now=bench.now)
+            total += _sent_in(bench, begin, 0.1)
+        sent.append(total)
+
+    assert 2_500_000 <= sent[0] <= 3_500_000
+    assert sent[1] <= 0.5 * sent[0]
+
+
 def test_a_late_loop_holds_nothing_back_when_no_client_is_served() -> None:
     pace = Pace(ReplicationSettings())
     pace.late(10.0)
+    pace.felt(1.0, 11.0)
 
     assert _paid_in(pace, 10.0) == 0.0
 

@@ -33,7 +33,7 @@ def _opened(held: ShardMap) -> Replication:
         machine.synced(step.number, now=0.0)
         for token in step.read_index:
             machine.read_index_answered(token, 1, now=0.0)
-        for number, added, entries in step.apply:
+        for number, added, entries, _ in step.apply:
             machine.applied([(number, added, entries[-1][1])], now=0.0)
         step = machine.take_step()
     return machine

@@ -1,6 +1,7 @@
 """The log in its thread and without it: group commit, order, release, reading, failure."""
 
 import errno
+import os
 import threading
 from pathlib import Path
 from random import Random
@@ -8,7 +9,7 @@ from random import Random
 import pytest
 
 from ringkeep_node.machines.records import NO_SHARD, Kind, Record
-from ringkeep_node.runtime.disk import RealDisk
+from ringkeep_node.runtime.disk import WRITE_THROUGH, RealDisk, RealFile, WriteThrough
 from ringkeep_node.runtime.wal import Log, LogGone, LogSettings
 from ringkeep_node.runtime.wal.format import BLOCK_BYTES, MAGIC, decode_header, encode, is_intact
 from ringkeep_node.runtime.wal.queue import Queue, Waiting
@@ -248,6 +249,31 @@ def test_files_that_are_no_segments_are_left_alone() -> None:
 
     assert found.empty
     assert {"lost+found", "notes.log"} <= set(disk.names())
+
+
+def test_a_durable_write_ends_what_one_call_wrote_in_part_or_could_not_do(tmp_path: Path) -> None:
+    def in_part(descriptor: int, data: bytes, offset: int) -> int:
+        return os.pwrite(descriptor, data[:2], offset)
+
+    def unknown_here(_descriptor: int, _data: bytes, _offset: int) -> int:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    def broken(_descriptor: int, _data: bytes, _offset: int) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def written(how: WriteThrough | None) -> bytes:
+        file = RealFile(os.open(tmp_path / "a", os.O_RDWR | os.O_CREAT | os.O_TRUNC), how)
+        file.pwrite_durably(b"hello", 1)
+        file.pwrite_durably(b"world", 6)
+        found = file.pread(20, 0)
+        file.close()
+        return found
+
+    ways = [written(how) for how in (WRITE_THROUGH, in_part, unknown_here, None)]
+    with pytest.raises(OSError, match="Input/output error"):
+        written(broken)
+
+    assert ways == [b"\0helloworld"] * 4
 
 
 def test_a_real_disk_names_its_files_and_refuses_to_make_one_twice(tmp_path: Path) -> None:

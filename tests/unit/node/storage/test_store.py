@@ -552,6 +552,33 @@ def test_a_removed_copy_is_deleted_bit_by_bit_and_what_is_queued_goes_first(tmp_
     assert left == 2501
 
 
+def test_a_removed_copy_goes_although_something_is_always_queued(tmp_path: Path) -> None:
+    """On a node that is never at rest the file would only grow."""
+    settings = StoreSettings(gather_s=0.0, cold_s=0.0, garbage_rest_s=0.0, garbage_rest_factor=0.0)
+    store = Store.open(tmp_path, settings._replace(transaction_bytes_max=1, gather_bytes=0))
+    done = threading.Event()
+    store.create(1, 5)
+    store.apply(1, 5, [put(sn, f"k{sn}", b"v") for sn in range(1, 2501)])
+    store.pump()
+    store.drop(1, 5)
+    store.create(2, 5)
+    for sn in range(1, 31):
+        store.apply(2, 5, [put(sn, "other", b"v")])
+    left = []
+
+    def on_applied(_moved: list[tuple[int, int, int]]) -> None:
+        left.append(store._bulk.execute("SELECT count(*) FROM rows").get)
+        if len(left) == 30:
+            done.set()
+
+    store.on_applied = on_applied
+    store.start(lambda function, *arguments: function(*arguments), lambda error: pytest.fail(repr(error)))
+
+    assert done.wait(10)
+    assert (left[0] > 1, left[-1]) == (True, 1)
+    store.close()
+
+
 def test_a_checkpoint_goes_on_while_others_read_and_write(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     store.start(lambda function, *arguments: function(*arguments), lambda error: pytest.fail(repr(error)))
