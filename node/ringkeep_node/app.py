@@ -529,7 +529,7 @@ class Process:
         if node.dns is None:
             yield
             return
-        hosts = Names(system_lookup(socket.AF_UNSPEC), loop.time)
+        hosts = Names(system_lookup(socket.AF_UNSPEC), loop.time, lambda: 0.0)
         names = RegistryNames(
             lambda: services.view, lambda: host.shard_map, hosts.address, datacenter=self._config.consul.datacenter
         )
