@@ -317,8 +317,8 @@ REQUESTS = Described(
     "histogram",
     (("route", ()), ("method", ()), ("code", ())),
     "Time from a request's headers to its answer",
-    "`documents` are lists, `asset` files of the console, `console_events` its streams, counted when they open; `code` is the "
-    "HTTP status. A series appears with its first request",
+    "`documents` are lists, `asset` files of the console, `console_events` its streams, counted when they open; `code` is "
+    "the HTTP status. A series appears with its first request",
 )
 STAGES = Described(
     "commit_stage_seconds",
