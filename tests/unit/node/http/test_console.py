@@ -301,7 +301,7 @@ def test_a_node_in_no_cluster_says_so() -> None:
         _, full = await opened(edge)
         shown = told(full)
 
-        assert shown["summary"]["level"] == "degraded" and "no cluster" in shown["summary"]["text"]
+        assert shown["summary"]["level"] == "broken" and "no cluster" in shown["summary"]["text"]
         assert (shown["shards"], shown["cluster"]["leader"], list(shown["members"])) == ([], None, ["n1"])
 
     serve(test, EdgeUnderTest(FakeDriver(founded=False)))

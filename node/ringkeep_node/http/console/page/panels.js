@@ -29,6 +29,28 @@ export function nameTag(model, name) {
 
 // --- headline and key figures ---------------------------------------------------------------------------------------
 
+let spoken = "";
+
+/** Say what is done by itself and what a person should do; what stays the same is not touched, so that it can be copied. */
+function advise(box, { doing = "", advice = "", command = "" }) {
+  if (box.childElementCount !== 2 || box.lastChild.tagName !== "CODE") box.replaceChildren(el("span"), " ", el("code"));
+  say(box.firstChild, [doing, advice].filter(Boolean).join(" "));
+  say(box.lastChild, command);
+  box.lastChild.hidden = !command;
+}
+
+function showMore(findings) {
+  const list = byId("findings");
+  while (list.children.length > findings.length) list.lastChild.remove();
+  findings.forEach((one, at) => {
+    const item = list.children[at] ?? list.appendChild(el("li", {}, el("b"), " ", el("span"), " ", el("span")));
+    const [what, means, rest] = item.children;
+    say(what, one.what);
+    say(means, one.means);
+    advise(rest, one);
+  });
+}
+
 export function showHeadline(model, line) {
   const summary = model.summary ?? { level: "waiting", text: "Asking this node how the cluster is.", doing: "" };
   const box = byId("headline");
@@ -48,10 +70,15 @@ export function showHeadline(model, line) {
       doing = "It stops, or as many consoles look at it as may. This page tries again every 2 s; any other node shows the same.";
     }
     say(byId("headline-text"), text);
-    say(byId("headline-doing"), doing);
+    advise(byId("headline-doing"), line.state === "live" || line.heard ? summary : { doing });
   }
-  const findings = level === "silent" ? [] : summary.findings ?? [];
-  byId("findings").replaceChildren(...findings.map((one) => el("li", {}, el("b", {}, one.what), ...[one.evidence, one.means, one.doing, one.advice].filter(Boolean).map((part) => ` ${part}`), one.command ? " " : null, one.command ? el("code", {}, one.command) : null)));
+  showMore(level === "silent" ? [] : summary.more ?? []);
+  // Ages change every second; whoever listens is told only of what is new.
+  const key = `${level} ${summary.key ?? ""}`;
+  if (key !== spoken) {
+    spoken = key;
+    say(byId("spoken"), text);
+  }
   box.dataset.level = level;
   say(byId("sign"), SIGNS[level] ?? "…");
   const counts = model.cluster.counts ?? {};
@@ -62,7 +89,7 @@ export function showHeadline(model, line) {
 /** The worst first; moving is no harm: such a shard is served as ever. */
 function shardFact(counts) {
   const { total, unavailable, under_replicated: few, moving } = counts;
-  if (unavailable) return [`${unavailable} of ${total} down`, "bad"];
+  if (unavailable) return [`${unavailable} of ${total} unavailable`, "bad"];
   if (few) return [`${few} of ${total} short of copies`, "warn"];
   return moving ? [`${moving} of ${total} moving`, ""] : [total ? `all ${total} ok` : "none yet", ""];
 }
