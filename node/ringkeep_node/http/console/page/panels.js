@@ -147,13 +147,14 @@ export class Members {
   #row(name) {
     const button = el("button", { type: "button", class: "link name", "aria-pressed": "false", title: "Show only its shards on the ring" }, swatch(this.model, name), name);
     const bar = el("span", { class: "bar-fill" });
+    // On a phone the rows are laid out as grids, which takes their meaning as rows away: so it is said.
     const cells = {
-      name: el("th", { scope: "row" }, button, el("span", { class: "tags" })),
-      state: el("td", { class: "health" }, el("span", { class: "state" }), el("span", { class: "evidence" })),
-      copies: el("td", { class: "bars" }, el("span", { class: "bar-track", "aria-hidden": "true" }, bar), el("span", { class: "bar-text" })),
-      perS: el("td", { class: "num", "data-unit": "req/s" }), p99: el("td", { class: "num", "data-unit": "p99" }), free: el("td", { class: "num" }),
+      name: el("th", { scope: "row", role: "rowheader" }, button, el("span", { class: "tags" })),
+      state: el("td", { role: "cell", class: "health" }, el("span", { class: "state" }), el("span", { class: "evidence" })),
+      copies: el("td", { role: "cell", class: "bars" }, el("span", { class: "bar-track", "aria-hidden": "true" }, bar), el("span", { class: "bar-text" })),
+      perS: el("td", { role: "cell", class: "num", "data-unit": "req/s" }), p99: el("td", { role: "cell", class: "num", "data-unit": "p99" }), free: el("td", { role: "cell", class: "num" }),
     };
-    const row = el("tr", { "data-node": name }, ...Object.values(cells));
+    const row = el("tr", { role: "row", "data-node": name }, ...Object.values(cells));
     button.addEventListener("click", () => this.light(this.lit === name ? null : name));
     for (const [event, to] of [["pointerenter", name], ["pointerleave", null]]) row.addEventListener(event, () => this.tell(to ?? this.lit));
     return { row, button, bar, ...cells };
