@@ -171,10 +171,10 @@ def test_the_page_puts_text_in_as_text_only() -> None:
 # --- the stream --------------------------------------------------------------------------------------------------
 
 
-async def opened(edge: EdgeUnderTest, **headers: str) -> tuple[Wire, dict[str, str]]:
-    """Open a stream; return its connection and its first event."""
+async def opened(edge: EdgeUnderTest, *, last: str | None = None) -> tuple[Wire, dict[str, str]]:
+    """Open a stream, after the event ``last`` if there was one; return its connection and its first event."""
     wire = await edge.connect()
-    await wire.send(request("GET", EVENTS, **headers))
+    await wire.send(request("GET", EVENTS, b"", **({} if last is None else {"Last_Event_ID": last})))
     head = await wire.stream()
     assert (head.status, head.headers["content-type"], head.headers["connection"]) == (
         200,
@@ -228,11 +228,9 @@ def test_a_stream_that_broke_off_goes_on_where_it_was() -> None:
         for state in ("suspect", "dead"):
             driver.states["n2"] = state
             edge.api.feed.look()
-        _, next_event = await opened(edge, Last_Event_ID=full["id"])
-        _, late = await opened(edge, Last_Event_ID=next_event["id"])
-        strange = [
-            (await opened(edge, Last_Event_ID=known))[1]["event"] for known in ("", "other.1", full["id"] + "9", "x")
-        ]
+        _, next_event = await opened(edge, last=full["id"])
+        _, late = await opened(edge, last=next_event["id"])
+        strange = [(await opened(edge, last=known))[1]["event"] for known in ("", "other.1", full["id"] + "9", "x")]
 
         assert next_event["event"] == "news" and told(next_event)["members"]["n2"]["state"] == "suspect"
         assert late["event"] == "news" and told(late)["members"]["n2"]["state"] == "dead"
@@ -250,7 +248,7 @@ def test_whoever_is_too_far_behind_gets_everything_and_little_is_kept_for_others
         for number in range(KEPT_MAX + 1):
             driver.states["n2"] = ("suspect", "alive")[number % 2]
             edge.api.feed.look()
-        _, after = await opened(edge, Last_Event_ID=full["id"])
+        _, after = await opened(edge, last=full["id"])
 
         assert after["event"] == "full"
         assert len(edge.api.feed._kept) == KEPT_MAX
