@@ -25,3 +25,4 @@ fi
 "$python" -P benchmarks/elastic.py leader-kill --documents 20000
 "$python" -P benchmarks/handoff.py throughput --documents 12000 --size 16384
 "$python" -P benchmarks/handoff.py throughput --documents 40000
+"$python" -P benchmarks/waiting.py

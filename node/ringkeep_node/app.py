@@ -20,6 +20,7 @@ import random
 import resource
 import secrets
 import signal
+import socket
 import stat
 import sys
 import threading
@@ -35,6 +36,11 @@ from msgspec.structs import replace
 from ringkeep_core.errors import BadSetting, RingkeepError, StartRefused
 from ringkeep_core.services import Ranges
 from ringkeep_core.wire import PROTOCOL_VERSION, Hello
+from ringkeep_node.dns.names import RegistryNames
+from ringkeep_node.dns.server import DnsServer, DnsSettings
+from ringkeep_node.http.consul import consul_handlers
+from ringkeep_node.http.consul_answers import Consul
+from ringkeep_node.http.consul_waiting import ConsulSettings
 from ringkeep_node.http.exchange import Edge
 from ringkeep_node.http.server import Api, HttpServer, ServerSettings
 from ringkeep_node.logs import LineWriter, configure
@@ -52,6 +58,7 @@ from ringkeep_node.runtime.disk import RealDisk
 from ringkeep_node.runtime.host import Host, HostParts
 from ringkeep_node.runtime.importing import Importer, ImportSettings
 from ringkeep_node.runtime.listening import listen, open_datagrams
+from ringkeep_node.runtime.names import Names, system_lookup
 from ringkeep_node.runtime.peers import HELLO_CHANNEL
 from ringkeep_node.runtime.service import Service
 from ringkeep_node.runtime.services import Services, ServicesSettings
@@ -85,6 +92,8 @@ SUBSYSTEMS: Final[Mapping[str, tuple[type[Any], tuple[str, ...]]]] = {
     "HTTP": (ServerSettings, ()),
     "IMPORT": (ImportSettings, ()),
     "SERVICES": (ServicesSettings, ()),
+    "CONSUL": (ConsulSettings, ()),
+    "DNS": (DnsSettings, ()),
 }
 """Every subsystem whose settings can be set, with the fields that cannot."""
 
@@ -101,6 +110,8 @@ class Configuration(NamedTuple):
     http: ServerSettings
     imports: ImportSettings
     services: ServicesSettings
+    consul: ConsulSettings
+    dns: DnsSettings
     unknown: tuple[str, ...]
     exporter: str = ""
     """Where OpenTelemetry's spans go, by the name of an exporter; "": there are none."""
@@ -138,6 +149,8 @@ def configuration(environment: Mapping[str, str]) -> Configuration:
         http=subsystem("HTTP", ServerSettings, environment),
         imports=subsystem("IMPORT", ImportSettings, environment),
         services=services,
+        consul=subsystem("CONSUL", ConsulSettings, environment),
+        dns=subsystem("DNS", DnsSettings, environment),
         unknown=unknown(environment, known),
         exporter=environment.get(EXPORTER, "").strip(),
     )
@@ -257,6 +270,7 @@ class Process:
         self._trails: Trails | None = None
         self._ended: asyncio.Future[str] | None = None
         self._has_left = False
+        self._dns_counts: Callable[[], dict[str, int]] = dict
 
     async def run(self) -> int:
         """Run until a signal or a failure; return the exit code. Raises ``StartRefused``."""
@@ -457,13 +471,17 @@ class Process:
         importer = Importer(service, self._config.imports)
         page = NodePage(
             self._metrics,
-            numbers=lambda: replace(host.numbers(), import_lines=dict(importer.lines)),
+            numbers=lambda: replace(
+                host.numbers(), import_lines=dict(importer.lines), dns_questions=self._dns_counts()
+            ),
             problems=lambda: edge.problems,
             dropped=lambda: self._writer.dropped,
             version=version("ringkeep"),
         )
+        consul = consul_handlers(Consul(services, host, self._config.consul, clock=loop.time, draw=random.random))
         api = HttpServer(
-            Api(edge, importer, self._metrics.requests, page, _request_failed, self._trails), self._config.http
+            Api(edge, importer, self._metrics.requests, page, _request_failed, self._trails, consul),
+            self._config.http,
         )
         await api.bind(node.api.host, node.api.port)
         stack.push_async_callback(api.stop)
@@ -472,6 +490,7 @@ class Process:
         stack.callback(peers.close)
         udp, _ = await open_datagrams(lambda: host.inbox, node.peer.host, node.peer.port, "RINGKEEP_PEER")
         stack.callback(udp.close)
+        await stack.enter_async_context(self._opened_dns(host, services))
         await host.start(
             HostParts(
                 log=disk.log,
@@ -500,8 +519,29 @@ class Process:
             # have seen it.
             notice_s = node.stop_notice_s if edge.stopping and host.has_company else 0.0
             await asyncio.gather(host.leave(), asyncio.sleep(notice_s))
-            services.release()
+            services.release()  # Who waits for a change is answered now; before, he would only have asked again.
             await api.stop()  # Before peers and gossip: running requests still need them.
+
+    @contextlib.asynccontextmanager
+    async def _opened_dns(self, host: Host, services: Services) -> AsyncIterator[None]:
+        """Answer names, if that is asked for. While the node belongs to no cluster every answer is a failure of ours."""
+        node, loop = self._config.node, asyncio.get_running_loop()
+        if node.dns is None:
+            yield
+            return
+        hosts = Names(system_lookup(socket.AF_UNSPEC), loop.time, lambda: 0.0)
+        names = RegistryNames(
+            lambda: services.view, lambda: host.shard_map, hosts.address, datacenter=self._config.consul.datacenter
+        )
+        server = DnsServer(names, self._config.dns, clock=loop.time, draw=random.random)
+        port = await server.start(node.dns.host, node.dns.port)
+        self._dns_counts = server.counts
+        logger.info("dns_started", host=node.dns.host, port=port, domains=self._config.dns.domains)
+        try:
+            yield
+        finally:
+            server.stop()
+            await hosts.close()
 
 
 def _request_failed(request_id: str, error: BaseException) -> None:

@@ -142,6 +142,7 @@ class NodeNumbers(Struct, frozen=True, kw_only=True):
     """Registered instances of all nodes, by status."""
     service_events: Mapping[str, int] = {}
     service_waits: int = 0
+    dns_questions: Mapping[str, int] = {}
     hot_spot_swaps: int = 0
     busiest_load_share: float = 0.0
 
@@ -154,6 +155,7 @@ HAND_OVER_RESULTS = ("moved", "kept")
 CONSISTENCIES = ("strict", "local")
 ROLES = ("primary", "in_sync", "learner")
 SERVICE_STATES = ("passing", "warning", "critical")
+DNS_RESULTS = ("answered", "truncated", "dropped")
 SERVICE_EVENTS = ("lapsed", "adopted", "owner_removed", "refused", "woken")
 SHARD_STATES = ("ok", "under_replicated", "moving", "unavailable")
 CLUSTER_SHARD_STATES = (*SHARD_STATES, "without_primary")
@@ -248,7 +250,12 @@ SCALARS = (
         "Copies that the plan of this leader still has to bring in sync; 0 elsewhere",
         "plan_copies_left",
     ),
-    Scalar("service_waits", "Queries that wait for a change of the registry", "service_waits"),
+    Scalar(
+        "service_waits",
+        "Queries that wait for a change of the registry",
+        "service_waits",
+        more="At most `RINGKEEP_SERVICES_WAITERS_MAX`",
+    ),
     Scalar(
         "copy_bytes",
         "Size of the materialised store's files",
@@ -299,10 +306,32 @@ LABELLED = (
     Labelled("snapshot_rows_total", "Documents in snapshots", "snapshot_rows", "direction", DIRECTIONS, True),
     Labelled("snapshot_streams", "Snapshots under way", "snapshot_streams", "direction", DIRECTIONS),
     Labelled(
-        "services", "Registered instances of services, as this node sees them", "services", "status", SERVICE_STATES
+        "services",
+        "Registered instances of services, as this node sees them",
+        "services",
+        "status",
+        SERVICE_STATES,
+        more="Those of all nodes (discovery.md)",
     ),
     Labelled(
-        "service_events_total", "What happened in the registry here", "service_events", "event", SERVICE_EVENTS, True
+        "service_events_total",
+        "What happened in the registry here",
+        "service_events",
+        "event",
+        SERVICE_EVENTS,
+        True,
+        "A ttl ran out; an instance of a dead node was taken over; what a dead node owned was forgotten; a client changed "
+        "too much; a waiting query was woken",
+    ),
+    Labelled(
+        "dns_questions_total",
+        "Questions over DNS",
+        "dns_questions",
+        "result",
+        DNS_RESULTS,
+        True,
+        "Answered, told to come over TCP, or neither, as a network asks too much or too many connections are open "
+        "(discovery-consul.md)",
     ),
     Labelled("import_lines_total", "Lines of imports that have ended", "import_lines", "result", RESULTS, True),
     Labelled(
@@ -330,8 +359,8 @@ REQUESTS = Described(
     "histogram",
     (("route", ()), ("method", ()), ("code", ())),
     "Time from a request's headers to its answer",
-    "`documents` are lists, `asset` files of the console, `console_events` its streams, counted when they open; `code` is the "
-    "HTTP status. A series appears with its first request",
+    "`documents` are lists, `asset` files of the console, `console_events` its streams, counted when they open; `code` is "
+    "the HTTP status. A series appears with its first request",
 )
 STAGES = Described(
     "commit_stage_seconds",

@@ -76,6 +76,8 @@ class NodeSettings:
     """RINGKEEP_PEER: host:port of the links between nodes (TCP) and of gossip (UDP)."""
     advertise: Address = Address("127.0.0.1", 7400)
     """RINGKEEP_ADVERTISE: host:port under which other nodes reach ``peer``; default: RINGKEEP_PEER."""
+    dns: Address | None = None
+    """RINGKEEP_DNS: host:port at which names of services are answered over UDP and TCP; not set: nowhere."""
     seeds: tuple[str, ...] = ()
     """RINGKEEP_SEEDS: host:port of other nodes, separated by commas; at most 64. They are asked for their cluster."""
     zone: str = ""
@@ -141,6 +143,8 @@ class NodeSettings:
                 shown[field.name] = MASK if value else "unset"
             elif isinstance(value, Address):
                 shown[field.name] = value.text
+            elif value is None:
+                shown[field.name] = "off"
             else:
                 shown[field.name] = ",".join(value) if isinstance(value, tuple) else str(value)
         return shown
@@ -160,11 +164,11 @@ NODE_VARIABLES = tuple(PREFIX + field.name.upper() for field in dataclasses.fiel
 def node_settings(environment: Mapping[str, str]) -> NodeSettings:
     """Return who this node is. Raises ``BadSetting``."""
     given: dict[str, Any] = {"name": _needed(environment, "NAME"), "data": Path(_needed(environment, "DATA"))}
-    for field in ("api", "peer", "advertise"):
+    for field in ("api", "peer", "advertise", "dns"):
         if text := environment.get(PREFIX + field.upper()):
             given[field] = address(text, PREFIX + field.upper())
     given.setdefault("advertise", given.get("peer", NodeSettings.__dataclass_fields__["peer"].default))
-    for field in ("api", "peer"):
+    for field in ("api", "peer", "dns"):
         if field in given:
             given[field] = _of_family(given[field], given["advertise"])
     if text := environment.get(PREFIX + "SEEDS"):

@@ -40,7 +40,7 @@ HASH_ANNOTATION = f"{GROUP}/desired-hash"
 SERVICE_LABEL = f"{GROUP}/service"
 USER = 65532
 STOP_S = 60
-STOP_NOTICE_S = 2
+STOP_NOTICE_S = 3
 """A pod that ends says that it is not ready for so long and serves: load balancers need a moment to see it."""
 SEED_ORDINALS = 5
 """Seeds are the first ordinals, whether they exist or not: a list that follows the size would restart every pod."""

@@ -146,14 +146,20 @@ class Observer:
         return Observed(seen, raw, answering, token_of(secret))
 
     async def _list(self, kind: str, resource: ClusterResource) -> tuple[Json, ...]:
-        if kind == MONITOR_KIND and not resource.spec.monitoring.service_monitor and self._classes.get(kind)[0]:
+        if (
+            kind == MONITOR_KIND
+            and not resource.spec.monitoring.service_monitor
+            and self._classes.get(kind) == (True, None)
+        ):
             return ()
         try:
             selector = f"{CLUSTER_LABEL}={resource.name}"
-            return (await self._api.list(kind, resource.namespace, selector)).items
+            found = (await self._api.list(kind, resource.namespace, selector)).items
         except Missing:
-            self._classes.put(kind, None)
-            return ()  # The kind is not installed (ServiceMonitor).
+            found = None  # The kind is not installed (ServiceMonitor).
+        if kind == MONITOR_KIND:
+            self._classes.put(kind, None if found is None else kind)
+        return found or ()
 
     async def _look_up(
         self, resource: ClusterResource, children: dict[tuple[str, str], Json], kinds: Sequence[str]

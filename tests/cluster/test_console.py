@@ -86,6 +86,7 @@ def test_a_user_is_found_on_the_ring_and_its_name_is_only_text(annoyed: RealClus
     async def story() -> None:
         async with annoyed.client() as client, console_page() as seen:
             place = await client.route(STRANGE)
+            assert place.primary is not None
             await seen.open(annoyed.node("n2").url)
             await seen.page.keyboard.press("/")
             await seen.page.keyboard.type(STRANGE)

@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import pytest
 
-from ringkeep_node.machines.documents import Answer, Change, IdempotencyKey, OperationId, Row, Write, encode
+from ringkeep_node.machines.documents import Answer, Change, IdempotencyKey, OperationId, Row, Write, decode, encode
 from ringkeep_node.runtime.store import schema
 from ringkeep_node.runtime.store.changes import Changes, canonical_state, decode_state
 from ringkeep_testing.sim_disk import PowerCut, SimDisk
@@ -90,7 +90,8 @@ class Run:
             for _ in range(transactions):
                 count = self._random.randint(1, 6)
                 connection.execute("BEGIN IMMEDIATE")
-                changes.apply(KEY, [entry(sn + 1 + n, self._random) for n in range(count)])
+                entries = [entry(sn + 1 + n, self._random) for n in range(count)]
+                changes.apply(KEY, entries, [decode(payload) for _, _, payload in entries])
                 if self._random.random() < 0.1:
                     changes.install_begin(KEY)
                     changes.install_rows(KEY, [Row("ada", "k1", 1, 1, "", b"never finished")], [])

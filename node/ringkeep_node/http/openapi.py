@@ -310,27 +310,7 @@ def _cluster_paths() -> Schema:
                 [],
             )
         },
-        "/v1/cluster/plan": {
-            **reading(
-                "plan",
-                "What is left to do between the map and the wanted state; with parameters: if it were changed so. "
-                "Nothing changes, and no token is needed",
-                parameters=[
-                    _query("members", {"type": "string"}, "Exactly these take part: names, separated by commas"),
-                    _query("drain", {"type": "string"}, "These give everything up"),
-                    _query("weights", {"type": "string", "examples": ["n1:2,n2:0.5"]}, "Other weights"),
-                    _query("steps", {"type": "boolean", "default": True}, "With every single step"),
-                ],
-            ),
-            "post": _operation(
-                "whatIf",
-                "The plan that a change of the wanted state would mean; nothing changes",
-                {"200": _json("The plan", anything)},
-                [401, 404, 409, 415, 503],
-                body=_json_body(_ref("schemas", "WhatIf")),
-                **admin,
-            ),
-        },
+        **_plan_paths(),
         "/v1/cluster/transfer-leader": {
             "post": _operation(
                 "transferLeader",
@@ -350,6 +330,35 @@ def _cluster_paths() -> Schema:
             "What happened, oldest first",
             parameters=[_query("after", {"type": "integer", "minimum": 0}, "Only events after this number")],
         ),
+    }
+
+
+def _plan_paths() -> Schema:
+    anything: Schema = {"type": "object"}
+    return {
+        "/v1/cluster/plan": {
+            "get": _operation(
+                "plan",
+                "What is left to do between the map and the wanted state; with parameters: if it were changed so. "
+                "Nothing changes, and no token is needed",
+                {"200": _json("The plan", anything)},
+                [404, 409, 503],
+                parameters=[
+                    _query("members", {"type": "string"}, "Exactly these take part: names, separated by commas"),
+                    _query("drain", {"type": "string"}, "These give everything up"),
+                    _query("weights", {"type": "string", "examples": ["n1:2,n2:0.5"]}, "Other weights"),
+                    _query("steps", {"type": "boolean", "default": True}, "With every single step"),
+                ],
+            ),
+            "post": _operation(
+                "whatIf",
+                "The plan that a change of the wanted state would mean; nothing changes",
+                {"200": _json("The plan", anything)},
+                [401, 404, 409, 415, 503],
+                body=_json_body(_ref("schemas", "WhatIf")),
+                security=[{"admin": []}],
+            ),
+        },
     }
 
 

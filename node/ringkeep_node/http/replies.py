@@ -53,7 +53,7 @@ class Outgoing:
 class Reply(web.StreamResponse):
     """A finished answer. ``head`` ends with the last header's line end. Without ``outgoing`` it is written at once."""
 
-    __slots__ = ("_body_bytes", "_closes", "_head", "_outgoing", "_reply_status")
+    __slots__ = ("_body_bytes", "_closes", "_head", "_is_written", "_outgoing", "_reply_status")
 
     def __init__(
         self, status: int, head: str, body: bytes = b"", *, closes: bool = False, outgoing: Outgoing | None = None
@@ -64,6 +64,7 @@ class Reply(web.StreamResponse):
         self._body_bytes = body
         self._closes = closes
         self._outgoing = outgoing
+        self._is_written = False
 
     @property
     def status(self) -> int:
@@ -75,11 +76,28 @@ class Reply(web.StreamResponse):
         """Whether the connection stays open afterwards."""
         return not self._closes
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        """Write everything; called once by aiohttp."""
+    def write_early(self, request: web.BaseRequest) -> bool:
+        """Write everything before the handler has returned; return whether that was possible.
+
+        A thousand queries that waited for the same are answered so, before the first of their handlers goes on.
+        """
+        transport = request.transport
+        if transport is None or transport.is_closing() or len(self._body_bytes) > JOINED_BYTES_MAX:
+            return False
+        transport.write(self._whole_head(request) + (b"" if request.method == "HEAD" else self._body_bytes))
+        self._is_written = True
+        return True
+
+    def _whole_head(self, request: web.BaseRequest) -> bytes:
         if not request.keep_alive or request.version < HttpVersion11:
             self._closes = True
-        head = (self._head + ("Connection: close\r\n\r\n" if self._closes else "\r\n")).encode("latin-1")
+        return (self._head + ("Connection: close\r\n\r\n" if self._closes else "\r\n")).encode("latin-1")
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        """Write everything; called once by aiohttp."""
+        if self._is_written:
+            return request.writer
+        head = self._whole_head(request)
         body = b"" if request.method == "HEAD" else self._body_bytes
         writer, transport = request.writer, request.transport
         if self._outgoing is not None and transport is not None and len(body) <= JOINED_BYTES_MAX and not self._closes:

@@ -2,8 +2,9 @@
 
     /v1/users/{user}/docs/{key...}     "/" in a user only as %2F; in a key "/" and %2F mean the same
     /v1/users/{user}/docs|route        /v1/import        /v1/cluster[/...]        /livez /readyz /metrics /
-    /v1/services[/{name}[/watch | /{id}[/renew]]]         /v1/sd/prometheus
     /v1/cluster/members/{name}/drain|leave                /v1/console/events        /console/{digest}/{file}
+    /v1/services[/{name}[/watch | /{id}[/renew]]]      /v1/sd/prometheus
+    /v1/agent|catalog|health|status/...: see ``consul_routing``
 
 Nothing is normalised: two spellings that decode to the same bytes name the same document, and no others do. A segment "."
 or "..", encoded or not, is refused, since proxies and clients on the way disagree on what it means.
@@ -20,6 +21,7 @@ from urllib.parse import unquote_to_bytes
 from msgspec import Struct
 
 from ringkeep_core.errors import BadRequest, MethodNotAllowed, NotFound
+from ringkeep_node.http import consul_routing
 
 USERS = "/v1/users/"
 WATCH = "watch"
@@ -35,8 +37,8 @@ _PLAIN = re.compile(r"[!\"$&-~]*").fullmatch
 class Target(Struct, frozen=True, gc=False):
     """What a request names. ``route`` is the metrics' label; ``user`` and ``key`` are decoded; ``query`` is raw.
 
-    ``key`` is the member's name where a route is about one member, and ``digest/file`` of the console's files. ``service``
-    and ``key`` name an instance of a service.
+    ``key`` is the member's name where a route is about one member, ``digest/file`` of the console's files, and what a path
+    of Consul ends with (as it was sent); ``service`` and ``key`` name an instance of a service.
     """
 
     route: str
@@ -100,6 +102,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "instance": ("GET", "HEAD", "PUT", "DELETE"),
     "renew": ("PUT",),
     "sd_prometheus": ("GET", "HEAD"),
+    **consul_routing.METHODS,
     "rates": ("GET", "HEAD"),
     "console_events": ("GET",),
     "asset": ("GET", "HEAD"),
@@ -132,6 +135,9 @@ def split_target(raw: str) -> Target:
                 return Target(what, "", decoded(name, "name"), query)
         if path.startswith(SERVICES):
             return _service_target(path, query)
+        if path.startswith(consul_routing.PREFIXES):
+            route, name = consul_routing.consul_route(path)
+            return Target(route, "", name, query)
         if path.startswith(CONSOLE):
             return Target("asset", "", path[len(CONSOLE) :], query)
         raise NotFound(f"there is nothing at {path[:200]!r}")

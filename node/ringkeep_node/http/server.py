@@ -120,11 +120,12 @@ class Api:
         page: Callable[[], bytes],
         on_failure: OnFailure,
         trails: Trails | None = None,
+        more: Mapping[tuple[str, str], Handler] | None = None,
     ) -> None:
         self.edge = edge
         self._trails = trails
         self.feed = Feed(edge, requests, on_failure)
-        self._handlers = handlers_of(importer, page, requests, self.feed)
+        self._handlers = {**handlers_of(importer, page, requests, self.feed), **(more or {})}
         self._observe = requests.observe
         # Not the loop's clock, which may count whole milliseconds.
         self._clock = time.perf_counter

@@ -88,6 +88,8 @@ class Services:
         self._clock = clock
         self._registry: Registry | None = None
         self._given: Callable[[], None] = lambda: None
+        self.on_changed: Callable[[set[str]], None] = lambda _: None
+        """Called with the topics that changed, before anybody who waits goes on."""
         self._clients = ClientBuckets(burst=settings.burst, per_second=settings.changes_per_s)
         self._waiters: dict[str, dict[asyncio.Future[None], None]] = {}
         self._waiting = 0
@@ -104,6 +106,7 @@ class Services:
 
     def stepped(self, topics: set[str], checks_changed: bool) -> None:
         """A step of the node was carried out: wake who waits for what changed."""
+        self.on_changed(topics)
         for topic in topics:
             for waiter in self._waiters.get(topic, ()):
                 if not waiter.done():

@@ -195,7 +195,7 @@ class Trails:
         for (peer, _), bundle in step.bundles.items():
             self._leaves(peer, bundle)
         if step.apply and self._changes:
-            for shard, _, entries in step.apply:
+            for shard, _, entries, _ in step.apply:
                 self._committed(shard, entries[-1][1])
         for answer in step.answers:
             served = self._here.pop(answer.token, None)

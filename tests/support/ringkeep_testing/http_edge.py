@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import msgspec
 
-from ringkeep_node.http.exchange import Edge
+from ringkeep_node.http.exchange import Edge, Handler
 from ringkeep_node.http.server import Api, HttpServer, ServerSettings
 from ringkeep_node.machines.registry import COMPARED_WITHIN_S, Registry, RegistrySettings
 from ringkeep_node.metrics import NodeMetrics, NodePage
@@ -106,6 +106,7 @@ class EdgeUnderTest:
         server: ServerSettings | None = None,
         imports: ImportSettings | None = None,
         services: ServicesSettings | None = None,
+        more: Mapping[tuple[str, str], Handler] | None = None,
     ) -> None:
         self.driver = driver or FakeDriver()
         self.wall_s = WALL_S
@@ -115,6 +116,7 @@ class EdgeUnderTest:
         self._admin_token = admin_token
         self._server_settings = server or ServerSettings(shutdown_s=0.5)
         self._imports = imports or ImportSettings()
+        self._more = more
         self._wires: list[Wire] = []
         self.services_settings = services or ServicesSettings()
 
@@ -155,6 +157,7 @@ class EdgeUnderTest:
             self.metrics.requests,
             page,
             lambda _, error: self.failures.append(error),
+            more=self._more,
         )
         self.server = HttpServer(api, self._server_settings)
         self.port = await self.server.bind("127.0.0.1", 0)

@@ -48,6 +48,11 @@ MORTAL_NODE: tuple[str, ...] = (sys.executable, "-S", "-P", "-c", _DIE_WITH_PARE
 """The command of a node that ends when the process that started it ends."""
 
 
+def mortal(command: Sequence[str]) -> tuple[str, ...]:
+    """Return the command of any program that ends when the process that starts it ends."""
+    return (sys.executable, "-S", "-P", "-c", _DIE_WITH_PARENT, *command)
+
+
 def own_ports() -> tuple[int, int]:
     """Return where this test process looks for API and peer ports: nobody else may take those of a killed node."""
     first = PORTS_FIRST + os.getpid() % 50 * PORTS_OF_EACH_RUN

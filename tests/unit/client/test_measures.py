@@ -7,7 +7,6 @@ from bisect import bisect_left
 
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
 
 from ringkeep.measures import (
     Figures,
@@ -21,7 +20,7 @@ from ringkeep.measures import (
     together,
     value,
 )
-from ringkeep_node.metrics import Durations, NodeCollector, NodeMetrics, NodeNumbers
+from ringkeep_node.metrics import Durations, NodeMetrics, NodeNumbers, NodePage
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 DURATIONS = st.lists(st.floats(min_value=1e-4, max_value=5.0), max_size=60)
@@ -38,11 +37,8 @@ def histogram_of(durations: list[float]) -> Histogram:
 
 def page(metrics: NodeMetrics, numbers: NodeNumbers | None = None) -> str:
     """Return what a node with these numbers answers to a scrape."""
-    registry = CollectorRegistry()
-    registry.register(
-        NodeCollector(metrics, numbers=lambda: numbers or NodeNumbers(), dropped=lambda: 0, version="test")
-    )
-    return generate_latest(registry).decode()
+    shown = numbers or NodeNumbers()
+    return NodePage(metrics, numbers=lambda: shown, problems=lambda: {}, dropped=lambda: 0, version="test").text()
 
 
 @given(DURATIONS, DURATIONS)

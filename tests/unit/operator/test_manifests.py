@@ -114,7 +114,7 @@ def test_a_node_is_told_who_and_where_it_is() -> None:
         "RINGKEEP_SEEDS": ",".join(f"demo-{n}.demo-nodes.ns.svc:7400" for n in range(5)),
         "RINGKEEP_WEIGHT": "1",
         "RINGKEEP_LEFT_DATA": "empty",
-        "RINGKEEP_STOP_NOTICE_S": "2",
+        "RINGKEEP_STOP_NOTICE_S": "3",
         "RINGKEEP_ADMIN_TOKEN": "{'secretKeyRef': {'name': 'demo-admin', 'key': 'token'}}",
     }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ from ringkeep_node.runtime.reports import LeaderReport, MemberReport, RunningPla
 
 LOOK_S: Final = 0.5
 """News are at most so often; people see no more."""
+SAID_S: Final = 1.0
 STREAMS_MAX: Final = 32
 KEPT_MAX: Final = 120
 KEPT_BYTES_MAX: Final = 1 << 20
@@ -81,6 +82,9 @@ class Feed:
         self._kept: deque[tuple[int, bytes]] = deque()
         self._kept_bytes = 0
         self._rows = Rows()
+        self._said: Mapping[str, Any] = {}
+        self._said_at = float("-inf")
+        self._basis: tuple[object, ...] = ()
         self._meter = Meter()
         self._asked: dict[str, float] = {}
         self._asks: set[asyncio.Task[None]] = set()
@@ -184,16 +188,26 @@ class Feed:
         rows = self._rows.of(held, gone)
         counts = counts_of(rows)
         members = member_rows(reports, self._shown.members)
-        plan = _plan_shape(self._plan(leader), edge.service.wall())
-        grace_s = held.wanted.settings.grace_s if held is not None else 0.0
+        running = self._plan(leader)
         return Picture(
-            summary=headline(counts, members, leader.name if leader else None, plan, grace_s),
+            summary=self._summary(reports, leader, running, now),
             cluster=self._cluster(held, leader, counts),
-            plan=plan,
+            plan=_plan_shape(running, edge.service.wall()),
             members=members,
             rates=meter.shown(),
             shards=rows,
         )
+
+    def _summary(
+        self, reports: Sequence[MemberReport], leader: LeaderReport | None, plan: RunningPlan | None, now: float
+    ) -> Mapping[str, Any]:
+        """Return the sentences on top, made anew when something changed and else once a second: ages are part of them."""
+        held = self._edge.driver.shard_map
+        basis = (held, tuple(report.state for report in reports), leader, plan)
+        if now >= self._said_at + SAID_S or not _same(basis, self._basis):
+            self._said_at, self._basis = now, basis
+            self._said = headline(self._edge.driver.look(), plan)
+        return self._said
 
     def _plan(self, leader: LeaderReport | None) -> RunningPlan | None:
         if leader is None:
@@ -309,6 +323,11 @@ class Feed:
     def _wake(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Compare the map by identity, which is enough, and everything else by value."""
+    return len(one) == len(other) and one[0] is other[0] and one[1:] == other[1:]
 
 
 def _plan_shape(plan: RunningPlan | None, wall: float) -> dict[str, Any] | None:

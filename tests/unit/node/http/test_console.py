@@ -13,16 +13,20 @@ import pytest
 
 from ringkeep_core.placement import NodeState
 from ringkeep_core.plans import NodeFacts
+from ringkeep_core.summary import sentence
 from ringkeep_node.http.console.assets import FOLDER, POLICY, assets
 from ringkeep_node.http.console.feed import EVENTS_SHOWN, KEPT_MAX
 from ringkeep_node.http.console.figures import SLOTS, Counted, Figures
+from ringkeep_node.http.console.headline import headline
 from ringkeep_node.http.console.pictures import Picture, Rows, counts_of, difference
 from ringkeep_node.http.console.rates import Meter, percentile_ms
 from ringkeep_node.http.server import ServerSettings
 from ringkeep_node.runtime.reports import RunningPlan
-from ringkeep_testing.console_world import ConsoleDriver, map_of, with_primary, without
+from ringkeep_testing.console_world import ConsoleDriver, with_primary, without
+from ringkeep_testing.console_world import map_of as map_of_nodes
 from ringkeep_testing.fake_driver import FakeDriver, FakeIdentity
 from ringkeep_testing.http_edge import EdgeUnderTest, Wire, request, serve, until
+from ringkeep_testing.summaries import dead, look, map_of, turned
 
 WIRE_BYTES_MAX = 150 * 1024
 EVENTS = "/v1/console/events"
@@ -167,10 +171,10 @@ def test_the_page_puts_text_in_as_text_only() -> None:
 # --- the stream --------------------------------------------------------------------------------------------------
 
 
-async def opened(edge: EdgeUnderTest, **headers: str) -> tuple[Wire, dict[str, str]]:
-    """Open a stream; return its connection and its first event."""
+async def opened(edge: EdgeUnderTest, *, last: str | None = None) -> tuple[Wire, dict[str, str]]:
+    """Open a stream, after the event ``last`` if there was one; return its connection and its first event."""
     wire = await edge.connect()
-    await wire.send(request("GET", EVENTS, **headers))
+    await wire.send(request("GET", EVENTS, b"", **({} if last is None else {"Last_Event_ID": last})))
     head = await wire.stream()
     assert (head.status, head.headers["content-type"], head.headers["connection"]) == (
         200,
@@ -224,11 +228,9 @@ def test_a_stream_that_broke_off_goes_on_where_it_was() -> None:
         for state in ("suspect", "dead"):
             driver.states["n2"] = state
             edge.api.feed.look()
-        _, next_event = await opened(edge, Last_Event_ID=full["id"])
-        _, late = await opened(edge, Last_Event_ID=next_event["id"])
-        strange = [
-            (await opened(edge, Last_Event_ID=known))[1]["event"] for known in ("", "other.1", full["id"] + "9", "x")
-        ]
+        _, next_event = await opened(edge, last=full["id"])
+        _, late = await opened(edge, last=next_event["id"])
+        strange = [(await opened(edge, last=known))[1]["event"] for known in ("", "other.1", full["id"] + "9", "x")]
 
         assert next_event["event"] == "news" and told(next_event)["members"]["n2"]["state"] == "suspect"
         assert late["event"] == "news" and told(late)["members"]["n2"]["state"] == "dead"
@@ -246,7 +248,7 @@ def test_whoever_is_too_far_behind_gets_everything_and_little_is_kept_for_others
         for number in range(KEPT_MAX + 1):
             driver.states["n2"] = ("suspect", "alive")[number % 2]
             edge.api.feed.look()
-        _, after = await opened(edge, Last_Event_ID=full["id"])
+        _, after = await opened(edge, last=full["id"])
 
         assert after["event"] == "full"
         assert len(edge.api.feed._kept) == KEPT_MAX
@@ -301,10 +303,39 @@ def test_a_node_in_no_cluster_says_so() -> None:
         _, full = await opened(edge)
         shown = told(full)
 
-        assert shown["summary"]["level"] == "degraded" and "no cluster" in shown["summary"]["text"]
+        assert shown["summary"]["level"] == "broken" and "no cluster" in shown["summary"]["text"]
         assert (shown["shards"], shown["cluster"]["leader"], list(shown["members"])) == ([], None, ["n1"])
 
     serve(test, EdgeUnderTest(FakeDriver(founded=False)))
+
+
+def test_the_console_says_what_the_summary_says_and_names_what_is_found_without_its_age() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        driver = edge.driver
+        driver.look_set = look(map_of(shards=turned("n1", "n2", "n3", gone="n2")), dead("n2", for_s=42.0))
+        summary = (await edge.ask("GET", "/v1/cluster/summary")).json
+        _, full = await opened(edge)
+        driver.look_set = look(map_of(shards=turned("n1", "n2", "n3", gone="n2")), dead("n2", for_s=60.0))
+        feed = edge.api.feed
+        feed._said_at = float("-inf")
+        feed.look()
+        said, later = told(full)["summary"], dict(feed._shown.summary)
+        first = summary["findings"][0]
+
+        assert said["text"] == summary["headline"] != later["text"]
+        assert (said["level"], said["command"]) == ("degraded", first["command"])
+        assert said["doing"] == sentence(first["doing"]) and said["advice"] == sentence(first["advice"])
+        assert [more["what"] for more in said["more"]] == [sentence(one["what"]) for one in summary["findings"][1:]]
+        assert said["key"] == later["key"] == " ".join(f"{one['kind']}:{one['subject']}" for one in summary["findings"])
+
+    serve(test)
+
+
+def test_the_plan_that_only_the_leader_knows_is_part_of_what_is_said() -> None:
+    plan = RunningPlan(reason="scale: n4 joins", since=9_990.0, copies=12, copies_done=4, primaries=3)
+
+    assert "4 of 12" in str(headline(look(), plan)) and headline(look(), plan)["level"] == "working"
+    assert headline(look(), None)["level"] == "ok" and headline(look(), None)["key"] == ""
 
 
 def test_a_node_does_nothing_for_the_console_while_nobody_looks() -> None:
@@ -384,7 +415,7 @@ def test_times_that_only_wobble_are_no_news() -> None:
 
 
 def test_a_difference_put_onto_the_picture_before_gives_the_picture_after() -> None:
-    held = map_of(5, 32)
+    held = map_of_nodes(5, 32)
     gone = held.by_name["n2"].storage
     rows = Rows()
     before = Picture(members={"n1": {"a": 1}, "n2": {"a": 2}}, shards=rows.of(held, frozenset()))
@@ -403,7 +434,7 @@ def test_a_difference_put_onto_the_picture_before_gives_the_picture_after() -> N
 
 
 def test_rows_are_made_anew_only_where_the_map_changed() -> None:
-    held = map_of(5, 32)
+    held = map_of_nodes(5, 32)
     rows = Rows()
     first = rows.of(held, frozenset())
     other = next(copy.storage for copy in held.shards[7].in_sync if copy.storage != held.shards[7].primary.storage)
@@ -415,7 +446,7 @@ def test_rows_are_made_anew_only_where_the_map_changed() -> None:
 
 
 def test_a_shard_whose_primary_is_dead_is_unavailable_until_somebody_else_leads_it() -> None:
-    held = map_of(5, 32)
+    held = map_of_nodes(5, 32)
     gone = held.by_name["n2"].storage
     rows = Rows()
     led = sum(1 for shard in held.shards if shard.primary.storage == gone)

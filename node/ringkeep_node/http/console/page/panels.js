@@ -29,6 +29,28 @@ export function nameTag(model, name) {
 
 // --- headline and key figures ---------------------------------------------------------------------------------------
 
+let spoken = "";
+
+/** Say what is done by itself and what a person should do; what stays the same is not touched, so that it can be copied. */
+function advise(box, { doing = "", advice = "", command = "" }) {
+  if (box.childElementCount !== 2 || box.lastChild.tagName !== "CODE") box.replaceChildren(el("span"), " ", el("code"));
+  say(box.firstChild, [doing, advice].filter(Boolean).join(" "));
+  say(box.lastChild, command);
+  box.lastChild.hidden = !command;
+}
+
+function showMore(findings) {
+  const list = byId("findings");
+  while (list.children.length > findings.length) list.lastChild.remove();
+  findings.forEach((one, at) => {
+    const item = list.children[at] ?? list.appendChild(el("li", {}, el("b"), " ", el("span"), " ", el("span")));
+    const [what, means, rest] = item.children;
+    say(what, one.what);
+    say(means, one.means);
+    advise(rest, one);
+  });
+}
+
 export function showHeadline(model, line) {
   const summary = model.summary ?? { level: "waiting", text: "Asking this node how the cluster is.", doing: "" };
   const box = byId("headline");
@@ -48,10 +70,15 @@ export function showHeadline(model, line) {
       doing = "It stops, or as many consoles look at it as may. This page tries again every 2 s; any other node shows the same.";
     }
     say(byId("headline-text"), text);
-    say(byId("headline-doing"), doing);
+    advise(byId("headline-doing"), line.state === "live" || line.heard ? summary : { doing });
   }
-  const findings = level === "silent" ? [] : summary.findings ?? [];
-  byId("findings").replaceChildren(...findings.map((one) => el("li", {}, el("b", {}, one.what), ...[one.evidence, one.means, one.doing, one.advice].filter(Boolean).map((part) => ` ${part}`), one.command ? " " : null, one.command ? el("code", {}, one.command) : null)));
+  showMore(level === "silent" ? [] : summary.more ?? []);
+  // Ages change every second; whoever listens is told only of what is new.
+  const key = `${level} ${summary.key ?? ""}`;
+  if (key !== spoken) {
+    spoken = key;
+    say(byId("spoken"), text);
+  }
   box.dataset.level = level;
   say(byId("sign"), SIGNS[level] ?? "…");
   const counts = model.cluster.counts ?? {};
@@ -62,7 +89,7 @@ export function showHeadline(model, line) {
 /** The worst first; moving is no harm: such a shard is served as ever. */
 function shardFact(counts) {
   const { total, unavailable, under_replicated: few, moving } = counts;
-  if (unavailable) return [`${unavailable} of ${total} down`, "bad"];
+  if (unavailable) return [`${unavailable} of ${total} unavailable`, "bad"];
   if (few) return [`${few} of ${total} short of copies`, "warn"];
   return moving ? [`${moving} of ${total} moving`, ""] : [total ? `all ${total} ok` : "none yet", ""];
 }
@@ -120,13 +147,14 @@ export class Members {
   #row(name) {
     const button = el("button", { type: "button", class: "link name", "aria-pressed": "false", title: "Show only its shards on the ring" }, swatch(this.model, name), name);
     const bar = el("span", { class: "bar-fill" });
+    // On a phone the rows are laid out as grids, which takes their meaning as rows away: so it is said.
     const cells = {
-      name: el("th", { scope: "row" }, button, el("span", { class: "tags" })),
-      state: el("td", { class: "health" }, el("span", { class: "state" }), el("span", { class: "evidence" })),
-      copies: el("td", { class: "bars" }, el("span", { class: "bar-track", "aria-hidden": "true" }, bar), el("span", { class: "bar-text" })),
-      perS: el("td", { class: "num", "data-unit": "req/s" }), p99: el("td", { class: "num", "data-unit": "p99" }), free: el("td", { class: "num" }),
+      name: el("th", { scope: "row", role: "rowheader" }, button, el("span", { class: "tags" })),
+      state: el("td", { role: "cell", class: "health" }, el("span", { class: "state" }), el("span", { class: "evidence" })),
+      copies: el("td", { role: "cell", class: "bars" }, el("span", { class: "bar-track", "aria-hidden": "true" }, bar), el("span", { class: "bar-text" })),
+      perS: el("td", { role: "cell", class: "num", "data-unit": "req/s" }), p99: el("td", { role: "cell", class: "num", "data-unit": "p99" }), free: el("td", { role: "cell", class: "num" }),
     };
-    const row = el("tr", { "data-node": name }, ...Object.values(cells));
+    const row = el("tr", { role: "row", "data-node": name }, ...Object.values(cells));
     button.addEventListener("click", () => this.light(this.lit === name ? null : name));
     for (const [event, to] of [["pointerenter", name], ["pointerleave", null]]) row.addEventListener(event, () => this.tell(to ?? this.lit));
     return { row, button, bar, ...cells };

@@ -1,0 +1,553 @@
+"""What registrars do on the Consul-compatible paths, and every way in which it is refused: one sentence, nothing changed."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+
+from ringkeep_core.services import Ranges
+from ringkeep_node.runtime.services import ServicesSettings
+from ringkeep_testing.consul_edge import ConsulEdge, serve
+from ringkeep_testing.fake_services import FakeServices
+
+
+def shown(services: FakeServices, service: str = "web") -> list[tuple[str, str, int, tuple[tuple[str, str], ...]]]:
+    """Return (id, address, port, (check, state)...) of all instances of a service."""
+    return [
+        (
+            seen.instance.id,
+            seen.instance.address,
+            seen.instance.port,
+            tuple((check.id, check.status) for check in seen.instance.checks),
+        )
+        for seen in services.view.instances(service)
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"Name": "web", "ID": "w1", "Address": "10.0.0.1", "Port": 80, "Check": {"TTL": "10s", "Status": "passing"}},
+        {"name": "web", "id": "w1", "address": "10.0.0.1", "port": 80, "checks": [{"ttl": "10s", "status": "passing"}]},
+        {"NAME": "web", "Id": "w1", "ADDRESS": "10.0.0.1", "pOrT": 80, "cHeck": {"Ttl": "10s", "sTatus": "passing"}},
+        {
+            "Name": "web",
+            "ID": "w1",
+            "Address": "10.0.0.1",
+            "Port": 80,
+            "Check": {"TTL": "10s", "Status": "passing", "Header": None, "Args": []},
+            "Kind": "",
+            "Connect": {"Native": False},
+            "Proxy": {"MeshGateway": {}},
+            "Tags": None,
+            "Namespace": "default",
+            "TaggedAddresses": {"lan": {"Address": "10.0.0.1", "Port": 80}},
+        },
+    ],
+)
+def test_fields_may_be_in_any_case_and_empty_ones_say_nothing(body: dict[str, Any]) -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", body)
+
+        assert shown(consul.services) == [("w1", "10.0.0.1", 80, (("service:w1", "passing"),))]
+
+    serve(test)
+
+
+def test_the_id_is_the_name_if_none_is_given_and_a_ttl_check_is_critical_until_it_is_told() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", {"Name": "web", "Check": {"TTL": "10s"}})
+        before = shown(consul.services)
+        await consul.done("agent/check/pass/service:web?note=up")
+        await consul.done("agent/service/register", {"Name": "web", "Check": {"TTL": "10s"}})
+
+        assert before == [("web", "", 0, (("service:web", "critical"),))]
+        assert shown(consul.services) == [("web", "", 0, (("service:web", "passing"),))]
+        assert (await consul.get("health/checks/web")).json[0]["Output"] == "up"
+
+    serve(test)
+
+
+def test_a_ttl_check_that_nobody_renews_gets_critical() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", {"Name": "web", "Check": {"TTL": "10s"}})
+        await consul.done("agent/check/pass/service:web")
+        consul.services.pass_time(9.9)
+        before = (await consul.get("health/service/web?passing")).json
+        consul.services.pass_time(0.2)
+
+        assert len(before) == 1
+        assert (await consul.get("health/service/web?passing")).json == []
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "state", "output"),
+    [
+        ("pass/service:web?note=well", None, "passing", "well"),
+        ("warn/service:web?note=slow", None, "warning", "slow"),
+        ("fail/service:web?note=gone", None, "critical", "gone"),
+        ("update/service:web", {"Status": "warning", "Output": "so so"}, "warning", "so so"),
+        ("update/service:web", {"status": "passing"}, "passing", ""),
+    ],
+)
+def test_the_state_of_a_check_is_told_with_a_note(path: str, body: Any, state: str, output: str) -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", {"Name": "web", "Check": {"TTL": "10s"}})
+        await consul.done(f"agent/check/{path}", body)
+        check = (await consul.get("health/checks/web")).json[0]
+
+        assert (check["Status"], check["Output"]) == (state, output)
+
+    serve(test)
+
+
+@pytest.mark.parametrize(("path", "body"), [("pass/service:none", None), ("update/x", {"Status": "passing"})])
+def test_a_check_that_nobody_knows_is_not_found(path: str, body: Any) -> None:
+    async def test(consul: ConsulEdge) -> None:
+        answer = await consul.put(f"agent/check/{path}", body)
+
+        assert answer.status == 404
+        assert answer.body.endswith(b"this service or check may have to be registered again\n")
+
+    serve(test)
+
+
+def test_checks_of_an_instance_are_added_and_taken_away() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", {"Name": "web", "ID": "w1", "Check": {"TTL": "10s"}})
+        await consul.done(
+            "agent/check/register", {"Name": "extra", "ServiceID": "w1", "TTL": "5s", "Status": "passing"}
+        )
+        added = shown(consul.services)
+        await consul.done("agent/check/deregister/extra")
+        await consul.done("agent/check/deregister/extra")
+
+        assert added == [("w1", "", 0, (("service:w1", "critical"), ("extra", "passing")))]
+        assert shown(consul.services) == [("w1", "", 0, (("service:w1", "critical"),))]
+
+    serve(test)
+
+
+def test_a_check_of_the_node_counts_for_all_its_instances() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", {"Name": "web"})
+        await consul.done("agent/check/register", {"Name": "disk", "TTL": "10s"})
+        failing = (await consul.get("health/service/web?passing")).json
+        await consul.done("agent/check/pass/disk")
+        passing = (await consul.get("health/service/web?passing")).json
+        listed = (await consul.get("agent/checks")).json
+
+        assert (failing, len(passing), set(listed)) == ([], 1, {"disk"})
+        await consul.done("agent/check/deregister/disk")
+        assert (await consul.get("agent/checks")).json == {}
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"), [("", True), ("?replace-existing-checks=true", False), ("?replace-existing-checks=false", True)]
+)
+def test_registering_again_keeps_other_checks_unless_they_are_to_be_replaced(query: str, kept: bool) -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", {"Name": "web", "Check": {"CheckID": "old", "TTL": "10s"}})
+        await consul.done(f"agent/service/register{query}", {"Name": "web", "Check": {"CheckID": "new", "TTL": "10s"}})
+
+        assert {check for check, _ in shown(consul.services)[0][3]} == ({"old", "new"} if kept else {"new"})
+
+    serve(test)
+
+
+def test_an_id_that_is_registered_under_another_name_is_renamed() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", {"Name": "web", "ID": "x"})
+        await consul.done("agent/service/register", {"Name": "shop", "ID": "x"})
+
+        assert (shown(consul.services), shown(consul.services, "shop")) == ([], [("x", "", 0, ())])
+
+    serve(test)
+
+
+def test_deregistering_is_idempotent() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", {"Name": "web"})
+        for _ in range(2):
+            await consul.done("agent/service/deregister/web")
+
+            assert shown(consul.services) == []
+
+    serve(test)
+
+
+def test_maintenance_makes_an_instance_critical_until_it_ends() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", {"Name": "web", "ID": "w1"})
+        await consul.done("agent/service/maintenance/w1?enable=True&reason=new+disk")
+        during = (await consul.get("health/service/web")).json[0]["Checks"][1]
+        passing = (await consul.get("health/service/web?passing")).json
+        await consul.done("agent/service/maintenance/w1?enable=false")
+
+        assert (during["CheckID"], during["Status"], during["Notes"]) == (
+            "_service_maintenance:w1",
+            "critical",
+            "new disk",
+        )
+        assert passing == []
+        assert len((await consul.get("health/service/web?passing")).json) == 1
+
+    serve(test)
+
+
+def test_maintenance_of_the_node_makes_everything_it_owns_critical() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", {"Name": "web"})
+        await consul.done("agent/maintenance?enable=true")
+        during = (await consul.get("health/service/web?passing")).json
+        node = (await consul.get("health/node/n1")).json
+        await consul.done("agent/maintenance?enable=false")
+
+        assert during == []
+        assert [(check["CheckID"], check["Status"]) for check in node] == [
+            ("serfHealth", "passing"),
+            ("_node_maintenance", "critical"),
+        ]
+        assert len((await consul.get("health/service/web?passing")).json) == 1
+
+    serve(test)
+
+
+def test_a_tool_registers_a_foreign_node_in_the_catalog_and_removes_it() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done(
+            "catalog/register",
+            {
+                "Node": "mailer",
+                "Address": "10.7.7.7",
+                "Service": {"Service": "mail", "ID": "mail-1", "Port": 25},
+                "Check": {
+                    "Node": "mailer",
+                    "CheckID": "probe",
+                    "Name": "probe",
+                    "Status": "warning",
+                    "ServiceID": "mail-1",
+                },
+            },
+        )
+        row = (await consul.get("catalog/service/mail")).json[0]
+        check = (await consul.get("health/checks/mail")).json[0]
+        await consul.done("catalog/register", {"Node": "mailer", "Check": {"CheckID": "probe", "ServiceID": "mail-1"}})
+        failed = (await consul.get("health/checks/mail")).json[0]["Status"]
+
+        assert (row["ServiceAddress"], row["ServicePort"], row["ServiceMeta"]) == (
+            "10.7.7.7",
+            25,
+            {"external-node": "mailer"},
+        )
+        assert (check["CheckID"], check["Status"], failed) == ("probe", "warning", "critical")
+        await consul.done("catalog/deregister", {"Node": "other"})
+        await consul.done("catalog/deregister", {"Node": "mailer", "CheckID": "probe"})
+        assert (await consul.get("health/checks/mail")).json == []
+        await consul.done("catalog/deregister", {"Node": "mailer"})
+        assert (await consul.get("catalog/service/mail")).json == []
+
+    serve(test)
+
+
+def test_py_consuls_catalog_call_for_a_member_registers_there() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        body = {"node": "n1", "address": "127.0.0.1", "service": {"service": "redis", "id": "r1", "port": 1}}
+        await consul.done("catalog/register?token=x", body)
+        row = (await consul.get("catalog/service/redis")).json[0]
+        await consul.done("catalog/deregister", {"node": "n1", "serviceid": "r1"})
+
+        assert (row["Node"], row["ServiceID"], row["ServiceMeta"]) == ("n1", "r1", {})
+        assert (await consul.get("catalog/services")).json == {"ringkeep": []}
+
+    serve(test)
+
+
+def test_a_check_id_that_several_instances_gave_is_refused_until_it_is_clear_which_one_is_meant() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        for name in ("a", "b"):
+            await consul.done("agent/service/register", {"Name": name, "Check": {"CheckID": "alive", "TTL": "10s"}})
+        answer = await consul.put("agent/check/pass/alive")
+
+        assert answer.status == 400
+        assert answer.body == b"2 instances have a check 'alive' ('a', 'b'): give their checks ids of their own\n"
+
+    serve(test)
+
+
+def test_a_flood_of_changes_is_refused_and_reading_goes_on() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        for _ in range(2):
+            await consul.done("agent/service/register", {"Name": "web", "Check": {"TTL": "10s"}})
+        changes = [
+            await consul.put("agent/service/register", {"Name": "shop"}),
+            await consul.put("agent/check/pass/service:web"),
+            await consul.put("agent/check/register", {"Name": "disk", "TTL": "10s"}),
+            await consul.put("agent/maintenance?enable=true"),
+            await consul.put("catalog/register", {"Node": "n1", "Service": {"Service": "shop"}}),
+            await consul.put("agent/service/deregister/web"),
+        ]
+
+        assert [answer.status for answer in changes] == [429] * 6
+        assert {answer.body for answer in changes} == {
+            b"one client may change 0.001 registrations a second here: try later\n"
+        }
+        assert [answer.headers["retry-after"] for answer in changes] == ["1"] * 6
+        assert (await consul.get("catalog/services")).json == {"ringkeep": [], "web": []}
+
+    serve(test, ConsulEdge(FakeServices(settings=ServicesSettings(burst=2, changes_per_s=0.001))))
+
+
+NEEDED = {"Name": "web", "ID": "w1", "Address": "10.0.0.1", "Port": 80}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"Name": ""}, "a service needs a Name"),
+        ({"Name": "Web"}, "a service name is a DNS label: 1..63 of a-z, 0-9 and '-', not 'Web'"),
+        ({"Name": "a/b"}, "a service name is a DNS label: 1..63 of a-z, 0-9 and '-', not 'a/b'"),
+        ({"Name": "ringkeep"}, "the service name 'ringkeep' is the cluster's own"),
+        ({"Name": 7}, "'name' is a text, not 7"),
+        ({"ID": "a/b"}, "an instance id is 1..128 visible ASCII characters without '/', not 'a/b'"),
+        ({"ID": "x" * 129}, f"an instance id is 1..128 visible ASCII characters without '/', not '{'x' * 129}'"),
+        ({"Port": 65536}, "a port is 0..65535, not 65536"),
+        ({"Port": -1}, "a port is 0..65535, not -1"),
+        ({"Port": "80"}, "'port' is a whole number, not '80'"),
+        ({"Port": True}, "'port' is a whole number, not True"),
+        ({"Address": "0.0.0.0"}, "the address 0.0.0.0 is outside of the ranges that may be registered here"),
+        (
+            {"Address": "169.254.169.254"},
+            "the address 169.254.169.254 is outside of the ranges that may be registered here",
+        ),
+        ({"Address": "224.0.0.1"}, "the address 224.0.0.1 is outside of the ranges that may be registered here"),
+        (
+            {"Address": "::ffff:169.254.169.254"},
+            "the address ::ffff:169.254.169.254 is outside of the ranges that may be registered here",
+        ),
+        ({"Address": "not a host"}, "an address is an IP address or a DNS name, not 'not a host'"),
+        ({"Tags": "v1"}, "'tags' is a list, not 'v1'"),
+        ({"Tags": [1]}, "'tags' is a list of texts, and 1 is none"),
+        ({"Tags": ["x"] * 65}, "an instance has at most 64 tags, not 65"),
+        ({"Tags": ["a\nb"]}, "a tag contains a control character"),
+        ({"Meta": {"a b": "c"}}, "a key of metadata is 1..128 letters, digits, '-' and '_', not 'a b'"),
+        ({"Meta": {"a": 1}}, "'meta' is an object of texts"),
+        ({"Weights": {"Passing": 70000}}, "a weight is 0..65535, not 70000"),
+        ({"Weights": {"Heavy": 1}}, "Weights has no field 'heavy' here"),
+        ({"Prot": 80}, "a service has no field 'prot' here"),
+        ({"EnableTagOverride": "yes"}, "'enabletagoverride' is true or false, not 'yes'"),
+        ({"Kind": "connect-proxy"}, "mesh proxies and gateways are not supported here: leave 'kind' out"),
+        ({"Connect": {"Native": True}}, "mesh certificates are not supported here: leave 'connect' out"),
+        ({"SocketPath": "/run/x"}, "socket paths are not supported here: leave 'socketpath' out"),
+        ({"Namespace": "other"}, "there is no namespace here but 'default'"),
+        (
+            {"TaggedAddresses": {"wan": {"Address": "1.2.3.4"}}},
+            "an instance has one address here: leave TaggedAddresses out or let them say the same",
+        ),
+        ({"Checks": [{"TTL": "10s"}] * 9}, "an instance has at most 8 checks, not 9"),
+        ({"Checks": [{"TTL": "10s", "CheckID": "a"}] * 2}, "two checks of an instance have the same id"),
+        ({"Check": "ttl"}, "a check is not a JSON object"),
+    ],
+)
+def test_a_bad_registration_is_refused_with_one_sentence(change: dict[str, Any], sentence: str) -> None:
+    async def test(consul: ConsulEdge) -> None:
+        answer = await consul.put("agent/service/register", {**NEEDED, **change})
+
+        assert (answer.status, answer.body.decode()) == (400, f"{sentence}\n")
+        assert (await consul.get("catalog/services")).json == {"ringkeep": []}
+
+    serve(test)
+
+
+PROXY = "a check asks the address and port of its own instance (10.0.0.1:80), not"
+
+
+@pytest.mark.parametrize(
+    ("check", "sentence"),
+    [
+        ({"HTTP": "http://10.0.0.2:80/", "Interval": "10s"}, f"{PROXY} 'http://10.0.0.2:80/'"),
+        ({"HTTP": "http://10.0.0.1:81/", "Interval": "10s"}, f"{PROXY} 'http://10.0.0.1:81/'"),
+        ({"HTTP": "http://169.254.169.254/latest", "Interval": "10s"}, f"{PROXY} 'http://169.254.169.254/latest'"),
+        ({"HTTP": "http://localhost:80/", "Interval": "10s"}, f"{PROXY} 'http://localhost:80/'"),
+        ({"HTTP": "http://[::ffff:127.0.0.1]:80/", "Interval": "10s"}, f"{PROXY} 'http://[::ffff:127.0.0.1]:80/'"),
+        ({"HTTP": "http://0x7f000001:80/", "Interval": "10s"}, f"{PROXY} 'http://0x7f000001:80/'"),
+        ({"TCP": "127.0.0.1:22", "Interval": "10s"}, f"{PROXY} '127.0.0.1:22'"),
+        ({"TCP": "metadata.internal:80", "Interval": "10s"}, f"{PROXY} 'metadata.internal:80'"),
+        (
+            {"HTTP": "file:///etc/passwd", "Interval": "10s"},
+            "a check asks a plain http address like http://host:port/path, not 'file:///etc/passwd'",
+        ),
+        (
+            {"HTTP": "http://u:p@10.0.0.1:80/", "Interval": "10s"},
+            "the address of a check has no user name or password in it",
+        ),
+        ({"HTTP": "http://10.0.0.1:80/"}, "a check by HTTP or TCP needs an Interval"),
+        ({"HTTP": "http://10.0.0.1:80/", "Interval": "10ms"}, "interval_s is 1..3600 seconds, not 0.01"),
+        (
+            {"HTTP": "http://10.0.0.1:80/", "Interval": "10s", "Header": {"X": ["y"]}},
+            "a check by HTTP is a plain GET: 'header' is not supported",
+        ),
+        (
+            {"HTTP": "http://10.0.0.1:80/", "Interval": "10s", "Method": "POST"},
+            "a check by HTTP is a plain GET: no other Method is supported",
+        ),
+        (
+            {"HTTP": "http://10.0.0.1:80/", "Interval": "10s", "Body": "x"},
+            "a check by HTTP is a plain GET: 'body' is not supported",
+        ),
+        (
+            {"Args": ["rm", "-rf"], "Interval": "10s"},
+            "a node runs no scripts or containers for checks: 'args' is not supported",
+        ),
+        (
+            {"Script": "true", "Interval": "10s"},
+            "a node runs no scripts or containers for checks: 'script' is not supported",
+        ),
+        (
+            {"DockerContainerID": "x", "Interval": "10s"},
+            "a node runs no scripts or containers for checks: 'dockercontainerid' is not supported",
+        ),
+        ({"GRPC": "10.0.0.1:80", "Interval": "10s"}, "checks are by TTL, HTTP and TCP here: 'grpc' is not supported"),
+        ({"UDP": "10.0.0.1:80", "Interval": "10s"}, "checks are by TTL, HTTP and TCP here: 'udp' is not supported"),
+        ({"AliasService": "x"}, "checks are by TTL, HTTP and TCP here: 'aliasservice' is not supported"),
+        ({"TTL": "10"}, "the TTL of a check is a duration like 10s, 5m or 120000ms, not '10'"),
+        ({"TTL": "100ms"}, "ttl_s is 1..86400 seconds, not 0.1"),
+        ({"TTL": "10s", "Status": "well"}, "the status of a check is passing, warning or critical, not 'well'"),
+        (
+            {"TTL": "10s", "HTTP": "http://10.0.0.1:80/", "Interval": "10s"},
+            "a check has one of ttl_s, http and tcp, not several",
+        ),
+        ({"TTL": "10s", "CheckID": "serfHealth"}, "the check id 'serfHealth' is the cluster's own"),
+        (
+            {"TTL": "10s", "FailuresBeforeCritical": 3},
+            "the last answer of a check counts here: 'failuresbeforecritical' is not supported",
+        ),
+        ({"TTL": "10s", "Tll": "10s"}, "a check has no field 'tll' here"),
+    ],
+)
+def test_a_check_that_would_make_a_proxy_or_a_shell_of_a_node_is_refused(check: dict[str, Any], sentence: str) -> None:
+    async def test(consul: ConsulEdge) -> None:
+        alone = await consul.put("agent/service/register", {**NEEDED, "Check": check})
+        await consul.done("agent/service/register", NEEDED)
+        added = await consul.put("agent/check/register", {"Name": "late", "ServiceID": "w1", **check})
+
+        assert (alone.status, alone.body.decode()) == (400, f"{sentence}\n")
+        assert added.status == 400
+        assert shown(consul.services) == [("w1", "10.0.0.1", 80, ())]
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("agent/service/register", b"", "the body is not JSON"),
+        ("agent/service/register", b"{", "the body is not JSON"),
+        ("agent/service/register", b"\xff", "the body is not JSON"),
+        ("agent/service/register", b"[]", "the body is not a JSON object"),
+        ("agent/service/register", b"[" * 100_000, "the body is not JSON"),
+        ("agent/check/register", {"Name": "x", "ServiceID": "none", "TTL": "1s"}, "unknown service ID 'none'"),
+        ("agent/check/register", {"TTL": "1s"}, "a check needs a Name"),
+        ("agent/check/register", {"Name": "x"}, "a check needs TTL, HTTP or TCP"),
+        (
+            "agent/check/register",
+            {"Name": "x y", "TTL": "1s"},
+            "an instance id is 1..128 visible ASCII characters without '/', not 'x y'",
+        ),
+        (
+            "agent/check/update/x",
+            {"Status": "well"},
+            "the Status of a check is passing, warning or critical, not 'well'",
+        ),
+        ("agent/service/maintenance/none?enable=true", None, "unknown service ID 'none'"),
+        ("agent/maintenance", None, "maintenance needs ?enable=true or ?enable=false"),
+        ("agent/maintenance?enable=perhaps", None, "enable is true or false, not 'perhaps'"),
+        ("catalog/register", {"Address": "10.0.0.1"}, "a registration in the catalog needs a Node"),
+        (
+            "catalog/register",
+            {"Node": "x", "Address": "10.0.0.1"},
+            "the nodes here are the members of the cluster: register a Service, with its Address",
+        ),
+        (
+            "catalog/register",
+            {"Node": "x", "Service": {"Service": "web"}},
+            "a registration in the catalog needs an Address",
+        ),
+        (
+            "catalog/register",
+            {"Node": "n1", "Check": {"CheckID": "x"}},
+            "a check in the catalog needs a ServiceID: nodes are judged by the cluster itself",
+        ),
+        (
+            "catalog/register",
+            {"Node": "n1", "Servcie": {}},
+            "a registration in the catalog has no field 'servcie' here",
+        ),
+        ("catalog/deregister", {}, "a removal from the catalog needs a Node"),
+        (
+            "catalog/deregister",
+            {"Node": "n1"},
+            "'n1' is a member of the cluster: it leaves by `ringkeep drain`, not by this",
+        ),
+    ],
+)
+def test_other_bad_changes_are_refused_too(path: str, body: Any, sentence: str) -> None:
+    async def test(consul: ConsulEdge) -> None:
+        answer = await consul.put(path, body)
+
+        assert (answer.status in (400, 404), answer.body.decode()) == (True, f"{sentence}\n")
+        assert (await consul.get("catalog/services")).json == {"ringkeep": []}
+
+    serve(test)
+
+
+def test_addresses_outside_of_the_configured_ranges_are_refused() -> None:
+    ranges = Ranges(addresses=(ipaddress.ip_network("10.0.0.0/8"),))
+
+    async def test(consul: ConsulEdge) -> None:
+        inside = await consul.put("agent/service/register", NEEDED)
+        outside = await consul.put("agent/service/register", {**NEEDED, "ID": "w2", "Address": "192.0.2.1"})
+
+        assert (inside.status, outside.status) == (200, 400)
+
+    serve(test, ConsulEdge(FakeServices(ranges=ranges)))
+
+
+def test_a_body_that_is_too_large_is_refused_unread() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        answer = await consul.put("agent/service/register", b"x" * (300 << 10))
+
+        assert (answer.status, answer.body) == (413, b"a registration may have 262144 bytes, not 307200\n")
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "status"),
+    [
+        ({}, "", 403),
+        ({"X_Consul_Token": "wrong"}, "", 403),
+        ({"X_Consul_Token": "right"}, "", 200),
+        ({"Authorization": "Bearer right"}, "", 200),
+        ({"Authorization": "Basic right"}, "", 403),
+        ({}, "?token=right", 200),
+        ({"X_Consul_Token": "wrong"}, "?token=right", 403),
+    ],
+)
+def test_changes_need_the_token_if_there_is_one_and_reading_does_not(
+    headers: dict[str, str], query: str, status: int
+) -> None:
+    async def test(consul: ConsulEdge) -> None:
+        changed = await consul.put(f"agent/service/register{query}", NEEDED, **headers)
+        read = await consul.get("health/service/web", **headers)
+
+        assert (changed.status, read.status) == (status, 200)
+        assert len(read.json) == (status == 200)
+
+    serve(test, ConsulEdge(token="right"))
