@@ -21,6 +21,7 @@ from ringkeep_node.machines.shard.effects import Found, Stored
 from ringkeep_node.runtime import trails as trails_module
 from ringkeep_node.runtime.importing import Importer, ImportSettings
 from ringkeep_node.runtime.service import Service
+from ringkeep_node.runtime.services import Services, ServicesSettings
 from ringkeep_node.runtime.trails import FOLLOWED_MAX, Trails
 from ringkeep_node.tracing import EXPORTERS, NoTracer, OtelTracer, provider_of
 from ringkeep_testing.live_hosts import SHARDS, LiveNode, found, hosts, run, until
@@ -82,10 +83,15 @@ class Recorder:
 @asynccontextmanager
 async def served(node: LiveNode) -> AsyncIterator[str]:
     """The REST interface of a node; yields its address."""
-    service = Service(node.host, clock=asyncio.get_running_loop().time, wall=lambda: 1.0)
+    clock = asyncio.get_running_loop().time
+    service = Service(node.host, clock=clock, wall=lambda: 1.0)
+    settings = ServicesSettings()
+    services = Services(settings, settings.ranges(on_loopback=True), clock=clock)
     importer = Importer(service, ImportSettings())
     failures: list[BaseException] = []
-    api = Api(Edge(service), importer, node.metrics.requests, bytes, lambda _, e: failures.append(e), node.trails)
+    api = Api(
+        Edge(service, services), importer, node.metrics.requests, bytes, lambda _, e: failures.append(e), node.trails
+    )
     server = HttpServer(api, ServerSettings(shutdown_s=0.5))
     port = await server.bind("127.0.0.1", 0)
     await server.serve()
