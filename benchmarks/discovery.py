@@ -1,11 +1,13 @@
 """Measure what waiting for services costs, on a real local cluster: a thousand queries wait, services change one at a time.
 
     python -P benchmarks/discovery.py [--nodes 3] [--waiting 1000] [--services 100] [--changes 200] [--seconds 15]
+    python -P benchmarks/discovery.py --kills 5
 
 All queries wait at one node, spread evenly over the services; changes are made in turn at that node and at another one.
 One JSON line says how long it took from sending a change to the answer of each query that waited for it (the making of the
 change included), how many answers came to queries whose service did not change, and the share of a core that the node
-takes while nothing happens.
+takes while nothing happens. With ``--kills`` nodes that own an instance are killed (SIGKILL) in turn, and the line says
+after how long the instance passed at no other node any more, and after how long it was gone from all of them.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Sequence
@@ -132,6 +135,48 @@ async def measure(urls: Sequence[str], pid: int, arguments: argparse.Namespace) 
     }
 
 
+async def _statuses(session: aiohttp.ClientSession, urls: Sequence[str], service: str) -> set[str]:
+    """Return the states in which nodes show the instances of a service."""
+    found: set[str] = set()
+    for url in urls:
+        async with session.get(f"{url}/v1/services/{service}") as answer:
+            found |= {row["status"] for row in (await answer.json())["instances"]}
+    return found
+
+
+async def one_kill(local: LocalCluster, number: int) -> tuple[float, float]:
+    """Kill a node that owns an instance; return the seconds until it passes nowhere, and until it is gone everywhere."""
+    nodes = local.directory.existing().nodes
+    victim, name = nodes[number % len(nodes)], f"kill-{number}"
+    rest = [node.url for node in nodes if node is not victim]
+    async with aiohttp.ClientSession() as session:
+        await _change(session, victim.url, name, number)
+        while True:
+            await asyncio.sleep(1.0)
+            if all([await _statuses(session, [url], name) == {"passing"} for url in rest]):
+                break
+        killed, out_s = time.monotonic(), 0.0
+        os.kill(victim.pid, signal.SIGKILL)
+        while statuses := await _statuses(session, rest, name):
+            if "passing" not in statuses and not out_s:
+                out_s = time.monotonic() - killed
+            await asyncio.sleep(0.01)
+        gone_s = time.monotonic() - killed
+    await local.restart(victim.name)
+    return out_s, gone_s
+
+
+async def kills(local: LocalCluster, count: int) -> dict[str, object]:
+    """Kill nodes in turn."""
+    times = [await one_kill(local, number) for number in range(count)]
+    return {
+        "measure": "discovery_kills",
+        "kills": count,
+        "out_of_passing_s": [round(out, 2) for out, _ in times],
+        "removed_s": [round(gone, 2) for _, gone in times],
+    }
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -140,13 +185,16 @@ def main() -> None:
     parser.add_argument("--services", type=int, default=100)
     parser.add_argument("--changes", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--kills", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ringkeep-bench-") as folder:
         local = LocalCluster(Path(folder))
         try:
             asyncio.run(local.up(arguments.nodes))
             nodes = local.directory.existing().nodes
-            result = asyncio.run(measure([node.url for node in nodes], nodes[0].pid, arguments))
+            urls = [node.url for node in nodes]
+            work = kills(local, arguments.kills) if arguments.kills else measure(urls, nodes[0].pid, arguments)
+            result = asyncio.run(work)
         finally:
             local.down(wipe=True)
     print(json.dumps(result))
