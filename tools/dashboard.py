@@ -225,6 +225,16 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
         ),
     ),
     (
+        "Services",
+        (
+            Panel("Instances by status", "short", (("max by (status) (ringkeep_node_services{W})", "{{status}}"),)),
+            Panel("What happened", "ops", ((rate("ringkeep_node_service_events_total", "event"), "{{event}}"),)),
+            Panel(
+                "Waiting queries", "short", (("sum by (instance) (ringkeep_node_service_waits{W})", "{{instance}}"),)
+            ),
+        ),
+    ),
+    (
         "The operator (of all clusters)",
         (
             Panel(

@@ -66,7 +66,7 @@ async def scraped(prometheus: PrometheusServer, nodes: int) -> bool | None:
     return True if len(enough) == len(up) == nodes else None
 
 
-def test_every_query_of_the_dashboard_and_every_rule_is_answered_by_a_prometheus_server(
+def test_every_query_of_the_dashboard_and_every_rule_is_answered_by_a_real_prometheus(
     cluster: RealCluster, tmp_path: Path
 ) -> None:
     async def story() -> None:
@@ -85,7 +85,6 @@ def test_every_query_of_the_dashboard_and_every_rule_is_answered_by_a_prometheus
                 if not await prometheus.query(as_grafana_asks(query)) and "ringkeep_operator_" not in query:
                     empty.append(query)
             rules = [rule for group in (await prometheus.ask("rules"))["groups"] for rule in group["rules"]]
-            firing = [one["labels"]["alertname"] for one in (await prometheus.ask("alerts"))["alerts"]]
         wanted = [
             rule.get("alert") or rule["record"]
             for file in RULES
@@ -96,7 +95,6 @@ def test_every_query_of_the_dashboard_and_every_rule_is_answered_by_a_prometheus
         assert empty == []
         assert sorted(rule["name"] for rule in rules) == sorted(wanted)
         assert {rule["health"] for rule in rules} == {"ok"}
-        assert set(firing) <= {"RingkeepOperatorDown"}
 
     run(story())
 

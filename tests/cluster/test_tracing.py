@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ class Exporter(SpanExporter):
             file.write("".join(json.dumps(json.loads(span.to_json())) + "\\n" for span in spans))
         return SpanExportResult.SUCCESS
 """
-NAMES = sorted(["PUT document", "primary", "append", "commit", *["fsync"] * 3, *["replicate"] * 2, *["replica"] * 2])
+NAMES = Counter({"PUT document": 1, "primary": 1, "append": 1, "commit": 1, "fsync": 3, "replicate": 2, "replica": 2})
+"""At least: what is tried again on a slow machine has spans of the same names."""
 
 
 def install(folder: Path) -> Path:
@@ -37,7 +39,7 @@ def install(folder: Path) -> Path:
 
 
 async def put(url: str, user: str) -> int:
-    headers = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
+    headers = {"traceparent": f"00-{TRACE}-{CALLER}-01", "Ringkeep-Timeout": "60"}
     async with (
         aiohttp.ClientSession() as session,
         session.put(f"{url}/v1/users/{user}/docs/d", data=b"v", headers=headers) as answer,
@@ -64,14 +66,14 @@ def test_one_write_is_one_connected_trace_over_three_processes(
         async def told() -> list[dict[str, Any]] | None:
             lines = spans_file.read_text().splitlines() if spans_file.exists() else []
             found = [span for span in map(json.loads, lines) if span["context"]["trace_id"] == f"0x{TRACE}"]
-            return found if len(found) >= len(NAMES) else None
+            return found if Counter(span["name"] for span in found) >= NAMES else None
 
         spans = await until(told, "all spans have been sent")
         ids = {span["context"]["span_id"] for span in spans}
         roots = [span["name"] for span in spans if span["parent_id"] == f"0x{CALLER}"]
 
         assert status == 201
-        assert sorted(span["name"] for span in spans) == NAMES
+        assert {span["name"] for span in spans} == set(NAMES)
         assert roots == ["PUT document"]
         assert all(span["parent_id"] in ids for span in spans if span["name"] != "PUT document")
         assert {span["resource"]["attributes"]["service.instance.id"] for span in spans} == {"n1", "n2", "n3"}

@@ -133,6 +133,15 @@ CASES: dict[str, Case] = {
     "RingkeepHotShards": Case(
         on("ringkeep_node_busiest_load_share", "0.8x120"), on("ringkeep_node_busiest_load_share", "0.5x120"), 60
     ),
+    "RingkeepServicesDiffer": Case(
+        on("ringkeep_node_services", "5x60", "5x60", "4x60", labels='status="passing"'),
+        on("ringkeep_node_services", "5x60", labels='status="passing"')
+        | on("ringkeep_node_services", "0x25 1x60", "0x60", "0x60", labels='status="critical"'),
+    ),
+    "RingkeepServiceFlood": Case(
+        on("ringkeep_node_service_events_total", "0+5x60", "0x60", "0x60", labels='event="refused"'),
+        on("ringkeep_node_service_events_total", "0+5x60", labels='event="woken"'),
+    ),
     "RingkeepFsyncSlow": Case(
         buckets("ringkeep_node_commit_stage_seconds", {"0.1": 90, "0.25": 100, "+Inf": 100}, 'stage="fsync"'),
         buckets("ringkeep_node_commit_stage_seconds", {"0.1": 100, "0.25": 100, "+Inf": 100}, 'stage="fsync"')
