@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ import pytest
 from ringkeep_core.placement import NodeState
 from ringkeep_core.plans import NodeFacts
 from ringkeep_core.summary import sentence
-from ringkeep_node.http.console.assets import FOLDER, POLICY, assets
+from ringkeep_node.http.console.assets import FOLDER, assets
 from ringkeep_node.http.console.feed import EVENTS_SHOWN, KEPT_MAX
 from ringkeep_node.http.console.figures import SLOTS, Counted, Figures
 from ringkeep_node.http.console.headline import headline
@@ -43,15 +45,18 @@ def test_the_page_may_load_nothing_but_its_own_files_and_run_nothing_inline() ->
         page = await edge.ask("GET", "/")
 
         assert page.status == 200 and page.headers["content-type"] == "text/html; charset=utf-8"
-        assert page.headers["content-security-policy"] == POLICY
+        assert page.headers["content-security-policy"] == assets().policy
+        inline = re.findall(r"<(style|script)>(.*?)</(?:style|script)>", page.body.decode(), re.S)
+        assert inline == [("style", STYLE), ("script", SCRIPTS["theme.js"])]
         assert page.headers["cache-control"] == "no-cache"
 
     serve(test)
-    sources = dict(part.strip().split(" ", 1) for part in POLICY.split(";"))
+    sources = dict(part.strip().split(" ", 1) for part in assets().policy.split(";"))
+    hashes = [base64.b64encode(sha256(text.encode()).digest()).decode() for text in (SCRIPTS["theme.js"], STYLE)]
     assert sources == {
         "default-src": "'none'",
-        "script-src": "'self'",
-        "style-src": "'self'",
+        "script-src": f"'self' 'sha256-{hashes[0]}'",
+        "style-src": f"'sha256-{hashes[1]}'",
         "img-src": "'self'",
         "connect-src": "'self'",
         "base-uri": "'none'",
@@ -70,12 +75,15 @@ def test_every_file_that_the_page_names_is_there_and_may_be_kept_for_ever() -> N
         named = re.findall(r'(?:href|src)="(/console/[^"]+)"', page)
         answers = {path: await edge.ask("GET", path) for path in named}
 
-        assert {path.rpartition("/")[2] for path in named} == {path.name for path in FOLDER.iterdir()} - {"index.html"}
+        assert {path.rpartition("/")[2] for path in named} == {path.name for path in FOLDER.iterdir()} - {
+            "index.html",
+            "console.css",
+            "theme.js",
+        }
         assert {(answer.status, answer.headers["cache-control"]) for answer in answers.values()} == {
             (200, "public, max-age=31536000, immutable")
         }
         assert {answer.headers["content-type"].partition(";")[0] for answer in answers.values()} == {
-            "text/css",
             "text/javascript",
             "image/svg+xml",
         }
