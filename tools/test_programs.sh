@@ -10,6 +10,7 @@ wanted="
 chromium chromium
 prometheus prometheus
 dig dnsutils
+victoria-metrics victoria-metrics
 "
 
 packages=()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PROGRAMS = ("kind", "docker", "kubectl", "helm", "prometheus", "chromium", "dig")
+PROGRAMS = ("kind", "docker", "kubectl", "helm", "prometheus", "chromium", "dig", "victoria-metrics")
 
 
 def run_with_layers(folder: Path, **says: str) -> tuple[int, str]:
@@ -76,4 +76,9 @@ def test_programs_that_cannot_be_installed_fail_nothing(tmp_path: Path) -> None:
     skipped = [line for line in done.stdout.splitlines() if line.endswith("its tests will be skipped")]
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split(": ")[1].split(" ")[0] for line in skipped] == ["chromium", "prometheus", "dnsutils"]
+    assert [line.split(": ")[1].split(" ")[0] for line in skipped] == [
+        "chromium",
+        "prometheus",
+        "dnsutils",
+        "victoria-metrics",
+    ]
