@@ -86,7 +86,7 @@ class Discovery:
                         evidence=why,
                     )
                 )
-        self.registry.members(facts, now=now)
+        self.registry.members(facts, map_version=0 if held is None else held.version, now=now)
 
     def _health_of(self, storage: str, view: MemberView | None) -> tuple[NodeHealth, str]:
         """Return what is believed of a member and why; a reason stays as it was first: further witnesses are no news."""

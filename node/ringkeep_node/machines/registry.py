@@ -8,7 +8,8 @@
 *Owner.* The node that took the newest registration of an instance owns it: it alone writes it, lets its ttl run out and
 carries out its checks. Several nodes may think so for a moment (an adoption on both sides of a partition): the greatest
 (number of the registration, number of its last adoption, storage id) counts everywhere, and who sees a greater one than
-its own forgets its own. Numbers are those of a Lamport clock.
+its own forgets its own. Numbers are those of a Lamport clock that is never behind the version of the map: whoever has just
+started holds a newer map than any that was cut off before, and must not number lower than that one.
 
 *Spreading.* A change goes to all linked nodes with the step that made it. Gossip carries (boot counter, version) of each
 owner's table, never the table; whoever sees that it lacks something asks for the difference, and two nodes compare all
@@ -76,6 +77,8 @@ OUTPUT_EVERY_S = 10.0
 PULL_EVERY_S = 0.5
 COMPARED_WITHIN_S = 5.0
 """So long after its start a node that reaches none of the others takes registrations all the same."""
+NUMBERS_PER_MAP = 1 << 20
+"""Numbers between two versions of the map; more changes than that in between only let the clock run ahead of it."""
 LAPSED = "no sign of life for {:g} s"
 
 
@@ -134,8 +137,9 @@ class Registry:
 
     # --- facts ---------------------------------------------------------------------------------------------------
 
-    def members(self, facts: Iterable[NodeFact], *, now: float) -> None:
+    def members(self, facts: Iterable[NodeFact], *, map_version: int = 0, now: float) -> None:
         """Take all nodes of the cluster as the map and gossip have them now; who is missing is no member any more."""
+        self._clock = max(self._clock, map_version * NUMBERS_PER_MAP)
         present = {fact.storage: fact for fact in facts}
         present.setdefault(self._me, self._facts[self._me])
         for storage in [storage for storage in self._facts if storage not in present]:

@@ -50,7 +50,8 @@ class Client:
         self.known_at: set[tuple[str, int]] = set()
         """Which processes have taken a sign of life since the registration: they may not say that they know nothing."""
         self.is_excused = False
-        """Whether the last node that knew of the removal has died: then it may come back."""
+        """Whether it may come back: the last node that knew of the removal has died, or it was removed where a greater
+        registration had not been heard of."""
         world.at(world.now + world.random.random(), self.act)
 
     def act(self) -> None:
@@ -80,6 +81,8 @@ class Client:
             if node.deregister(service, id_, now=now):
                 self.lives = False
                 self.known_at.clear()
+                # Numbers order what happened on two sides of a cut: the other side may be ahead.
+                self.is_excused = any(_is_ahead(other, node, self.key) for other in self.world.up.values())
             return
         if chance < 0.08 and self.world.hurts:
             self.port += 1
@@ -106,6 +109,12 @@ def _knows_removed(node: Registry, key: tuple[str, str]) -> bool:
     return key in node._graves or (held is not None and held[1].instance is None)
 
 
+def _is_ahead(other: Registry, node: Registry, key: tuple[str, str]) -> bool:
+    theirs, ours = other._winner(key), node._winner(key)
+    assert ours is not None
+    return theirs is not None and theirs[1].instance is not None and theirs[1].lamport >= ours[1].lamport
+
+
 class RegistryWorld:
     """The cluster of one seed."""
 
@@ -128,6 +137,8 @@ class RegistryWorld:
         self._events = 0
         self._answers: dict[tuple[str, str], tuple[int, Answer]] = {}
         self._lives: dict[str, int] = dict.fromkeys(self.names, 0)
+        self.version = 0
+        self._held: dict[str, int] = {}
         for name in self.names:
             self.start(name)
         self.clients = [Client(self, number) for number in range(self.random.choice((4, 9)))]
@@ -154,6 +165,7 @@ class RegistryWorld:
         """Start a process: a new boot with empty memory."""
         self.counters[name] += 1
         self._lives[name] += 1
+        self._held.pop(name, None)
         own = fact_of(name, counter=self.counters[name])
         self.facts[name] = {
             other: replace(fact_of(other), counter=max(1, self.counters[other])) for other in self.names
@@ -162,9 +174,20 @@ class RegistryWorld:
         self.up[name] = Registry(own, RegistrySettings(), now=self.now)
         self._answers = {place: kept for place, kept in self._answers.items() if place[0] != name}
         self._tell_facts(name)
+        self._register_boot(name)
         for other in self.names:
             if other != name:
                 self._link_soon(name, other)
+
+    def _register_boot(self, name: str) -> None:
+        """Put the boot of a node into the map, if it reaches a majority; until then it takes nothing from clients."""
+        if name not in self._held and sum(self.reaches(name, other) for other in self.names) > len(self.names) // 2:
+            self.version += 1
+            self._held[name] = self.version
+            for other in sorted(self.up):
+                if other in self._held and self.reaches(name, other):
+                    self._held[other] = self.version
+                    self._tell_facts(other)
 
     def kill(self, name: str) -> None:
         """End a process."""
@@ -214,7 +237,8 @@ class RegistryWorld:
 
     def any_node(self) -> str | None:
         """Return a node that a client may ask."""
-        return self.random.choice(sorted(self.up)) if self.up else None
+        serving = sorted(name for name in self.up if name in self._held)
+        return self.random.choice(serving) if serving else None
 
     def _link_soon(self, one: str, other: str) -> None:
         lives = (self._lives[one], self._lives[other])
@@ -226,6 +250,7 @@ class RegistryWorld:
                 number, _ = self._links.get((name, peer), (0, 0.0))
                 self._links[name, peer] = (number + 1, self.now)
                 self._believe(name, peer, NodeHealth.ALIVE)
+                self._register_boot(name)
                 self.up[name].linked(storage_of(peer), now=self.now)
                 self.flush(name)
 
@@ -257,7 +282,7 @@ class RegistryWorld:
             self.flush(observer)
 
     def _tell_facts(self, observer: str) -> None:
-        self.up[observer].members(self.facts[observer].values(), now=self.now)
+        self.up[observer].members(self.facts[observer].values(), map_version=self._held.get(observer, 0), now=self.now)
 
     def _gossip(self) -> None:
         for name in sorted(self.up):

@@ -567,3 +567,23 @@ def test_a_node_registers_nothing_before_a_peer_told_how_far_numbers_are() -> No
     group.heal()
 
     assert (alone, group["n3"].may_register(now=group.now)) == (False, True)
+
+
+def test_who_starts_with_a_newer_map_numbers_higher_than_whoever_was_cut_off_before() -> None:
+    group = RegistryGroup()
+    for port in range(80, 99):
+        group["n3"].register(instance_of(port=port), now=0.0)
+    group.settle()
+    group.cut_off("n3")
+    # Both others start again and know nothing of what n3 holds; their boots are entries of the map.
+    for name in ("n1", "n2"):
+        group.kill(name, known=False)
+    for version, name in ((7, "n1"), (8, "n2")):
+        group.start(name)
+        group[name].members(group.facts.values(), map_version=version, now=group.now)
+    group["n2"].register(instance_of(port=443), now=group.now)
+    group.settle()
+    group.heal()
+
+    assert group.seen() == group.everywhere(("web-1", "n2", "passing"))
+    assert {group[name].view.instances("web")[0].instance.port for name in group.names} == {443}
