@@ -73,8 +73,15 @@ _META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*\.?"
 )
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # C1 too: a terminal may take U+009B for the start of a command.
 _SEVERITY: Mapping[str, int] = MappingProxyType({"passing": 0, "warning": 1, "critical": 2})
+
+_CREDENTIALS = frozenset(
+    ipaddress.ip_address(text)
+    for text in ("fd00:ec2::254", "fd20:ce::254", "fd00:42::42", "100.100.100.200", "192.0.0.192", "168.63.129.16")
+)
+"""Where clouds (Amazon, Google, Scaleway, Alibaba, Oracle, Azure) serve a machine's own credentials beside link-local."""
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -212,7 +219,7 @@ class Ranges(Struct, frozen=True):
     """Which addresses may be registered, and which may be asked by checks.
 
     A registration's address must lie in ``addresses`` (all, if that is empty), and is never unspecified, multicast,
-    broadcast or link-local: the last are where clouds serve a machine's own credentials. A check asks the registration's
+    broadcast, link-local or any other at which clouds serve a machine's own credentials. A check asks the registration's
     own address and port; any other target must lie in ``targets``. Loopback, link-local and the like are asked only if
     ``targets`` names them, whoever registered them: otherwise anybody who may register could reach what listens for
     this machine alone.
@@ -224,7 +231,7 @@ class Ranges(Struct, frozen=True):
     def may_register(self, address: IpAddress) -> bool:
         """Return whether an instance may have this address."""
         plain = _plain(address)
-        if plain.is_unspecified or plain.is_multicast or plain.is_link_local or _is_broadcast(plain):
+        if _serves_nobody_else(plain) or _serves_nobody_else(_translated(plain)):
             return False
         return not self.addresses or _within(plain, self.addresses)
 
@@ -520,8 +527,21 @@ def _plain(address: IpAddress) -> IpAddress:
     return address if mapped is None else mapped
 
 
-def _is_broadcast(address: IpAddress) -> bool:
-    return address == ipaddress.IPv4Address("255.255.255.255")
+def _translated(address: IpAddress) -> IpAddress:
+    """Return the IPv4 address to which a gateway (NAT64, 6to4) takes what is sent to this one; else the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(address.packed[-4:])
+    return address.sixtofour or address
+
+
+def _serves_nobody_else(address: IpAddress) -> bool:
+    """Return whether an address means no single machine, or what each machine has for itself."""
+    is_broadcast = address == ipaddress.IPv4Address("255.255.255.255")
+    return (
+        address.is_unspecified or address.is_multicast or address.is_link_local or is_broadcast or address in _CREDENTIALS
+    )
 
 
 def _within(address: IpAddress, networks: tuple[Network, ...]) -> bool:

@@ -130,6 +130,7 @@ def test_an_id_that_cannot_stand_in_a_path_is_refused(id_: str) -> None:
         (Registration(port=65536), "a port is 0..65535, not 65536"),
         (Registration(tags=("",)), "a tag is empty"),
         (Registration(tags=("a\x00",)), "a tag contains a control character"),
+        (Registration(tags=("a\x9b2J",)), "a tag contains a control character"),
         (Registration(tags=("a" * 513,)), "a tag has at most 512 bytes, not 513"),
         (Registration(tags=tuple(f"{n}" for n in range(65))), "at most 64 tags, not 65"),
         (Registration(meta={"a b": "1"}), "a key of metadata"),
@@ -166,6 +167,8 @@ def test_unicast_addresses_and_dns_names_are_registered(address: str) -> None:
     "address",
     [
         *("169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "fe80::1%eth0"),
+        *("fd00:ec2::254", "fd20:ce::254", "fd00:42::42", "100.100.100.200", "192.0.0.192", "168.63.129.16"),
+        *("::ffff:100.100.100.200", "64:ff9b::169.254.169.254", "2002:a9fe:a9fe::1"),
         *("0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"),
         *("a b", "a/b", "http://a", "10.0.0.1:80", "-a", "a..b", "1.2.3", "0x7f000001.1", "[::1]", "a" * 254),
     ],
@@ -235,4 +238,5 @@ def test_what_the_settings_name_may_be_asked_too() -> None:
 
 def test_an_output_is_clipped_to_whole_characters_and_holds_no_control_characters() -> None:
     assert clipped_output("a\r\n\x00b") == "a   b"
+    assert clipped_output("a\x9b31mb") == "a 31mb"
     assert clipped_output("ü" * 300) == "ü" * 256
