@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractStreamWriter
 from msgspec import Struct
 
 from ringkeep_core.errors import BadRequest, NotFound
-from ringkeep_core.services import NODE_NAMES, InstanceSeen, Registration, check_instance_id
+from ringkeep_core.services import NODE_NAMES, NODE_SERVICE, InstanceSeen, Registration, check_instance_id
 from ringkeep_node.http.administration import body_of
 from ringkeep_node.http.exchange import Edge, Exchange
 from ringkeep_node.http.replies import JSON_TYPE, STATUS_LINES, Reply
@@ -154,6 +154,7 @@ async def renew(exchange: Exchange) -> Reply:
     parameters(exchange.target.query, ())
     told = await body_of(exchange, _renew_decoder, "a renewal")
     name, instance_id = exchange.target.service, exchange.target.key
+    _known(exchange)  # Checks of whole nodes are kept beside the instances, and are none.
     exchange.edge.services.update_check(name, instance_id, told.check, told.status, told.output, client=exchange.client)
     return exchange.json(row_of(_known(exchange)))
 
@@ -163,7 +164,8 @@ async def deregister(exchange: Exchange) -> Reply:
     exchange.edge.check_registrar(exchange.token())
     parameters(exchange.target.query, ())
     name, instance_id = exchange.target.service, exchange.target.key
-    if not exchange.edge.services.deregister(name, instance_id, client=exchange.client):
+    # Checks of whole nodes are kept beside the instances: only their node may remove them, or they would stay in its view.
+    if name == NODE_SERVICE or not exchange.edge.services.deregister(name, instance_id, client=exchange.client):
         raise _nobody(name, instance_id)
     return exchange.reply(204)
 

@@ -4,6 +4,7 @@ import asyncio
 
 import msgspec
 
+from ringkeep_core.services import CheckWish
 from ringkeep_node.runtime.services import ServicesSettings
 from ringkeep_testing.http_edge import EdgeUnderTest, request, serve, until
 
@@ -109,6 +110,19 @@ def test_a_renewal_tells_the_state_of_a_check_and_a_deregistration_ends_it() -> 
         assert (warned.json["status"], warned.json["checks"][0]["output"]) == ("warning", "slow")
         assert passed.json["status"] == "passing"
         assert (gone.status, again.code, late.code) == (204, "not_found", "not_found")
+
+    serve(test)
+
+
+def test_the_checks_of_a_node_are_no_instance_that_could_be_renewed_or_removed() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        edge.services.put_check("_node", "n1", CheckWish(id="disk", status="critical"), client="c")
+        renewed = await edge.ask("PUT", "/v1/services/_node/n1/renew", b'{"check": "disk"}')
+        removed = await edge.ask("DELETE", "/v1/services/_node/n1")
+        checks = [(check.id, check.status) for check in edge.services.view.me().checks]
+
+        assert (renewed.status, removed.status) == (404, 404)
+        assert checks == [("serfHealth", "passing"), ("disk", "critical")]
 
     serve(test)
 
