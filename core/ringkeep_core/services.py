@@ -247,6 +247,13 @@ class Ranges(Struct, frozen=True):
             return False
         return is_own and self.may_register(plain)
 
+    def may_quote(self, address: IpAddress) -> bool:
+        """Return whether what answers there may be quoted: only where the settings name the address.
+
+        Everybody who reaches the API can register any other address, and would read through this node what only it reaches.
+        """
+        return _within(_plain(address), (*self.targets, *self.addresses))
+
 
 NO_RANGES = Ranges()
 
@@ -540,7 +547,11 @@ def _serves_nobody_else(address: IpAddress) -> bool:
     """Return whether an address means no single machine, or what each machine has for itself."""
     is_broadcast = address == ipaddress.IPv4Address("255.255.255.255")
     return (
-        address.is_unspecified or address.is_multicast or address.is_link_local or is_broadcast or address in _CREDENTIALS
+        address.is_unspecified
+        or address.is_multicast
+        or address.is_link_local
+        or is_broadcast
+        or address in _CREDENTIALS
     )
 
 

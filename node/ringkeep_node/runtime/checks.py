@@ -4,13 +4,15 @@
 
 A check asks what the registration itself names, and its name is resolved here, judged, and that very address is connected
 to: a name that points somewhere else by then leads nowhere. Redirects are not followed, proxies are not used, no more than
-the beginning of an answer is read. 2xx passes, 429 warns (as with Consul), everything else is critical.
+the beginning of an answer is read, and none of it is shown unless the settings name the address: nobody reads through a
+node what they cannot reach. 2xx passes, 429 warns (as with Consul), everything else is critical.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import ipaddress
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -118,8 +120,11 @@ class Checks:
             return "critical", f"{check.target}: no answer within {check.timeout_s:g} s"
         except BadRequest as error:
             return "critical", error.detail
-        except (OSError, aiohttp.ClientError) as error:
+        except OSError as error:
             return "critical", clipped_output(f"{check.target}: {error}")
+        except aiohttp.ClientError as error:
+            # Its text would quote the first line of whatever listens there.
+            return "critical", clipped_output(f"{check.target}: no answer in HTTP ({type(error).__name__})")
 
     async def _resolved(self, host: str, port: int, is_own: bool) -> str:
         """Return an address of the host that may be asked. Raises ``BadRequest``, ``OSError``."""
@@ -150,8 +155,10 @@ class Checks:
         place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         url = URL(urlunsplit(("http", place, parts.path or "/", parts.query, "")), encoded=True)
         async with self._session.get(url, allow_redirects=False, headers={"Host": parts.netloc}) as answer:
-            body = await answer.content.read(ANSWER_BYTES_MAX)
-            text = f"GET {check.target}: {answer.status} {body.decode('utf-8', 'replace')}".strip()
+            text = f"GET {check.target}: {answer.status}"
+            if self._ranges.may_quote(ipaddress.ip_address(address)):
+                body = await answer.content.read(ANSWER_BYTES_MAX)
+                text = f"{text} {body.decode('utf-8', 'replace')}".strip()
             status: Status = "critical"
             if 200 <= answer.status < 300:
                 status = "passing"

@@ -236,6 +236,18 @@ def test_what_the_settings_name_may_be_asked_too() -> None:
         target(OWN, CheckWish(tcp="10.3.0.1:80"), both)
 
 
+def test_only_what_the_settings_name_may_be_quoted() -> None:
+    quoted = [
+        [
+            ranges.may_quote(ipaddress.ip_address(address))
+            for address in (OWN, "::ffff:10.1.0.1", "127.0.0.1", "8.8.8.8")
+        ]
+        for ranges in (Ranges(), OFFICE, LOOPBACK)
+    ]
+
+    assert quoted == [[False] * 4, [True, True, False, False], [False, False, True, False]]
+
+
 def test_an_output_is_clipped_to_whole_characters_and_holds_no_control_characters() -> None:
     assert clipped_output("a\r\n\x00b") == "a   b"
     assert clipped_output("a\x9b31mb") == "a 31mb"

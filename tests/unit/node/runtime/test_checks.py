@@ -97,6 +97,28 @@ def test_the_status_of_an_answer_decides(status: str, expected: str) -> None:
     assert target.requests[0].startswith(b"GET /health?a=b HTTP/1.1\r\n")
 
 
+def test_what_was_answered_is_shown_only_where_the_settings_name_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = checked(Target(), http, ranges=HERE)
+    # Loopback is never asked unless it is named, and nothing else can be reached in a test.
+    monkeypatch.setattr(Ranges, "may_ask", lambda *_, **__: True)
+    unnamed = checked(Target(), http, ranges=Ranges())
+
+    assert named == ("passing", "GET http://127.0.0.1:PORT/health?a=b: 200 hi")
+    assert unnamed == ("passing", "GET http://127.0.0.1:PORT/health?a=b: 200")
+
+
+def test_what_speaks_no_http_is_critical_and_is_not_quoted() -> None:
+    class Banner(Target):
+        async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"SSH-2.0-secret\r\n")
+            await writer.drain()
+            writer.close()
+
+    seen = checked(Banner(), http, ranges=HERE)
+
+    assert seen == ("critical", "http://127.0.0.1:PORT/health?a=b: no answer in HTTP (ClientResponseError)")
+
+
 def test_a_redirect_is_critical_and_is_not_followed() -> None:
     target = Target("302 Found")
     seen = checked(target, http, ranges=HERE)
