@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,8 +21,13 @@ class NodesDown(Unavailable):
 
     def __init__(self, text: str, directory: Path) -> None:
         super().__init__(text)
-        where = "" if directory == Path(DEFAULT) else f" --dir {directory}"
+        where = option_of(directory)
         self.hint = f"Start what is down with `ringkeep up{where}`, one node anew with `ringkeep restart NODE{where}`."
+
+
+def option_of(directory: Path) -> str:
+    """Return the option that a command about this local cluster needs; nothing for the one that is meant without any."""
+    return "" if directory == Path(DEFAULT) else f" --dir {shlex.quote(str(directory))}"
 
 
 def directory_of(given: Path | None) -> Path:

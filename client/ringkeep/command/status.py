@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -20,7 +21,7 @@ from rich.text import Text
 from ringkeep.administration import PLAN_PATH
 from ringkeep.answers import Leader, Member, Members, Plan, ShardMap
 from ringkeep.async_client import AsyncClient
-from ringkeep.command.endpoint import client_for, silent_nodes, states_of_processes
+from ringkeep.command.endpoint import client_for, directory_of, option_of, silent_nodes, states_of_processes
 from ringkeep.command.options import DirOption, Output, OutputOption, TimeoutOption, UrlOption
 from ringkeep.command.plans import told_of
 from ringkeep.command.screen import console, write_json
@@ -101,7 +102,15 @@ async def _told(url: str | None, directory: Path | None, timeout_s: float) -> To
         processes = states_of_processes(url, directory)
         if summary is None:
             return await _told_by_older(client, members, plan, address)
+    if not url:
+        summary = _told_here(summary, option_of(directory_of(directory)))
     return Told(summary, _facts(summary), _counts(summary), plan, address, processes)
+
+
+def _told_here(summary: Summary, option: str) -> Summary:
+    """Let the commands name the local cluster that was meant: a node does not know in which directory it runs."""
+    findings = (replace(it, command=f"{it.command}{option}") if it.command else it for it in summary.findings)
+    return replace(summary, findings=tuple(findings))
 
 
 async def _summary(client: AsyncClient) -> Summary | None:

@@ -74,6 +74,25 @@ def test_a_pipe_gets_plain_lines_with_the_headline_first(cluster: FakeCluster, c
     ]
 
 
+def test_the_command_that_is_proposed_names_the_local_cluster_that_was_meant(
+    cluster: FakeCluster, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RINGKEEP_URL")
+    cluster.summary = summary_of(DEAD)
+    started = start_time(os.getpid()) or ""
+    nodes = tuple(
+        NodeRecord(f"n{i}", url, "127.0.0.1:9", os.getpid(), started) for i, url in enumerate(cluster.urls, 1)
+    )
+    proposed = []
+    for name in (".ringkeep", "my cluster"):
+        (tmp_path / name).mkdir()
+        ClusterDirectory(tmp_path / name).write(ClusterRecord(cluster_id=cluster.cluster_id, nodes=nodes))
+        assert run(["status"] if name == ".ringkeep" else ["status", "--dir", name]) == 0
+        proposed += [line for line in capsys.readouterr().out.splitlines() if line.startswith("  command:")]
+
+    assert proposed == ["  command: ringkeep restart n2", "  command: ringkeep restart n2 --dir 'my cluster'"]
+
+
 def test_a_terminal_gets_the_same_within_its_width() -> None:
     assert screen_of(told(DEAD, n2="is not running (last pid 12)"), width=80, height=24) == [
         "n2 has been dead for 42 s: all 12 shards have 2 of 3 copies; reads and writes go",
