@@ -15,7 +15,6 @@ handlers go on: of a thousand the last is answered after 1,000 writes, not after
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,14 +25,13 @@ from msgspec import Struct
 from ringkeep_core.errors import TooManyRequests
 from ringkeep_node.http.consul_queries import JITTER
 from ringkeep_node.http.replies import Reply
+from ringkeep_node.machines.registry_clients import network_of
 from ringkeep_node.machines.registry_view import ANY_TOPIC
 from ringkeep_node.runtime.services import Services
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 GATHER_S: Final = 0.1
 """Whoever waits for any change looks at most so often: the answer is large, and is made anew each time."""
-NETWORK_BITS: Final = 64
-"""One client has at least so many bits of IPv6 addresses for itself."""
 
 
 class ConsulSettings(Struct, frozen=True):
@@ -152,16 +150,3 @@ class Waiting:
                 self._of_client[who] = left
             else:
                 del self._of_client[who]
-
-
-def network_of(client: str) -> str:
-    """Return what counts as one client: an IPv4 address, or the /64 of an IPv6 address."""
-    try:
-        address = ipaddress.ip_address(client.partition("%")[0])
-    except ValueError:
-        return client
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, NETWORK_BITS), strict=False))

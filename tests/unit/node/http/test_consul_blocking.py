@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from ringkeep_core.services import NodeHealth
-from ringkeep_node.http.consul_waiting import ConsulSettings, network_of
+from ringkeep_node.http.consul_waiting import ConsulSettings
+from ringkeep_node.machines.registry_clients import network_of
 from ringkeep_node.runtime.services import ServicesSettings
 from ringkeep_testing.consul_edge import ConsulEdge, serve
 from ringkeep_testing.fake_services import FakeServices, fact

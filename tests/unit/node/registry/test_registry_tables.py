@@ -122,6 +122,16 @@ def test_a_client_has_its_burst_then_its_rate_and_others_have_theirs() -> None:
     assert clients.refused == 1
 
 
+def test_the_addresses_of_one_network_of_ipv6_are_one_client() -> None:
+    clients = ClientBuckets(burst=1.0, per_second=0.001)
+    clients.take("2001:db8::1", now=0.0)
+    clients.take("2001:db8:0:1::1", now=0.0)
+    with pytest.raises(TooManyRequests):
+        clients.take("2001:db8::2", now=0.0)
+
+    assert clients.refused == 1
+
+
 def test_only_so_many_clients_are_remembered() -> None:
     clients = ClientBuckets(burst=1.0, per_second=0.001)
     for number in range(CLIENTS_MAX + 1):
