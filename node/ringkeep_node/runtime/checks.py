@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import ipaddress
+import math
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -27,6 +28,12 @@ from ringkeep_node.machines.registry import Registry
 
 ANSWER_BYTES_MAX: Final = 256
 TOO_MANY: Final = 429
+CHECKS_PER_S: Final = 500
+"""Checks started a second: a thousand instances with a check every two seconds. What is registered beyond that is asked
+later, or whoever may register could keep this node busy, or flood somebody else through it."""
+BURST_S: Final = 0.1
+"""As many as this time allows are started together, so that the loop is not woken for each."""
+STALE_MAX: Final = 1024
 Name = tuple[str, str, str]
 
 
@@ -46,20 +53,33 @@ class Checks:
         self._slots = asyncio.Semaphore(at_once)
         self._own: dict[Name, tuple[Instance, Check]] = {}
         self._due: list[tuple[float, Name]] = []
+        self._due_at: dict[Name, float] = {}
+        """When each check is due; what else is in the heap is stale."""
+        self._paced = -math.inf
+        """Until then as many checks were started as may."""
         self._running: dict[Name, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._session: aiohttp.ClientSession | None = None
 
     def changed(self) -> None:
         """The own checks are others now: begin with new ones, forget those that are gone."""
-        before = self._own
+        before, now = self._own, self._clock()
         self._own = {(it.service, it.id, check.id): (it, check) for it, check in self._registry.own_checks()}
-        now = self._clock()
+        for name in before:
+            if name not in self._own:
+                self._due_at.pop(name, None)
         for name, (_, check) in self._own.items():
             known = before.get(name)
             if known is None or known[1].target != check.target or known[1].interval_s != check.interval_s:
-                heapq.heappush(self._due, (now, name))
+                self._schedule(name, now)
         self._arm()
+
+    def _schedule(self, name: Name, at: float) -> None:
+        self._due_at[name] = at
+        heapq.heappush(self._due, (at, name))
+        if len(self._due) > 2 * len(self._due_at) + STALE_MAX:
+            self._due = [(at, name) for name, at in self._due_at.items()]
+            heapq.heapify(self._due)
 
     async def close(self) -> None:
         """End everything."""
@@ -77,14 +97,23 @@ class Checks:
             self._timer.cancel()
             self._timer = None
         if self._due:
-            delay_s = max(0.0, self._due[0][0] - self._clock())
+            now = self._clock()
+            at = self._due[0][0] if self._may_start(now) else max(self._due[0][0], self._paced)
+            delay_s = max(0.0, at - now)
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._fire)
+
+    def _may_start(self, now: float) -> bool:
+        return self._paced + 0.5 / CHECKS_PER_S < now + BURST_S
 
     def _fire(self) -> None:
         now = self._clock()
-        while self._due and self._due[0][0] <= now + 0.001:
-            _, name = heapq.heappop(self._due)
+        while self._due and self._due[0][0] <= now + 0.001 and self._may_start(now):
+            at, name = heapq.heappop(self._due)
+            if self._due_at.get(name) != at:
+                continue
+            del self._due_at[name]
             if name in self._own and name not in self._running:
+                self._paced = max(self._paced, now) + 1 / CHECKS_PER_S
                 task = asyncio.get_running_loop().create_task(self._carry_out(name))
                 self._running[name] = task
                 task.add_done_callback(lambda _, name=name: self._ended(name))  # type: ignore[misc]
@@ -92,8 +121,8 @@ class Checks:
 
     def _ended(self, name: Name) -> None:
         self._running.pop(name, None)
-        if name in self._own and not any(each == name for _, each in self._due):
-            heapq.heappush(self._due, (self._clock() + self._own[name][1].interval_s, name))
+        if name in self._own and name not in self._due_at:
+            self._schedule(name, self._clock() + self._own[name][1].interval_s)
             self._arm()
 
     async def _carry_out(self, name: Name) -> None:

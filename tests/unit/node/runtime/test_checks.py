@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from ringkeep_core.services import CheckWish, Ranges, Registration
+from ringkeep_core.services import CheckWish, Ranges, Registration, check_registration
 from ringkeep_node.machines.registry import COMPARED_WITHIN_S, Registry, RegistrySettings
+from ringkeep_node.runtime.checks import BURST_S, CHECKS_PER_S, Checks
 from ringkeep_node.runtime.services import LOOPBACK, Services, ServicesSettings
 from ringkeep_testing.registry_group import fact_of
 
@@ -172,3 +173,35 @@ def test_a_name_that_resolves_to_what_may_be_asked_is_asked_there(monkeypatch: p
 
     assert seen[0] == "passing"
     assert b"\r\nHost: web.example:" in target.requests[0]
+
+
+def test_many_checks_are_started_a_few_at_a_time_and_each_gets_its_turn() -> None:
+    async def whole() -> list[int]:
+        now, asked = [0.0], list[str]()
+        registry = Registry(fact_of("n1"), RegistrySettings(), now=-COMPARED_WITHIN_S)
+
+        class Counting(Checks):
+            async def _carry_out(self, name: tuple[str, str, str]) -> None:
+                asked.append(name[1])
+
+        checks = Counting(registry, HERE, lambda: None, clock=lambda: now[0], at_once=1)
+        wish = CheckWish(tcp="127.0.0.1:1", interval_s=3600.0)
+        for number in range(120):
+            wanted = Registration(address="127.0.0.1", port=1, checks=(wish,))
+            registry.register(
+                check_registration("web", f"{number}", wanted, node_address="127.0.0.1", ranges=HERE), now=0.0
+            )
+        checks.changed()
+        checks.changed()
+        started = []
+        for turn in range(5):
+            now[0] = turn * BURST_S
+            checks._fire()
+            await asyncio.gather(*checks._running.values())
+            started.append(len(set(asked)))
+        await checks.close()
+        assert len(asked) == 120
+        return started
+
+    at_once = round(BURST_S * CHECKS_PER_S)
+    assert asyncio.run(whole()) == [at_once, 2 * at_once, 120, 120, 120]
