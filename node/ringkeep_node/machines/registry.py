@@ -313,7 +313,7 @@ class Registry:
                 return
             if self._can_hand_to(held[0]):
                 is_well = any(check.kind == "ttl" and check.status == "passing" for check in instance.checks)
-                self._hand_on(held[0], before, "", "passing" if is_well else "", "", now)
+                self._hand_on(held[0], before, "", "passing" if is_well else "", None, now)
                 return
         if before is not None:
             instance = replace(instance, checks=tuple(_with_state(check, before) for check in instance.checks))
@@ -349,7 +349,7 @@ class Registry:
                 raise BadRequest(f"the check {check_id!r} asks {check.target}: it takes no other word")
         if owner != self._me:
             if self._can_hand_to(owner):
-                self._hand_on(owner, instance, check_id, status, output or "", now)
+                self._hand_on(owner, instance, check_id, status, output, now)
                 return
             self._adopt(key, now)
         self._renew(key, check_id, status, output, now)
@@ -571,9 +571,10 @@ class Registry:
     def _can_hand_to(self, owner: str) -> bool:
         return owner in self._linked and self._is_alive(owner)
 
-    def _hand_on(self, owner: str, instance: Instance, check: str, status: str, output: str, now: float) -> None:
+    def _hand_on(self, owner: str, instance: Instance, check: str, status: str, output: str | None, now: float) -> None:
         """Let the owner know of a sign of life, and remember it in case that the owner is not there any more."""
-        message = ServicesRenew(instance.service, instance.id, check, _status_or_none(status), clipped_output(output))
+        text, told = clipped_output(output or ""), _status_or_none(status)
+        message = ServicesRenew(*instance.key, check, told, text, clears=output == "")
         self._sends.append((owner, message))
         name = (*instance.key, check)
         self._signs.pop(name, None)
@@ -587,7 +588,7 @@ class Registry:
         instance = self._mine(key)
         check = None if instance is None or not message.check else instance.check(message.check)
         if instance is not None and (not message.check or (check is not None and check.kind in ("ttl", "manual"))):
-            self._renew(key, message.check, message.status, message.output or None, now)
+            self._renew(key, message.check, message.status, message.told, now)
 
     def _adopt(self, key: Key, now: float) -> None:
         """Make an instance of a dead owner our own: somebody vouches for it here. Raises ``TooManyRequests``."""
@@ -609,7 +610,7 @@ class Registry:
             if now < sign.at + ttl_s and self._has_room(held[1].instance):
                 self._adopt(held[1].key, now)
                 message = sign.message
-                self._renew(held[1].key, message.check, message.status, message.output or None, now)
+                self._renew(held[1].key, message.check, message.status, message.told, now)
 
     def _give_up(self, storage: str, now: float) -> None:
         """Forget what an owner said: it is dead for too long, or no member any more."""

@@ -106,6 +106,13 @@ class ServicesRenew(Struct, frozen=True, array_like=True, tag=23):
     check: str
     status: Literal["", "passing", "warning", "critical"]
     output: str
+    clears: bool = False
+    """Whether ``output`` "" is what was said; else it leaves the output as it is."""
+
+    @property
+    def told(self) -> str | None:
+        """The output that was told; None if nothing was."""
+        return self.output if self.output or self.clears else None
 
 
 ServicesMessage = ServicesDelta | ServicesKnown | ServicesPull | ServicesRenew

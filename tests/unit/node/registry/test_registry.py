@@ -96,6 +96,20 @@ def test_a_renewal_at_another_node_goes_to_the_owner() -> None:
     assert group.seen() == group.everywhere(("web-1", "n1", "passing"))
 
 
+def test_an_output_is_replaced_taken_away_or_left_alike_wherever_the_sign_of_life_comes_in() -> None:
+    outputs = []
+    for node in ("n1", "n3"):
+        group = RegistryGroup()
+        group["n1"].register(instance_of(ttl_s=10.0), now=0.0)
+        group.settle()
+        for status, output in (("warning", "slow"), ("critical", None), ("passing", "")):
+            group[node].update_check("web", "web-1", "", status, output, now=group.now)
+            group.settle()
+            outputs.append(group["n2"].view.instances("web")[0].instance.checks[0].output)
+
+    assert outputs == ["slow", "slow", ""] * 2
+
+
 def test_the_same_registration_at_another_node_is_a_renewal_and_another_one_takes_over() -> None:
     group = RegistryGroup()
     group["n1"].register(instance_of(ttl_s=10.0), now=0.0)
