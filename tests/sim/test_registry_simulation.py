@@ -46,7 +46,8 @@ def test_what_lives_is_shown_everywhere_after_faults_and_nobody_is_woken_for_not
     assert not SEEDS.prove or all(happened.values()), totals
 
 
-def test_the_same_seed_gives_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seed", [7, 103])
+def test_the_same_seed_gives_the_same_run(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend("tests/sim")
 
-    assert len(traces_of(TRACE, 7)) == 1
+    assert len(traces_of(TRACE, seed)) == 1

@@ -211,7 +211,7 @@ class RegistryWorld:
     def heal(self) -> None:
         """Let everything work from now on."""
         self.hurts, self.loss = False, 0.0
-        for pair in list(self.cut):
+        for pair in sorted(self.cut, key=sorted):
             self.join(*sorted(pair))
         for name in self.names:
             if name not in self.up:
