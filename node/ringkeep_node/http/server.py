@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from msgspec import Struct
 
-from ringkeep_core.errors import BadRequest, HeadersTooLarge, Internal, RingkeepError
+from ringkeep_core.errors import BadRequest, HeadersTooLarge, Internal, RingkeepError, Unauthorized
 from ringkeep_core.ids import HEADERS_BYTES_MAX
 from ringkeep_node.http import administration, cluster, documents, health, openapi, services
 from ringkeep_node.http.console import assets
@@ -148,6 +148,8 @@ class Api:
             meant = request.headers.get("Ringkeep-Cluster")
             if meant is not None:
                 self.edge.check_cluster(meant)
+            if method == "POST":
+                _check_origin(request.headers)
             target = exchange.target = split_target(request.raw_path)
             if trails is not None:
                 asked = trails.asked(exchange.id, label, target.route, request.headers.get("traceparent", ""))
@@ -183,6 +185,16 @@ class Api:
         exchange.closes = True
         self._on_failure(exchange.id, error or Internal())
         return exchange.problem(Internal())
+
+
+def _check_origin(headers: Mapping[str, str]) -> None:
+    """Refuse what a page of another site has a browser send: without a token a local cluster is open to its user only.
+
+    Programs send no Origin; a browser asks before any method but POST, and is answered that there is none (Fetch, "CORS").
+    """
+    origin = headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != headers.get("Host", ""):
+        raise Unauthorized("a page of another site may not change anything here")
 
 
 def _refusal_of(error: BaseException | None) -> RingkeepError:

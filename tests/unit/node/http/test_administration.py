@@ -284,3 +284,20 @@ def test_administration_needs_the_token_where_there_is_one(method: str, target: 
         assert taken.status in (200, 409)
 
     serve(test, EdgeUnderTest(admin_token="secret"))
+
+
+def test_a_page_of_another_site_can_have_no_browser_change_anything() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        before = edge.driver.shard_map
+        refused = [
+            await edge.ask("POST", "/v1/cluster/members/n1/drain", Origin=origin, Content_Type="text/plain")
+            for origin in ("http://evil.example", "null", "http://node:81")
+        ]
+        after, proposed = edge.driver.shard_map, list(edge.driver.proposed)
+        own = await edge.ask("POST", "/v1/cluster/members/n1/drain", Origin="http://node")
+
+        assert [(answer.status, answer.code) for answer in refused] == [(401, "unauthorized")] * 3
+        assert after is before and proposed == []
+        assert own.status in (200, 409)
+
+    serve(test)
