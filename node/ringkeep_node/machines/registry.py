@@ -8,8 +8,7 @@
 *Owner.* The node that took the newest registration of an instance owns it: it alone writes it, lets its ttl run out and
 carries out its checks. Several nodes may think so for a moment (an adoption on both sides of a partition): the greatest
 (number of the registration, number of its last adoption, storage id) counts everywhere, and who sees a greater one than
-its own forgets its own. Numbers are those of a Lamport clock that is never behind the version of the map: whoever has just
-started holds a newer map than any that was cut off before, and must not number lower than that one.
+its own forgets its own. Numbers are those of a Lamport clock, ahead of the map: who just started must not number from one.
 
 *Spreading.* A change goes to all linked nodes with the step that made it. Gossip carries (boot counter, version) of each
 owner's table, never the table; whoever sees that it lacks something asks for the difference, and two nodes compare all
@@ -47,6 +46,7 @@ from ringkeep_core.services import (
     clipped_output,
     same_definition,
 )
+from ringkeep_core.shardmap import GENERATION_STEP
 from ringkeep_node.machines.registry_pulses import Pulses
 from ringkeep_node.machines.registry_tables import (
     Entry,
@@ -77,8 +77,8 @@ OUTPUT_EVERY_S = 10.0
 PULL_EVERY_S = 0.5
 COMPARED_WITHIN_S = 5.0
 """So long after its start a node that reaches none of the others takes registrations all the same."""
-NUMBERS_PER_MAP = 1 << 20
-"""Numbers between two versions of the map; more changes than that in between only let the clock run ahead of it."""
+NUMBERS_PER_MAP = 1 << 12
+"""Numbers from one version of the map to the next. Indexes are such numbers, and stay below 2^53 for whoever reads JSON."""
 LAPSED = "no sign of life for {:g} s"
 
 
@@ -139,7 +139,7 @@ class Registry:
 
     def members(self, facts: Iterable[NodeFact], *, map_version: int = 0, now: float) -> None:
         """Take all nodes of the cluster as the map and gossip have them now; who is missing is no member any more."""
-        self._clock = max(self._clock, map_version * NUMBERS_PER_MAP)
+        self._clock = max(self._clock, map_version % GENERATION_STEP * NUMBERS_PER_MAP)
         present = {fact.storage: fact for fact in facts}
         present.setdefault(self._me, self._facts[self._me])
         for storage in [storage for storage in self._facts if storage not in present]:
