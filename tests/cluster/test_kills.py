@@ -44,12 +44,16 @@ async def _nothing_is_lost(cluster: RealCluster, writer: RecordingWriter) -> Sha
     await writer.stop()
     shard_map = await cluster.settled()
     missing = await _missing(cluster, writer.acknowledged)
-    copies = await equal_copies(cluster, writer.users)
-    kept = {(user, key) for user, documents in copies.items() for key in documents}
     acknowledged = {(write.user, write.key) for write in writer.acknowledged}
 
+    async def every_copy_has_them() -> bool | None:
+        # What a copy has on its disk it shows a little later: just after a start all may equally show nothing.
+        copies = await equal_copies(cluster, writer.users)
+        kept = {(user, key) for user, documents in copies.items() for key in documents}
+        return True if acknowledged <= kept else None
+
     assert missing == []
-    assert acknowledged <= kept
+    await until(every_copy_has_them, "every copy shows every acknowledged write")
     assert writer.failed == []
     assert await cluster.error_lines() == []
     return shard_map
