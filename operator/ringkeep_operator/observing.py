@@ -95,7 +95,7 @@ class Observer:
 
     def __init__(self, api: Api, nodes: Nodes, *, now: Callable[[], float], clock: Callable[[], float]) -> None:
         self._api, self._nodes, self._now = api, nodes, now
-        self._machines, self._classes = Kept(clock), Kept(clock)
+        self._machines, self._classes, self._installed = Kept(clock), Kept(clock), Kept(clock)
         self._volumes = Kept(clock, kept_s=float("inf"))  # A volume's Node never changes.
 
     async def resource(self, key: Key) -> Json | None:
@@ -146,20 +146,16 @@ class Observer:
         return Observed(seen, raw, answering, token_of(secret))
 
     async def _list(self, kind: str, resource: ClusterResource) -> tuple[Json, ...]:
-        if (
-            kind == MONITOR_KIND
-            and not resource.spec.monitoring.service_monitor
-            and self._classes.get(kind) == (True, None)
-        ):
+        is_wanted = kind != MONITOR_KIND or resource.spec.monitoring.service_monitor
+        if not is_wanted and self._installed.get(kind) == (True, False):
             return ()
         try:
-            selector = f"{CLUSTER_LABEL}={resource.name}"
-            found = (await self._api.list(kind, resource.namespace, selector)).items
+            found = (await self._api.list(kind, resource.namespace, f"{CLUSTER_LABEL}={resource.name}")).items
         except Missing:
-            found = None  # The kind is not installed (ServiceMonitor).
-        if kind == MONITOR_KIND:
-            self._classes.put(kind, None if found is None else kind)
-        return found or ()
+            self._installed.put(kind, False)
+            return ()
+        self._installed.put(kind, True)
+        return found
 
     async def _look_up(
         self, resource: ClusterResource, children: dict[tuple[str, str], Json], kinds: Sequence[str]

@@ -13,9 +13,9 @@ import aiohttp
 import yaml  # type: ignore[import-untyped]  # it has no types, and its stubs are not worth a dependency
 
 from ringkeep.errors import NotFound
-from ringkeep_testing.prometheus_server import PrometheusServer, prometheus_server
 from ringkeep_testing.promtool import check_metrics
 from ringkeep_testing.real_cluster import RealCluster, run, until
+from ringkeep_testing.real_prometheus import RealPrometheus
 
 ROOT = Path(__file__).parents[2]
 RULES = sorted((ROOT / "helm" / "ringkeep" / "rules").glob("*.yaml"))
@@ -58,8 +58,10 @@ async def some_traffic(cluster: RealCluster) -> None:
                 await client.get("nobody", "nothing")
 
 
-async def scraped(prometheus: PrometheusServer, nodes: int) -> bool | None:
+async def scraped(prometheus: RealPrometheus, nodes: int) -> bool | None:
     """Return whether every node was scraped often enough for rates."""
+    if prometheus.targets("ringkeep") is None:
+        return None
     counts = await prometheus.query("count_over_time(ringkeep_node_info[1m])")
     up = await prometheus.query("up == 1")
     enough = [one for one in counts if float(one["value"][1]) >= SCRAPES_SEEN]
@@ -72,8 +74,7 @@ def test_every_query_of_the_dashboard_and_every_rule_is_answered_by_a_real_prome
     async def story() -> None:
         await cluster.up(3, shards=16)
         await some_traffic(cluster)
-        with prometheus_server(tmp_path / "prometheus", configuration(cluster)) as prometheus:
-            await prometheus.wait_ready()
+        with RealPrometheus(tmp_path / "prometheus", configuration(cluster)) as prometheus:
 
             async def ready() -> bool | None:
                 await some_traffic(cluster)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ringkeep_core.errors import BadRequest, NotFound
 from ringkeep_core.services import NODE_NAMES, SERF_HEALTH, InstanceSeen
@@ -35,6 +35,14 @@ HASH_BYTES: Final = 16
 Rows = Callable[[], Any]
 Select = Callable[[Query, str], tuple[str, Rows]]
 """From a query and the name in the path to the topic of the answer and what makes it."""
+
+
+class Mark(NamedTuple):
+    """What tells one answer from another: its header, the mark that the caller knows, the mark of a topic's answer now."""
+
+    header: str
+    known: Callable[[Query], str]
+    present: Callable[[str, Callable[[], bytes]], str]
 
 
 class Reads:
@@ -80,24 +88,16 @@ class Reads:
 
     async def _by_index(self, select: Select, exchange: Exchange) -> Reply:
         """Answer with an index; with the present one in the query, when the answer is another one."""
-        consul, view = self._consul, self._services.view
-        query = consul.query(exchange)
-        name = decoded(exchange.target.key, "path")
-        topic, rows = select(query, name)
-        key = (exchange.target.route, name, query.filters)
-
-        def answer() -> bytes:
-            return consul.encoded.of(key, view.index(topic), rows)
-
-        def reply(body: bytes) -> Reply:
-            return consul.reply(exchange, query, body, f"X-Consul-Index: {view.index(topic)}\r\n")
-
-        if query.index and query.index == view.index(topic):
-            return await self._changed(topic, query, exchange, answer, reply)
-        return reply(answer())
+        view = self._services.view
+        of_index = Mark("X-Consul-Index", lambda it: str(it.index or ""), lambda topic, _: str(view.index(topic)))
+        return await self._marked(select, exchange, of_index)
 
     async def _by_hash(self, select: Select, exchange: Exchange) -> Reply:
         """Answer with a hash of the content; with the present one in the query, when the content is another one."""
+        of_hash = Mark("X-Consul-ContentHash", lambda it: it.hash, lambda _, answer: _hash(answer()))
+        return await self._marked(select, exchange, of_hash)
+
+    async def _marked(self, select: Select, exchange: Exchange, mark: Mark) -> Reply:
         consul, view = self._consul, self._services.view
         query = consul.query(exchange)
         name = decoded(exchange.target.key, "path")
@@ -108,12 +108,12 @@ class Reads:
             return consul.encoded.of(key, view.index(topic), rows)
 
         def reply(body: bytes) -> Reply:
-            return consul.reply(exchange, query, body, f"X-Consul-ContentHash: {_hash(body)}\r\n")
+            return consul.reply(exchange, query, body, f"{mark.header}: {mark.present(topic, lambda: body)}\r\n")
 
-        body = answer()
-        if query.hash and query.hash == _hash(body):
+        known = mark.known(query)
+        if known and known == mark.present(topic, answer):
             return await self._changed(topic, query, exchange, answer, reply)
-        return reply(body)
+        return reply(answer())
 
     async def _changed(
         self,

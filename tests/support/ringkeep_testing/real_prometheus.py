@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import aiohttp
 import pytest
 
 from ringkeep_testing.real_cluster import HOST, mortal
@@ -68,6 +69,22 @@ class RealPrometheus:
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
+
+    async def ask(self, path: str, **parameters: str) -> Any:
+        """Return the data of an answer of its API; an assertion fails if it is an error."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://{HOST}:{self._port}/api/v1/{path}", params=parameters) as answer,
+        ):
+            body = await answer.json()
+
+        assert body["status"] == "success", body
+        return body["data"]
+
+    async def query(self, query: str) -> list[dict[str, Any]]:
+        """Return the samples of a query."""
+        found: list[dict[str, Any]] = (await self.ask("query", query=query))["result"]
+        return found
 
     def targets(self, job: str) -> list[dict[str, Any]] | None:
         """Return the active targets of a job; None while the process does not answer."""
