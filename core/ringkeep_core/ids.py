@@ -77,12 +77,17 @@ def check_idempotency_key(key: str) -> str:
 def _check_text(what: str, text: str, bytes_max: int) -> str:
     if not text:
         raise BadRequest(f"the {what} is empty")
+    check_text(f"the {what}", text, bytes_max)
+    return text
+
+
+def check_text(what: str, text: str, bytes_max: int, control: re.Pattern[str] = _CONTROL) -> None:
+    """Raise ``BadRequest`` unless ``text``, which the sentence calls ``what``, is short UTF-8 without control characters."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise BadRequest(f"the {what} is not valid UTF-8") from None
+        raise BadRequest(f"{what} is not valid UTF-8") from None
     if size > bytes_max:
-        raise BadRequest(f"the {what} has {size} bytes, the limit is {bytes_max}")
-    if _CONTROL.search(text):
-        raise BadRequest(f"the {what} contains a control character")
-    return text
+        raise BadRequest(f"{what} has {size} bytes, the limit is {bytes_max}")
+    if control.search(text):
+        raise BadRequest(f"{what} contains a control character")

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct, field
 
 from ringkeep_core.errors import BadRequest
+from ringkeep_core.ids import check_text
 
 Status = Literal["passing", "warning", "critical"]
 CheckKind = Literal["ttl", "http", "tcp", "manual"]
@@ -491,14 +492,7 @@ def _check_meta(meta: Mapping[str, str]) -> None:
 
 
 def _check_text(what: str, text: str, bytes_max: int) -> None:
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError:
-        raise BadRequest(f"a {what} is not valid UTF-8") from None
-    if size > bytes_max:
-        raise BadRequest(f"a {what} has at most {bytes_max} bytes, not {size}")
-    if _CONTROL.search(text):
-        raise BadRequest(f"a {what} contains a control character")
+    check_text(f"a {what}", text, bytes_max, _CONTROL)
 
 
 def _check_seconds(what: str, value: float, least: float, most: float) -> None:
