@@ -48,7 +48,7 @@ from ringkeep_node.machines.shard.effects import (
 )
 from ringkeep_node.machines.swim.members import Address, Evidence
 from ringkeep_node.metrics import NodeMetrics, Traffic
-from ringkeep_node.runtime.names import PATIENCE_S, Names, literal_of, system_lookup
+from ringkeep_node.runtime.names import Names, patience_with, system_lookup
 from ringkeep_node.runtime.peers import LinkEvents, PeerLinks
 from ringkeep_node.runtime.stages import CommitTimer
 from ringkeep_node.runtime.store.store import Store
@@ -463,11 +463,9 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
                 self._udp.sendto(data, (host, address[1]))
 
     def _patience(self) -> float:
-        """Names can wait while all others are known by address; one who knows nobody, or only names, needs them at once."""
         held, own = self.node.held.map, self.node.identity.storage
-        peers = [member.peer for storage, member in held.members.items() if storage != own] if held is not None else []
-        is_known = peers and all(literal_of(peer.rpartition(":")[0]) is not None for peer in peers)
-        return PATIENCE_S if is_known else 0.0
+        members = {} if held is None else held.members
+        return patience_with([member.peer for storage, member in members.items() if storage != own])
 
     def _wake_map_waiters(self) -> None:
         for waiter in self._map_waiters:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final, TypeVar
 
 from msgspec import Struct
@@ -92,6 +92,14 @@ class Names:
             name.due = self._clock() + RETRY_S
         finally:
             name.running = False
+
+
+def patience_with(peers: Collection[str]) -> float:
+    """Return how long names may wait for whoever knows the others at these host:port.
+
+    Not at all for one who knows nobody, or somebody only by name: it may need that name to be heard.
+    """
+    return PATIENCE_S if peers and all(literal_of(peer.rpartition(":")[0]) is not None for peer in peers) else 0.0
 
 
 def system_lookup(family: int) -> Lookup:

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from ringkeep_node.runtime.names import FORGOTTEN_S, LOOKUPS_MAX, NAMES_MAX, REFRESH_S, RETRY_S, Names
+from ringkeep_node.runtime.names import (
+    FORGOTTEN_S,
+    LOOKUPS_MAX,
+    NAMES_MAX,
+    PATIENCE_S,
+    REFRESH_S,
+    RETRY_S,
+    Names,
+    patience_with,
+)
 from ringkeep_testing.live_hosts import found, hosts, run, until
 
 
@@ -159,5 +168,34 @@ def test_nodes_that_are_known_by_name_find_each_other(tmp_path: Path) -> None:
 
             assert {node.peer.partition(":")[0] for node in nodes} == {"localhost"}
             assert all(min(node.host.numbers().gossip_messages.values()) > 0 for node in nodes)
+
+    run(play())
+
+
+@pytest.mark.parametrize(
+    ("peers", "seconds"),
+    [
+        ([], 0.0),
+        (["10.0.0.2:7400"], PATIENCE_S),
+        (["10.0.0.2:7400", "[fd00::2]:7400"], PATIENCE_S),
+        (["demo-1.demo-peers:7400"], 0.0),
+        (["10.0.0.2:7400", "demo-1.demo-peers:7400"], 0.0),
+    ],
+)
+def test_names_wait_only_for_who_knows_all_others_by_address(peers: list[str], seconds: float) -> None:
+    assert patience_with(peers) == seconds
+
+
+@pytest.mark.parametrize(("called", "seconds"), [("127.0.0.1", PATIENCE_S), ("localhost", 0.0)])
+def test_a_running_node_is_patient_with_names_when_its_map_gives_addresses(
+    called: str, seconds: float, tmp_path: Path
+) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 3, called=called) as nodes:
+            await found(nodes)
+            await until(lambda: all(node.host.shard_map is not None for node in nodes))
+            drivers = [node.host._driver for node in nodes]
+
+            assert [driver._patience() for driver in drivers if driver is not None] == [seconds] * 3
 
     run(play())
