@@ -25,6 +25,7 @@ from ringkeep.errors import Conflict, NotFound, OutcomeUnknown, RingkeepError
 from ringkeep.retries import Ending, ending_of
 
 POLL_S = 0.25
+PLAN_RESTS, PLAN_REST_S_MAX = 9.0, 2.0
 CHANGE_LIMIT_S = 30.0
 REST_S = 3.0
 """Where only primaries are left to move and nothing has moved for so long, they wait for something that takes its time:
@@ -169,6 +170,12 @@ async def set_drain(client: AsyncClient, name: str, *, draining: bool, limit_s: 
         await asyncio.sleep(POLL_S / 4)
 
 
+def rest_after(took_s: float) -> float:
+    """Return how long not to ask for a plan again whose answer took so long: thinking it out takes a processor there, and
+    clients are being served."""
+    return max(POLL_S, min(PLAN_REST_S_MAX, PLAN_RESTS * took_s))
+
+
 async def until_moved(
     client: AsyncClient,
     *,
@@ -194,7 +201,9 @@ async def until_moved(
     loop = asyncio.get_running_loop()
     total, last, since = 0, None, loop.time()
     while True:
+        asked = loop.time()
         plan = await client.plan()
+        rest_s = rest_after(loop.time() - asked)
         expected = present()
         missing = sorted(set(expected) - await _alive(client)) if expected else []
         left = plan.held_by(*empty) if empty else plan.copies_left
@@ -213,7 +222,7 @@ async def until_moved(
         if not moves and loop.time() >= since + stuck_s:
             raise Stuck(_stuck(plan, missing, empty, stuck_s))
         check()
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(rest_s)
 
 
 async def until_listed(

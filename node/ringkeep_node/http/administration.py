@@ -12,9 +12,10 @@ Source: interface.md; replication.md, "The leader alone plans" and "Leave"; coun
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -122,8 +123,8 @@ async def plan(exchange: Exchange) -> Reply:
     thought = held.wanted
     if body is not None:
         thought = _thought_of(held, body)
-        _refuse_impossible(exchange, held, thought)
-    return exchange.json(_shown(exchange, held, thought, with_steps=with_steps))
+        await _refuse_impossible(exchange, held, thought)
+    return exchange.json(await _shown(exchange, held, thought, with_steps=with_steps))
 
 
 def _what_if_of(asked: Mapping[str, str]) -> WhatIfBody | None:
@@ -151,8 +152,8 @@ async def what_if(exchange: Exchange) -> Reply:
     body = await body_of(exchange, _what_if_decoder, "a change of the wanted state")
     held = await exchange.current_map()
     thought = _thought_of(held, body)
-    _refuse_impossible(exchange, held, thought)
-    return exchange.json(_shown(exchange, held, thought))
+    await _refuse_impossible(exchange, held, thought)
+    return exchange.json(await _shown(exchange, held, thought))
 
 
 def _thought_of(held: ShardMap, body: WhatIfBody) -> Wanted:
@@ -171,10 +172,10 @@ def _thought_of(held: ShardMap, body: WhatIfBody) -> Wanted:
     return replace(wanted, revision=held.wanted.revision + 1, settings=_settings(held.wanted.settings, body.settings))
 
 
-def _shown(exchange: Exchange, held: ShardMap, wanted: Wanted, *, with_steps: bool = True) -> dict[str, object]:
+async def _shown(exchange: Exchange, held: ShardMap, wanted: Wanted, *, with_steps: bool = True) -> dict[str, object]:
     driver = exchange.edge.driver
-    facts = _facts_for(driver.facts(), held, wanted)
-    made = plan_of(held, wanted, facts, driver.shard_bytes())
+    facts, sizes = _facts_for(driver.facts(), held, wanted), driver.shard_bytes()
+    made = await _thought(exchange, lambda: plan_of(held, wanted, facts, sizes))
     return {
         "wanted_revision": wanted.revision,
         "version": held.version,
@@ -184,6 +185,15 @@ def _shown(exchange: Exchange, held: ShardMap, wanted: Wanted, *, with_steps: bo
         "running": driver.running_plan() if wanted is held.wanted else None,
         "leader": driver.leader(),
     }
+
+
+async def _thought(exchange: Exchange, think: Callable[[], T]) -> T:
+    """Return what a pure function says, run beside the loop: with many shards it thinks for a quarter of a second.
+
+    One at a time: who watches a move asks again and again, and requests must not wait for the interpreter meanwhile.
+    """
+    async with exchange.edge.thinking:
+        return await asyncio.to_thread(think)
 
 
 def _facts_for(known: Mapping[str, NodeFacts], held: ShardMap, wanted: Wanted) -> dict[str, NodeFacts]:
@@ -344,17 +354,17 @@ async def drain(exchange: Exchange) -> Reply:
 
 
 async def _want(exchange: Exchange, held: ShardMap, new: Wanted, *, is_dry: bool) -> Reply:
-    _refuse_impossible(exchange, held, new)
+    await _refuse_impossible(exchange, held, new)
     if is_dry:
-        return exchange.json(_shown(exchange, held, new))
+        return exchange.json(await _shown(exchange, held, new))
     await _carried_out(exchange, SetWanted(new, f"request {exchange.id}"))
     return exchange.json(new)
 
 
-def _refuse_impossible(exchange: Exchange, held: ShardMap, new: Wanted) -> None:
+async def _refuse_impossible(exchange: Exchange, held: ShardMap, new: Wanted) -> None:
     driver = exchange.edge.driver
-    facts = _facts_for(driver.facts(), held, new)
-    refusal = refusal_of(held, new, facts, driver.voters(), driver.shard_bytes())
+    facts, voters, sizes = _facts_for(driver.facts(), held, new), driver.voters(), driver.shard_bytes()
+    refusal = await _thought(exchange, lambda: refusal_of(held, new, facts, voters, sizes))
     if refusal is not None:
         raise Conflict(f"{refusal.code}: {refusal.detail}")
 

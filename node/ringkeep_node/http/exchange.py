@@ -86,6 +86,8 @@ class Edge:
         self.stopping = False
         """Set while the node ends: it still answers, but asks to be sent nothing more."""
         self._unready_until = 0.0
+        self.thinking = asyncio.Lock()
+        """Held by the one request whose plan is being thought out beside the loop."""
         self.problems = dict.fromkeys(STATUS_OF_CODE, 0)
         """How many answers had the code of each error."""
 

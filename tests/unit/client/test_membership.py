@@ -20,6 +20,7 @@ from ringkeep.membership import (
     change_wanted,
     choose,
     leave,
+    rest_after,
     set_drain,
     taking_part,
     until_moved,
@@ -151,6 +152,12 @@ def test_a_plan_is_done_when_nothing_is_left_and_progress_was_told() -> None:
         Progress(2, 2),
         Progress(2, 2),
     ]
+
+
+def test_who_waits_for_a_plan_asks_less_often_the_longer_the_answer_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(membership, "POLL_S", 0.25)
+
+    assert [rest_after(took_s) for took_s in (0.001, 0.1, 10.0)] == [0.25, pytest.approx(0.9), 2.0]
 
 
 def test_nobody_is_called_empty_who_holds_a_copy_that_no_step_can_move() -> None:

@@ -112,6 +112,16 @@ def connect(folder: Path, *, cache_kib: int, vfs: str = CHECKSUM_VFS, read_only:
     return connection
 
 
+def begin(connection: apsw.Connection, *, synced: bool = False) -> None:
+    """Begin a transaction that writes; if ``synced``, its COMMIT returns when it, and all before it, is durable.
+
+    One file has them all in their order, so one sync of that does it; no page is moved to its place for that.
+    """
+    # Within a transaction this cannot be changed.
+    connection.execute("PRAGMA synchronous = FULL" if synced else "PRAGMA synchronous = NORMAL")
+    connection.execute("BEGIN IMMEDIATE")
+
+
 def prepare(connection: apsw.Connection) -> None:
     """Make the tables when the file is new. Raises ``apsw.Error`` on a file of another format."""
     found = connection.pragma("user_version")
@@ -119,7 +129,7 @@ def prepare(connection: apsw.Connection) -> None:
         return
     if found != 0:
         raise apsw.Error(f"the store has format {found}, this version reads {FORMAT}")
-    connection.execute("BEGIN IMMEDIATE")
+    begin(connection)
     connection.execute(TABLES)
     connection.execute(f"PRAGMA user_version = {FORMAT}")
     connection.execute("COMMIT")

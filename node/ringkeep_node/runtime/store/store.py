@@ -2,7 +2,9 @@
 
     apply(), create(), install_*(), drop() --> queue --> [ write thread: BEGIN, everything queued, COMMIT ] --> on_applied
 
-A commit makes changes visible, not durable: only checkpoint() does that, and the log keeps what no checkpoint covers.
+A commit makes changes visible, not durable: only checkpoint() does that, and the log keeps what no checkpoint covers. The
+exceptions are a new copy and the end of a snapshot, which somebody waits for: their transaction is synced by itself, and no
+page is moved for it.
 """
 
 from __future__ import annotations
@@ -152,7 +154,7 @@ class Store:
             writer = schema.connect(folder, cache_kib=settings.cache_kib, vfs=settings.vfs)
             schema.prepare(writer)
             changes = Changes(writer)
-            writer.execute("BEGIN IMMEDIATE")
+            schema.begin(writer)
             changes.load()
             writer.execute("COMMIT")
             store = cls(folder, settings, writer, changes)
@@ -386,8 +388,8 @@ class Store:
             self._sync()
             return dict(self._synced)
 
-    def _sync(self) -> bool:
-        """Checkpoint; return whether it got through: only then is everything committed before it known to be durable."""
+    def _sync(self) -> None:
+        """Checkpoint. Only if it gets through is everything committed before it known to be durable."""
         committed: list[Any] = self._checkpointer.execute(schema.SYNCED).fetchall()
         for attempt in range(_CHECKPOINT_TRIES):
             mode = "PASSIVE" if attempt == 0 else "FULL"
@@ -395,8 +397,7 @@ class Store:
             busy, in_log, moved = found[0]
             if not busy and (in_log == moved or in_log < 0):
                 self._synced = {(shard, copy): sn for shard, copy, sn in committed}
-                return True
-        return False
+                return
 
     def close(self) -> None:
         """Commit what is queued, sync it, end the thread and close the file."""
@@ -472,15 +473,11 @@ class Store:
 
     def _transaction(self, commands: Sequence[_Command]) -> None:
         changes = self._changes
-        self._writer.execute("BEGIN IMMEDIATE")
+        schema.begin(self._writer, synced=any(command.synced for command in commands))
         for command in commands:
             command.do(changes)
         moved, changed = changes.flush()
         self._writer.execute("COMMIT")
-        if any(command.synced for command in commands):
-            with self._checkpoint_lock:
-                if not self._sync():
-                    raise StoreDamaged("a snapshot could not be made durable: the checkpoint does not get through")
         self._done += sum(command.size for command in commands)
         exchanged = any(command.exchanges for command in commands)
         if moved or exchanged:
@@ -502,7 +499,7 @@ class Store:
             self.on_applied(moved)
 
     def _clear_garbage(self) -> None:
-        self._writer.execute("BEGIN IMMEDIATE")
+        schema.begin(self._writer)
         self._changes.clear_some_garbage()
         self._writer.execute("COMMIT")
 

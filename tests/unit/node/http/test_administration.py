@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import msgspec
@@ -11,7 +12,8 @@ from msgspec.structs import replace
 
 from ringkeep_core.mapchanges import Leave, MapChange, SetWanted
 from ringkeep_core.placement import NodeState
-from ringkeep_core.plans import NodeFacts, expected_digest
+from ringkeep_core.plans import NodeFacts, Plan, expected_digest, plan_of
+from ringkeep_node.http import administration
 from ringkeep_node.machines.messages import ProposeOutcome
 from ringkeep_node.runtime.reports import RunningPlan
 from ringkeep_testing.http_edge import EdgeUnderTest, serve
@@ -74,6 +76,32 @@ def test_a_scale_up_is_shown_with_moves_bytes_seconds_and_pause_before_any_node_
             "remove",
         }
         assert edge.driver.shard_map is before and edge.driver.proposed == []
+
+    serve(test)
+
+
+def test_requests_are_answered_while_a_plan_is_thought_out_and_plans_wait_for_one_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, ready, thinking = threading.Event(), threading.Event(), list[int]()
+
+    def slow(*facts: Any) -> Plan:
+        thinking.append(1)
+        begun.set()
+        assert ready.wait(10.0)
+        return plan_of(*facts)
+
+    monkeypatch.setattr(administration, "plan_of", slow)
+
+    async def test(edge: EdgeUnderTest) -> None:
+        asked = [asyncio.create_task(edge.ask("GET", "/v1/cluster/plan")) for _ in range(3)]
+        assert await asyncio.to_thread(begun.wait, 10.0)
+        other = await edge.ask("GET", "/v1/cluster/wanted")
+        at_once = len(thinking)
+        ready.set()
+        plans = [(await one).json["copies"] for one in asked]
+
+        assert (other.status, at_once, plans, len(thinking)) == (200, 1, [0, 0, 0], 3)
 
     serve(test)
 

@@ -53,16 +53,17 @@ def _level(bench: Bench, number: int) -> None:
 
 
 def test_copies_that_become_level_soon_after_one_another_are_proposed_in_one_entry() -> None:
-    bench = _three()
+    bench, gather_s = _three(), ReplicationSettings().gather_s
     _level(bench, 0)
     at_once = [change.shard for change in bench.proposals]
-    bench.wait(0.1)
+    bench.wait(0.05 * gather_s)
     _level(bench, 1)
-    bench.wait(0.8)
+    bench.wait(0.9 * gather_s)
+    bench.machine.tally.served_at = bench.now
     _level(bench, 2)
     gathered = [change.shard for change in bench.proposals if change.shard]
     steps = bench.steps
-    bench.wait(0.11)
+    bench.wait(0.06 * gather_s)
 
     assert (at_once, gathered) == ([0], [])
     assert [change.shard for change in bench.proposals if change.shard] == [1, 2]

@@ -461,13 +461,32 @@ def test_everything_is_durable_once_the_store_is_open(store: Store, tmp_path: Pa
     reopened.close()
 
 
-def test_a_finished_snapshot_is_durable_when_it_is_reported(store: Store, tmp_path: Path) -> None:
-    install(store)
-    image = image_of(tmp_path, b"")
-    reopened = Store.open(image)
+def test_a_new_copy_and_a_finished_snapshot_are_synced_before_they_are_reported_and_nothing_else_is(
+    store: Store,
+) -> None:
+    said: list[str] = []
 
-    assert reopened.applied(1, 5) == (3, 40)
-    reopened.close()
+    def told(_cursor: object, statement: str, _values: object) -> bool:
+        said.extend(word for word in ("FULL", "NORMAL", "COMMIT") if word in statement)
+        return True
+
+    store._writer.exec_trace = told
+    for act in (
+        lambda: store.apply(1, 5, [put(1, "a", b"v")]),
+        lambda: store.create(2, 6),
+        lambda: install(store, finish=False),
+        lambda: install(store),
+        lambda: store.drop(2, 6),
+    ):
+        said.append("|")
+        act()
+        store.pump()
+
+    # What a snapshot replaces is cleared away afterwards, which nobody waits for.
+    synced, usual = "FULL COMMIT", "NORMAL COMMIT"
+    first = [" ".join(one.split()[:2]) for one in " ".join(said).split("|")[1:]]
+    assert first == [usual, synced, usual, synced, usual]
+    assert said.count("FULL") == 2
 
 
 def test_rot_in_the_file_is_an_error_and_never_a_wrong_answer(store: Store, tmp_path: Path) -> None:
