@@ -19,6 +19,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # it has no types, and its stubs are not worth a dependency
 
 from ringkeep_core.crd import crd
+from ringkeep_core.resource import SETTING_PATTERN
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "helm" / "ringkeep"
@@ -82,7 +83,7 @@ def field_rows(schema: dict[str, Any], prefix: str = "") -> list[str]:
         inner = field.get("items", field)
         default = field.get("default")
         text = str(default).lower() if isinstance(default, bool) else str(default)
-        shown = "" if default is None or default == {} else f"`{text}`"
+        shown = "" if default is None or default in ({}, []) else f"`{text}`"
         meaning = field.get("description", "").replace("|", "\\|")
         rows.append(f"| `{prefix}{name}` | {_type_of(field)} | {shown} | {meaning} |\n")
         if "properties" in inner:
@@ -98,7 +99,7 @@ def _type_of(field: dict[str, Any]) -> str:
         return "list"
     if kind == "integer" and ("minimum" in field or "maximum" in field):
         return f"{field.get('minimum', '')}..{field.get('maximum', '')}"
-    if "pattern" in field:
+    if "pattern" in field and field["pattern"] != SETTING_PATTERN:
         return "duration" if "h)" in field["pattern"] else "amount"
     return {"object": "object", "string": "text", "boolean": "true or false", "integer": "whole number"}.get(kind, kind)
 

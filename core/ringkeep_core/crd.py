@@ -85,8 +85,8 @@ def _root() -> dict[str, Any]:
     spec["description"] = "What is wanted of the cluster."
     spec["default"] = {}
     status["description"] = "What became of it; written by the operator."
-    conditions = status["properties"]["conditions"]
-    conditions |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+    status["properties"]["conditions"] |= _keyed_by("type")
+    spec["properties"]["settings"] |= _keyed_by("name")
     return {
         "type": "object",
         "description": "A Ringkeep cluster: users' documents on a few members, chosen by consistent hashing.",
@@ -106,6 +106,11 @@ def _root() -> dict[str, Any]:
             )
         ],
     }
+
+
+def _keyed_by(field: str) -> dict[str, Any]:
+    """Return what makes a list a map: the API server refuses a second element of the same key."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [field]}
 
 
 # --- rules between fields ----------------------------------------------------------------------------------------
@@ -148,6 +153,9 @@ def _rules_of_field(kind: type, field: str) -> list[dict[str, Any]]:
             ),
             _rule("quantity(self).compareTo(quantity(oldSelf)) >= 0", resource.SIZE_SHRINKS),
         ]
+    if (kind, field) == (ClusterSpec, "settings"):
+        fixed = ", ".join(f"'{name}'" for name in resource.SETTINGS_FIXED)
+        return [_rule(f"!self.exists(setting, setting.name in [{fixed}])", resource.SETTINGS_RULE)]
     if (kind, field) == (Moves, "bytesPerSecond"):
         return [
             _rule(
@@ -235,4 +243,6 @@ def _default_of(field: inspect.Field) -> dict[str, Any]:
         return {"default": {}}
     if isinstance(field.default, msgspec.Struct):
         return {"default": {}}
+    if isinstance(field.default, tuple):
+        return {"default": list(field.default)}
     return {} if field.default is None else {"default": field.default}

@@ -46,6 +46,24 @@ STATUS_MEMBERS_MAX = REPLICAS_MAX + GATEWAYS_MAX + 100
 MESSAGE_MAX = 1024
 SIZE_MIN_BYTES = 64 << 20
 
+SETTINGS_MAX = 64
+SETTING_PATTERN = "^[A-Z][A-Z0-9_]*$"
+SETTINGS_FIXED = (
+    "ADMIN_TOKEN",
+    "ADVERTISE",
+    "API",
+    "DATA",
+    "LEFT_DATA",
+    "NAME",
+    "PEER",
+    "SEEDS",
+    "SERVICES_TOKEN",
+    "STOP_NOTICE_S",
+    "WEIGHT",
+    "ZONE",
+)
+"""Settings of a node that the operator makes, or that are secret: the resource cannot say them."""
+
 Quantity = Annotated[str, Meta(pattern=QUANTITY_PATTERN, max_length=32)]
 Duration = Annotated[str, Meta(pattern=DURATION_PATTERN, max_length=8)]
 
@@ -144,6 +162,15 @@ class Resources(Struct, frozen=True, rename="camel", kw_only=True):
     ] = {}
 
 
+class Setting(Struct, frozen=True, kw_only=True):
+    """A setting of every node, as docs/settings.md has it."""
+
+    name: Annotated[
+        str, Meta(description="Its name without RINGKEEP_, like SERVICES_ADDRESSES.", pattern=SETTING_PATTERN, max_length=63)
+    ]
+    value: Annotated[str, Meta(description="Its value as a text.", max_length=1024)]
+
+
 class ClusterSpec(Struct, frozen=True, rename="camel", kw_only=True):
     """What people want of a cluster."""
 
@@ -182,6 +209,13 @@ class ClusterSpec(Struct, frozen=True, rename="camel", kw_only=True):
     paused: Annotated[bool, Meta(description="The operator does nothing but show the status.")] = False
     monitoring: Annotated[Monitoring, Meta(description="How Prometheus finds the nodes.")] = Monitoring()
     network_policy: Annotated[Networking, Meta(description="Who may reach the nodes.")] = Networking()
+    settings: Annotated[
+        tuple[Setting, ...],
+        Meta(
+            description="Further settings of the nodes (docs/settings.md). A change restarts the nodes one by one.",
+            max_length=SETTINGS_MAX,
+        ),
+    ] = ()
 
     @property
     def storage_bytes(self) -> int:
@@ -393,6 +427,8 @@ def offences_of(name: str, spec: ClusterSpec, before: ClusterSpec | None = None)
         found.append(SIZE_RULE)
     if not 0 <= _amount_of(spec.moves.bytes_per_second) <= BYTES_PER_S_MAX:
         found.append(SPEED_RULE)
+    if any(setting.name in SETTINGS_FIXED for setting in spec.settings):
+        found.append(SETTINGS_RULE)
     if before is not None:
         if spec.shards != before.shards:
             found.append(SHARDS_IMMUTABLE)
@@ -422,3 +458,4 @@ SIZE_RULE = "storage.size must be at least 64Mi, in whole bytes"
 SIZE_SHRINKS = "storage.size must not shrink: volumes can only grow"
 CLASS_IMMUTABLE = "storage.className cannot be changed: volumes stay in their class"
 SPEED_RULE = "moves.bytesPerSecond must be at most 1Ti, in whole bytes"
+SETTINGS_RULE = f"settings cannot name {', '.join(SETTINGS_FIXED)}: the operator makes these, or a Secret has them"

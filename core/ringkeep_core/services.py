@@ -315,7 +315,8 @@ def check_registration(
     """
     if service != NODE_SERVICE:
         check_service_name(service)
-    check_instance_id(instance_id)
+    if check_instance_id(instance_id) == "watch":
+        raise BadRequest("an instance cannot have the id 'watch': that is the path at which its service is watched")
     _check_address(registration.address, ranges)
     if not 0 <= registration.port <= PORT_MAX:
         raise BadRequest(f"a port is 0..{PORT_MAX}, not {registration.port}")
@@ -469,6 +470,8 @@ def _check_address(address: str, ranges: Ranges) -> None:
     if not _is_host(address):
         raise BadRequest(f"an address is an IP address or a DNS name, not {address[:120]!r}")
     parsed = ip_or_none(address)
+    if parsed is None and ranges.addresses:
+        raise BadRequest(f"only addresses in certain ranges may be registered here: {address} is a name, give its address")
     if parsed is not None and not ranges.may_register(parsed):
         raise BadRequest(f"the address {address} is outside of the ranges that may be registered here")
 

@@ -29,6 +29,7 @@ from ringkeep_operator.naming import (
     GATEWAY,
     NODE,
     PEER_PORT,
+    SERVICES_TOKEN_KEY,
     TOKEN_KEY,
     Group,
     Names,
@@ -314,7 +315,7 @@ def _container(resource: ClusterResource, group: Group, names: Names) -> Json:
     container: Json = {
         "name": "node",
         "image": resource.spec.image,
-        "env": _environment(group, names),
+        "env": _environment(resource, group, names),
         "ports": [
             {"name": "http", "containerPort": API_PORT, "protocol": "TCP"},
             {"name": "peer", "containerPort": PEER_PORT, "protocol": "TCP"},
@@ -337,7 +338,7 @@ def _container(resource: ClusterResource, group: Group, names: Names) -> Json:
     return container
 
 
-def _environment(group: Group, names: Names) -> list[Json]:
+def _environment(resource: ClusterResource, group: Group, names: Names) -> list[Json]:
     """The own address is the pod's IP, told anew at each start: a name's old answer may be cached for half a minute.
 
     It stands in brackets because it may be an IPv6 address; a node takes an IPv4 address in brackets as well.
@@ -361,6 +362,11 @@ def _environment(group: Group, names: Names) -> list[Json]:
             "name": "RINGKEEP_ADMIN_TOKEN",
             "valueFrom": {"secretKeyRef": {"name": names.secret, "key": TOKEN_KEY}},
         },
+        {
+            "name": "RINGKEEP_SERVICES_TOKEN",
+            "valueFrom": {"secretKeyRef": {"name": names.secret, "key": SERVICES_TOKEN_KEY, "optional": True}},
+        },
+        *({"name": f"RINGKEEP_{one.name}", "value": one.value} for one in resource.spec.settings),
     ]
 
 

@@ -20,6 +20,7 @@ MANAGED_BY = "ringkeep-operator"
 
 API_PORT, PEER_PORT = 8080, 7400
 TOKEN_KEY = "token"  # noqa: S105 - the key's name, not a token
+SERVICES_TOKEN_KEY = "services-token"  # noqa: S105 - likewise
 DATA_CLAIM = "data"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -41,10 +42,17 @@ def services(
         write_json(body)
         return
     told = msgspec.json.decode(body)
-    if name:
+    if name and not told["instances"]:
+        console().print(escape(f"no instance of {name} is registered{_wish(tag or (), passing=passing)}"))
+    elif name:
         _show_instances(told["instances"])
     else:
         _show_services(told["services"])
+
+
+def _wish(tags: Sequence[str], *, passing: bool) -> str:
+    wishes = ["has " + " and ".join(tags)] * bool(tags) + ["passes"] * passing
+    return f" that {' and '.join(wishes)}" if wishes else ""
 
 
 def _show_services(rows: list[dict[str, Any]]) -> None:

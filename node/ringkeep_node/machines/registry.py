@@ -594,9 +594,9 @@ class Registry:
         """Make an instance of a dead owner our own: somebody vouches for it here. Raises ``TooManyRequests``."""
         held = self._winner(key)
         assert held is not None and held[1].instance is not None
-        self._check_room(held[1].instance)
-        entry = held[1]
-        self._write(key, entry.instance, entry.lamport, entry.created, term=self._tick_clock(), now=now)
+        entry, instance = held[1], self.view.at_its_address(held[1].instance)
+        self._check_room(instance)
+        self._write(key, instance, entry.lamport, entry.created, term=self._tick_clock(), now=now)
         self.adoptions += 1
 
     def _adopt_signs_for(self, owner: str, now: float) -> None:

@@ -159,6 +159,11 @@ class SeenServices:
         shown = self._services.get(service)
         return None if shown is None else shown.by_id.get(instance_id)
 
+    def at_its_address(self, instance: Instance) -> Instance:
+        """Return an instance that says the address at which it is shown: another owner has another address."""
+        seen = self.get(instance.service, instance.id)
+        return instance if instance.address or seen is None else replace(instance, address=seen.address)
+
     def owned(self) -> Sequence[InstanceSeen]:
         """See ``RegistryView``."""
         return tuple(self._services[service].by_id[id_] for service, id_ in sorted(self._owned_by.get(self._me, ())))

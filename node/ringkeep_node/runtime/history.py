@@ -66,6 +66,10 @@ class History:
         """This node has left the cluster for good."""
         self._add(at, "left", sentence, {})
 
+    def leads(self, name: str, term: int, at: float) -> None:
+        """Somebody was elected to lead the Raft group."""
+        self._add(at, "leader", f"{name} leads the cluster in term {term}", {"member": name, "term": term})
+
     def followed(self, before: ShardMap, after: ShardMap, at: float) -> None:
         """This node took the map of a later generation from another one."""
         text = (

@@ -80,7 +80,7 @@ class News:
         leader = (node.raft.leader, node.raft.term)
         if leader != self._leader:
             self._leader = leader
-            self._leader_changed(node)
+            self._leader_changed(node, at)
 
     def _changed(self, step: NodeStep, at: float) -> None:
         self._judge_opinions(step)
@@ -133,10 +133,12 @@ class News:
             **fields,
         )
 
-    def _leader_changed(self, node: Node) -> None:
+    def _leader_changed(self, node: Node, at: float) -> None:
         storage, term = self._leader
         held = node.held.map
         # The first leader of a cluster is there before its map is held everywhere; gossip may know the name already.
         known = held.members.get(storage or "") if held is not None else node.swim.members.get(storage or "")
         name = known.name if known is not None else storage or ""
+        if storage is not None:
+            self.history.leads(name, term, at)
         logger.info("leader_changed", cluster=self._cluster, term=term, leader=name)

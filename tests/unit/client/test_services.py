@@ -79,6 +79,7 @@ def test_the_command_lists_services_and_the_instances_of_one(capsys: pytest.Capt
             ["web", "--tag", "[v1]"],
             ["web", "--output", "json"],
             ["--passing"],
+            ["nope", "--tag", "a", "--passing"],
         ):
             code = await asyncio.to_thread(run, ["services", "--url", url, *arguments])
             shown[" ".join(arguments)] = (code, capsys.readouterr().out)
@@ -98,5 +99,6 @@ def test_the_command_lists_services_and_the_instances_of_one(capsys: pytest.Capt
         assert shown["web --output json"] == (0, answer.decode() + "\n")
         assert json.loads(answer)["service"] == "web"
         assert shown["--passing"][0] == 2
+        assert shown["nope --tag a --passing"] == (0, "no instance of nope is registered that has a and passes\n")
 
     serve(test)

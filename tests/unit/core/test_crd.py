@@ -124,7 +124,15 @@ def test_the_rules_say_the_same_sentences_as_the_operator() -> None:
         (".spec.storage.size", resource.SIZE_RULE),
         (".spec.storage.size", resource.SIZE_SHRINKS),
         (".spec.moves.bytesPerSecond", resource.SPEED_RULE),
+        (".spec.settings", resource.SETTINGS_RULE),
     }
+
+
+def test_a_setting_is_named_once() -> None:
+    settings = _root()["properties"]["spec"]["properties"]["settings"]
+
+    assert (settings["x-kubernetes-list-type"], settings["x-kubernetes-list-map-keys"]) == ("map", ["name"])
+    assert settings["items"]["required"] == ["name", "value"]
 
 
 def test_what_may_not_change_is_compared_with_what_it_was() -> None:

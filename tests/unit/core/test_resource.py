@@ -13,6 +13,8 @@ from ringkeep_core.resource import (
     SHARDS_RULE,
     SIZE_RULE,
     SIZE_SHRINKS,
+    SETTINGS_FIXED,
+    SETTINGS_RULE,
     SPEED_RULE,
     ClusterSpec,
     ClusterStatus,
@@ -83,6 +85,7 @@ def test_a_wrong_type_or_bound_is_told_with_its_field(spec: dict[str, Any], sent
 
 def test_durations_and_amounts_have_one_form() -> None:
     assert _offences({"recovery": {"replaceAfter": "1 minute"}})[0].startswith("spec.recovery.replaceAfter: ")
+    assert _offences({"settings": [{"name": "services", "value": ""}]})[0].startswith("spec.settings[0].name: ")
     assert _offences({"storage": {"size": "lots"}})[0].startswith("spec.storage.size: ")
 
 
@@ -95,6 +98,7 @@ def test_durations_and_amounts_have_one_form() -> None:
         ({"storage": {"size": "100.5"}}, SIZE_RULE),
         ({"moves": {"bytesPerSecond": "2Ti"}}, SPEED_RULE),
         ({"moves": {"bytesPerSecond": "500m"}}, SPEED_RULE),
+        *(({"settings": [{"name": name, "value": "x"}]}, SETTINGS_RULE) for name in SETTINGS_FIXED),
     ],
 )
 def test_a_rule_between_fields_is_told(spec: dict[str, Any], sentence: str) -> None:

@@ -179,11 +179,19 @@ def test_addresses_that_serve_one_machine_or_none_and_what_is_no_address_are_ref
 
 
 def test_with_ranges_set_only_addresses_in_them_are_registered() -> None:
-    for address in ("10.1.2.3", "fd00::1", "::ffff:10.1.2.3", "name.example"):
+    for address in ("10.1.2.3", "fd00::1", "::ffff:10.1.2.3", ""):
         assert checked(Registration(address=address), ranges=OFFICE).address == address
     for address in ("10.2.0.1", "2001:db8::1", "127.0.0.1", "::ffff:10.2.0.1"):
         with pytest.raises(BadRequest, match="outside of the ranges"):
             checked(Registration(address=address), ranges=OFFICE)
+    # Nobody could say where a name leads to, or will tomorrow.
+    with pytest.raises(BadRequest, match=r"name\.example is a name, give its address"):
+        checked(Registration(address="name.example"), ranges=OFFICE)
+
+
+def test_no_instance_has_the_id_under_which_its_service_is_watched() -> None:
+    with pytest.raises(BadRequest, match="the path at which its service is watched"):
+        check_registration("web", "watch", Registration(), node_address=NODE)
 
 
 def target(address: str, wish: CheckWish, ranges: Ranges | None = None) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ringkeep_core.resource import ClusterResource, ClusterSpec, Placement, Resources, Retain, Storage
+from ringkeep_core.resource import ClusterResource, ClusterSpec, Placement, Resources, Retain, Setting, Storage
 from ringkeep_operator import manifests
 from ringkeep_operator.drift import hash_of
 from ringkeep_operator.naming import Names
@@ -116,7 +116,20 @@ def test_a_node_is_told_who_and_where_it_is() -> None:
         "RINGKEEP_LEFT_DATA": "empty",
         "RINGKEEP_STOP_NOTICE_S": "3",
         "RINGKEEP_ADMIN_TOKEN": "{'secretKeyRef': {'name': 'demo-admin', 'key': 'token'}}",
+        "RINGKEEP_SERVICES_TOKEN": "{'secretKeyRef': {'name': 'demo-admin', 'key': 'services-token', 'optional': True}}",
     }
+
+
+def test_settings_of_the_resource_reach_every_node_and_gateway_and_restart_them() -> None:
+    ranges, port = Setting(name="SERVICES_ADDRESSES", value="10.0.0.0/8"), Setting(name="DNS", value="0.0.0.0:8600")
+    tuned = _with(settings=(ranges, port))
+    usual = _environment(manifests.nodes_set(CLUSTER, 3))
+
+    for made in (manifests.nodes_set(tuned, 3), manifests.gateways_set(tuned, 1)):
+        told = _environment(made)
+        assert (told["RINGKEEP_SERVICES_ADDRESSES"], told["RINGKEEP_DNS"]) == ("10.0.0.0/8", "0.0.0.0:8600")
+        assert told.keys() - usual.keys() == {"RINGKEEP_SERVICES_ADDRESSES", "RINGKEEP_DNS"}
+    assert manifests.nodes_set(tuned, 3) != manifests.nodes_set(CLUSTER, 3)
 
 
 def test_a_gateway_has_no_weight_and_no_volume() -> None:

@@ -178,6 +178,20 @@ def test_a_dead_node_s_instance_lives_on_where_it_is_renewed() -> None:
     assert (group["n3"].adoptions, group["n2"].adoptions) == (1, 0)
 
 
+def test_an_adopted_instance_that_said_no_address_stays_where_it_was_registered() -> None:
+    group = RegistryGroup()
+    group["n1"].register(replace(instance_of(ttl_s=10.0), address=""), now=0.0)
+    group.settle()
+    before = {seen.address for name in group.up for seen in group[name].view.instances("web")}
+    group.kill("n1")
+    renew(group, "n3")
+    group.pass_time(9.0)
+    owners = {(seen.node.name, seen.address) for name in group.up for seen in group[name].view.instances("web")}
+
+    assert owners == {("n3", address) for address in before} and len(before) == 1
+    assert group["n3"].view.me().address not in before
+
+
 def test_an_instance_whose_last_sign_of_life_came_through_a_living_node_is_adopted_with_the_death() -> None:
     group = RegistryGroup()
     group["n1"].register(instance_of(ttl_s=10.0), now=0.0)

@@ -294,7 +294,7 @@ const TOGETHER_S = 5;
 const DETAIL_MAX = 2000;
 
 function kindOf([, , kind, text, reason, , moved]) {
-  if (kind === "member" || kind === "boot" || kind === "leave" || kind === "left" || kind === "refused") return "members";
+  if (kind === "member" || kind === "boot" || kind === "leave" || kind === "left" || kind === "leader" || kind === "refused") return "members";
   if (/\bdead\b|fail|suspect|lost/i.test(reason || text)) return "failovers";
   return kind === "shards" || kind === "wanted" || Object.keys(moved).length ? "moves" : "members";
 }
