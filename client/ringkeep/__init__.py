@@ -38,6 +38,7 @@ from ringkeep.async_client import AsyncClient
 from ringkeep.errors import RingkeepError
 from ringkeep.retries import RetryPolicy
 from ringkeep.sync_client import Client
+from ringkeep_core.summary import Finding, Severity, Summary
 
 __all__ = [
     "AsyncClient",
@@ -46,6 +47,7 @@ __all__ = [
     "Document",
     "DocumentInfo",
     "Event",
+    "Finding",
     "ImportProblem",
     "ImportResult",
     "Leader",
@@ -63,8 +65,10 @@ __all__ = [
     "RingkeepError",
     "Route",
     "RunningPlan",
+    "Severity",
     "Shard",
     "ShardMap",
+    "Summary",
     "Written",
     "errors",
 ]

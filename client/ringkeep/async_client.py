@@ -48,6 +48,7 @@ from ringkeep.transport import (
     query_of,
     route_path,
 )
+from ringkeep_core.summary import Summary
 
 PAGE_MAX = 1000
 MAP_PAUSE_S = 0.1
@@ -288,6 +289,13 @@ class AsyncClient(Administration, ServiceRegistry):
     async def leader(self, *, timeout_s: float | None = None) -> Leader:
         """Return the Raft leader as the answering node knows it."""
         return decoded(await self._perform(Request("GET", "/v1/cluster/leader"), timeout_s=timeout_s), Leader)
+
+    async def summary(self, *, timeout_s: float | None = None) -> Summary:
+        """Return what is wrong and what is being done about it, in words: a headline, and findings, the gravest first.
+
+        The leader knows most: it alone can say how far a plan is.
+        """
+        return decoded(await self._perform(Request("GET", "/v1/cluster/summary"), timeout_s=timeout_s), Summary)
 
     async def read(self, path: str, *, timeout_s: float | None = None) -> bytes:
         """Return the unchanged answer of a GET of any path of the interface (``/v1/cluster``, ``/metrics``)."""

@@ -28,6 +28,7 @@ from ringkeep.answers import (
 )
 from ringkeep.async_client import PAGE_MAX, AsyncClient
 from ringkeep.retries import RetryPolicy
+from ringkeep_core.summary import Summary
 
 T = TypeVar("T")
 Rows = list[dict[str, Any]]
@@ -186,6 +187,10 @@ class Client:
     def leader(self, *, timeout_s: float | None = None) -> Leader:
         """Return the Raft leader as the answering node knows it."""
         return self._await(self._client.leader(timeout_s=timeout_s))
+
+    def summary(self, *, timeout_s: float | None = None) -> Summary:
+        """Return what is wrong and what is being done about it, in words."""
+        return self._await(self._client.summary(timeout_s=timeout_s))
 
     def plan(self, *, timeout_s: float | None = None) -> Plan:
         """Return what is left between the map and the wanted state."""

@@ -6,8 +6,9 @@ import asyncio
 import json
 
 import pytest
+from msgspec.structs import replace
 
-from ringkeep import Client
+from ringkeep import Client, Summary
 from ringkeep.async_client import AsyncClient
 from ringkeep.command.app import run
 from ringkeep.errors import BadRequest, NotFound
@@ -100,5 +101,23 @@ def test_the_command_lists_services_and_the_instances_of_one(capsys: pytest.Capt
         assert json.loads(answer)["service"] == "web"
         assert shown["--passing"][0] == 2
         assert shown["nope --tag a --passing"] == (0, "no instance of nope is registered that has a and passes\n")
+
+    serve(test)
+
+
+def test_both_clients_tell_in_words_how_the_cluster_is() -> None:
+    def story(url: str) -> Summary:
+        with Client(url, direct=False) as client:
+            return client.summary()
+
+    async def test(edge: EdgeUnderTest) -> None:
+        url = f"http://127.0.0.1:{edge.port}"
+        async with AsyncClient(url, direct=False) as client:
+            told = await client.summary()
+        same = await asyncio.to_thread(story, url)
+        answer = json.loads((await edge.ask("GET", "/v1/cluster/summary")).body)
+
+        assert (told.headline, told.node, told.severity.value) == (answer["headline"], "n1", answer["severity"])
+        assert replace(same, at=told.at) == told
 
     serve(test)
