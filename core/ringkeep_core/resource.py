@@ -166,7 +166,10 @@ class Setting(Struct, frozen=True, kw_only=True):
     """A setting of every node, as docs/settings.md has it."""
 
     name: Annotated[
-        str, Meta(description="Its name without RINGKEEP_, like SERVICES_ADDRESSES.", pattern=SETTING_PATTERN, max_length=63)
+        str,
+        Meta(
+            description="Its name without RINGKEEP_, like SERVICES_ADDRESSES.", pattern=SETTING_PATTERN, max_length=63
+        ),
     ]
     value: Annotated[str, Meta(description="Its value as a text.", max_length=1024)]
 

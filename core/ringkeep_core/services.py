@@ -471,7 +471,9 @@ def _check_address(address: str, ranges: Ranges) -> None:
         raise BadRequest(f"an address is an IP address or a DNS name, not {address[:120]!r}")
     parsed = ip_or_none(address)
     if parsed is None and ranges.addresses:
-        raise BadRequest(f"only addresses in certain ranges may be registered here: {address} is a name, give its address")
+        raise BadRequest(
+            f"only addresses in certain ranges may be registered here: {address} is a name, give its address"
+        )
     if parsed is not None and not ranges.may_register(parsed):
         raise BadRequest(f"the address {address} is outside of the ranges that may be registered here")
 

@@ -113,7 +113,10 @@ def test_a_new_cluster_has_nothing_to_complain_about_and_says_what_changed(lines
     elected = [(event.text, event.fields["member"]) for event in events if event.kind == "leader"]
 
     assert {event.kind for event in events} <= {"leader", "member", "boot", "shards", "wanted"}
-    assert elected[-1] == (f"{leaders[-1]['leader']} leads the cluster in term {leaders[-1]['term']}", leaders[-1]["leader"])
+    assert elected[-1] == (
+        f"{leaders[-1]['leader']} leads the cluster in term {leaders[-1]['term']}",
+        leaders[-1]["leader"],
+    )
     assert [event.fields["state"] for event in events if event.kind == "member"] == ["alive"] * 6
     assert {line["leader"] for line in leaders} & {"n1", "n2", "n3"} and leaders[-1]["term"] > 0
     assert {(line["cluster"], line["log_level"]) for line in quiet} == {(world.cluster_id, "info")}
