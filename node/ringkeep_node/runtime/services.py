@@ -39,7 +39,8 @@ class ServicesSettings(NamedTuple):
     """What may be registered, and how much of it. Times are in seconds."""
 
     addresses: str = ""
-    """Address ranges (CIDR, separated by commas) in which registered addresses must lie; empty: all unicast ones, and names."""
+    """Address ranges (CIDR, separated by commas) in which registered addresses must lie. Empty: all unicast ones, and
+    names."""
     targets: str = ""
     """Address ranges that checks may ask beside the registered address and port themselves; also what is refused
     otherwise: loopback and link-local addresses. A node that is itself reached over loopback may ask loopback."""
