@@ -153,6 +153,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self._names: Names | None = None
         self._readers = ThreadPoolExecutor(READERS, "reader")
         self._checkpointer = ThreadPoolExecutor(1, "checkpoint")
+        self._checkpoint_due = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
         self._turned: asyncio.Future[None] | None = None
@@ -168,6 +169,7 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
         self.log.on_timed = self._stages.batch
         self.store.on_applied = self._on_applied
         self.store.on_room = self._schedule
+        self.store.on_checkpoint_due = self._checkpoint_due.set
         self._spawn(self._checkpoint_forever())
         self._wake()
 
@@ -547,7 +549,9 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     async def _checkpoint_forever(self) -> None:
         self._look_at_room()
         while True:
-            await asyncio.sleep(CHECKPOINT_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._checkpoint_due.wait(), CHECKPOINT_EVERY_S)
+            self._checkpoint_due.clear()
             covered = await self._loop.run_in_executor(self._checkpointer, self.store.checkpoint)
             self.log.release(covered, raft_index=self.node.control.snapshot_index)
             self._look_at_room()

@@ -50,6 +50,9 @@ class StoreSettings(NamedTuple):
 
     ``cold_s``: so long a removed copy is kept, while at least the share ``cold_free_share`` of the volume is free.
 
+    ``checkpoint_bytes``: so much of snapshots is checkpointed at once: what is synced once in ten seconds is a lot then, and
+    the syncs of the log would wait for it.
+
     ``garbage_rest_s``: at least so long between two portions of a removed copy that are deleted, for nobody waits for them,
     and ``garbage_rest_factor`` times as long as the last portion took: a slow disk must not do this all the time.
     """
@@ -60,6 +63,7 @@ class StoreSettings(NamedTuple):
     gather_s: float = 0.2
     gather_awaited_s: float = 0.05
     gather_bytes: int = 1024 * 1024
+    checkpoint_bytes: int = 8 * MEBI
     cold_s: float = 300.0
     cold_free_share: float = 0.25
     garbage_rest_s: float = 0.05
@@ -119,6 +123,8 @@ class Store:
         self.on_applied: Callable[[list[tuple[int, int, int]]], None] = _ignore
         self.on_room: Callable[[], object] = _no_news
         """Called when rows of a snapshot are in the store: there is room for more."""
+        self.on_checkpoint_due: Callable[[], object] = _no_news
+        """Called when so much of snapshots was written that a checkpoint should not wait for its time."""
         self.is_awaited = False
         """Set by the owner while snapshots go out, which begin at what is applied, or come in."""
         self._folder = folder
@@ -141,6 +147,7 @@ class Store:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._has_room = True
+        self._installed = 0
 
     @classmethod
     def open(cls, folder: Path, settings: StoreSettings | None = None) -> Store:
@@ -484,9 +491,16 @@ class Store:
             self._post(self._deliver, moved, changed, exchanged)
         if any(command.installs for command in commands):
             self._post(self.on_room)
+            self._count_installed(sum(command.size for command in commands if command.installs))
         for command in commands:
             if command.done is not None:
                 self._post(command.done)
+
+    def _count_installed(self, size: int) -> None:
+        self._installed += size
+        if self._installed >= self._settings.checkpoint_bytes:
+            self._installed = 0
+            self._post(self.on_checkpoint_due)
 
     def _deliver(
         self, moved: list[tuple[int, int, int]], changed: list[tuple[RowPlace, Row | None]], exchanged: bool

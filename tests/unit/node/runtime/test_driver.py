@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from ringkeep_node.metrics import NodeMetrics
-from ringkeep_node.runtime.driver import Driver, LoopHealth
+from ringkeep_node.runtime.driver import CHECKPOINT_EVERY_S, Driver, LoopHealth
 
 AN_HOUR_S = 3600.0
 
@@ -86,5 +86,30 @@ def test_the_shards_are_told_of_timers_that_are_late_by_far_less_than_what_count
             driver._measure_lag(100.0 + number + 0.001)
 
         assert (lags, means) == ([], [(0.001, 108.001)])
+
+    asyncio.run(play())
+
+
+def test_a_checkpoint_that_the_store_asks_for_does_not_wait_for_its_time() -> None:
+    async def play() -> None:
+        loop = asyncio.get_running_loop()
+        driver, released = driver_of(lambda: loop.time() + AN_HOUR_S, []), asyncio.Event()
+        driver._look_at_room = lambda: None  # type: ignore[method-assign]
+        driver.node.control = cast(Any, SimpleNamespace(snapshot_index=7))
+        driver.store = cast(Any, SimpleNamespace(checkpoint=lambda: {(1, 5): 9}))
+        told: list[object] = []
+        driver.log = cast(
+            Any,
+            SimpleNamespace(release=lambda covered, raft_index: (told.append((covered, raft_index)), released.set())),
+        )
+        work = asyncio.create_task(driver._checkpoint_forever())
+        driver._checkpoint_due.set()
+        async with asyncio.timeout(CHECKPOINT_EVERY_S / 2):
+            await released.wait()
+        work.cancel()
+        driver._readers.shutdown()
+        driver._checkpointer.shutdown()
+
+        assert told == [({(1, 5): 9}, 7)] and not driver._checkpoint_due.is_set()
 
     asyncio.run(play())

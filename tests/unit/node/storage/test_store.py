@@ -489,6 +489,19 @@ def test_a_new_copy_and_a_finished_snapshot_are_synced_before_they_are_reported_
     assert said.count("FULL") == 2
 
 
+def test_a_checkpoint_is_asked_for_each_time_that_so_much_of_snapshots_was_written(tmp_path: Path) -> None:
+    store, due = Store.open(tmp_path, StoreSettings(checkpoint_bytes=10_000)), list[int]()
+    store.on_checkpoint_due = lambda: due.append(number)
+    store.install_begin(1, 5)
+    for number in range(12):
+        store.apply(2, 6, [put(number + 1, "k", b"v" * 9000)])
+        store.install_rows(1, 5, [Row("ada", f"k{number}", number, 9000, "", b"v" * 2436)], [])
+        store.pump()
+    store.close()
+
+    assert due == [3, 7, 11]
+
+
 def test_rot_in_the_file_is_an_error_and_never_a_wrong_answer(store: Store, tmp_path: Path) -> None:
     store.apply(1, 5, [put(sn, f"k{sn}", b"precious" * 20) for sn in range(1, 200)])
     store.pump()
