@@ -22,6 +22,8 @@ from ringkeep_testing.kind_cluster import (
 )
 
 OLD_IMAGE = "ringkeep-node:dev"
+CALM_PER_S = 50
+"""Where it does not matter how long anything takes: nothing acknowledged is lost, and the cores are free for the rest."""
 
 
 def said(space: Namespace, name: str, reason: str, *, limit_s: float = 60.0, events: bool = True) -> str:
@@ -51,7 +53,7 @@ def storage_of(demo: Settled, name: str) -> str:
 
 def test_a_wrong_image_takes_one_pod_and_heals_when_it_is_corrected(demo: Settled) -> None:
     uids = {name: demo.uid(name) for name in ("demo-0", "demo-1", "demo-2")}
-    with demo.space.recording(demo.name) as recording:
+    with demo.space.recording(demo.name, writes_per_s=CALM_PER_S, reads_per_s=CALM_PER_S) as recording:
         demo.patch(image="ringkeep-node:there-is-none")
         message = said(demo.space, demo.name, "ImagePullFailed")
         # Long enough for several passes, each of which could take the next pod.
@@ -219,7 +221,7 @@ def test_a_suspended_cluster_comes_back_with_everything(demo: Settled, report: R
 
 def test_a_kept_volume_comes_back_as_an_empty_member_and_an_autoscaler_may_bring_it(demo: Settled) -> None:
     demo.patch(storage={"retain": {"whenScaled": "Retain"}})
-    with demo.space.recording(demo.name) as recording:
+    with demo.space.recording(demo.name, writes_per_s=CALM_PER_S, reads_per_s=CALM_PER_S) as recording:
         demo.space.scale(demo.name, 4)
         volume = demo.space.get("pvc", "data-demo-3")
         disk = storage_of(demo, "demo-3")
@@ -254,7 +256,7 @@ def test_a_kept_volume_comes_back_as_an_empty_member_and_an_autoscaler_may_bring
 
 
 def test_a_pod_that_was_deleted_with_its_volume_is_replaced(demo: Settled, report: Report) -> None:
-    with demo.space.recording(demo.name) as recording:
+    with demo.space.recording(demo.name, writes_per_s=CALM_PER_S, reads_per_s=CALM_PER_S) as recording:
         recording.rest()
         uid, disk = demo.uid("demo-2"), storage_of(demo, "demo-2")
         began = time.monotonic()
