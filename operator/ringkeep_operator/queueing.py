@@ -37,8 +37,7 @@ class KeyQueue:
             self._changed.set()
 
     def forget(self, key: Key) -> None:
-        """Drop a key that no longer exists; one that is added again later comes back."""
-        self._due.pop(key, None)
+        """Forget when a key that no longer exists was looked at; if it was added again meanwhile its turn stands."""
         self._began.pop(key, None)
 
     async def get(self) -> Key:

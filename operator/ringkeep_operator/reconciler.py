@@ -23,11 +23,12 @@ from ringkeep_core.resource import ClusterResource, InvalidSpec, decode_status, 
 from ringkeep_operator.acting import Actor, described, show_status
 from ringkeep_operator.kube import Api, ApiError, Changed
 from ringkeep_operator.metrics import OperatorMetrics
-from ringkeep_operator.nodes import Answering, Nodes, NodeSilent
+from ringkeep_operator.nodes import Answering, NodeError, Nodes, NodeSilent
 from ringkeep_operator.observing import Observed, Observer
 from ringkeep_operator.plan import decide_invalid
 from ringkeep_operator.queueing import Key, KeyQueue
-from ringkeep_operator.state import Action, Apply, Decision, Refusal, Seen, Tell
+from ringkeep_operator.state import Action, Apply, CreateSecret, Decision, Refusal, Seen, Tell
+from ringkeep_operator.view import Reason
 
 REFUSAL_KEPT_S = 10.0
 REFUSALS_MAX = 4
@@ -40,6 +41,8 @@ POLL_PAUSE_S = 0.3
 """At least so much time between two passes that only the map called for: a plan changes it many times a second."""
 
 EXTRA_KINDS = frozenset({"ServiceMonitor", "PersistentVolumeClaim"})
+
+UNAUTHORIZED = 401
 
 logger = structlog.get_logger()
 
@@ -64,6 +67,7 @@ class _Work:
     done: tuple[Action, ...]
     refusal: Refusal | None = None
     failed: RingkeepError | None = None
+    failures: tuple[str, ...] = ()
 
     @property
     def is_change(self) -> bool:
@@ -189,6 +193,8 @@ class Reconciler:
             observed = replace(observed, seen=replace(observed.seen, refusal=work.refusal))
             decision = self._decide(observed.seen)
             work = await self._act(decision.actions, observed, work.done)
+        if work.failures:
+            decision = self._decide(replace(observed.seen, failures=work.failures))
         shown = await self._actor.show_status(observed, status_json(decision.status))
         if work.failed is not None:
             again_s = 0.1 if isinstance(work.failed, Changed) else None
@@ -200,25 +206,40 @@ class Reconciler:
         return Outcome("acted" if shown else "converged", decision.look_again_s)
 
     async def _act(self, actions: Sequence[Action], observed: Observed, done: tuple[Action, ...]) -> _Work:
-        """Carry out in order what is not ``done``, until one is refused or fails; the status is shown all the same."""
-        failed = None
+        """Carry out in order what is not ``done``, until one is refused or fails; the status is shown all the same.
+
+        An object that the API server does not take as it is holds up nothing else: pods that died are replaced, and members
+        come and go, whatever is wrong with a field.
+        """
+        failed, failures = None, list[str]()
         for action in actions:
             if action in done:
                 continue
             try:
                 refusal = await self._actor.carry_out(action, observed)
             except RingkeepError as error:
-                failed = error
-                if isinstance(error, ApiError) and not error.retryable:
-                    text = f"{' '.join(described(action).values())}: {error.detail}"
-                    await self._actor.carry_out(Tell("ActionRefused", text, "Warning"), observed)
-                if is_extra(action) and not error.retryable:
+                failed = failed or error
+                if not error.retryable:
+                    await self._tell_failure(action, error, observed, failures)
+                if isinstance(action, Apply) and not error.retryable:
                     continue
                 break
             if refusal is not None:
                 return _Work(done, refusal=refusal)
             done = (*done, action)
-        return _Work(done, failed=failed)
+        return _Work(done, failed=failed, failures=tuple(failures))
+
+    async def _tell_failure(
+        self, action: Action, error: RingkeepError, observed: Observed, failures: list[str]
+    ) -> None:
+        """Say as an event what will be refused again and again, and in the conditions what the cluster needs."""
+        is_denied = isinstance(error, NodeError) and error.status == UNAUTHORIZED
+        if not is_denied and not isinstance(error, ApiError):
+            return
+        text = f"{' '.join(described(action).values())}: {error.detail}"
+        if is_denied or (isinstance(action, Apply | CreateSecret) and not is_extra(action)):
+            failures.append(text)
+        await self._actor.carry_out(Tell(Reason.FAILED, text, "Warning"), observed)
 
     async def _show_invalid(self, raw: Mapping[str, Any], error: InvalidSpec) -> Outcome:
         """Say in the conditions what is wrong; nothing else changes."""

@@ -164,7 +164,8 @@ class Seen:
     Node name, from the label ``spec.placement.zoneKey``; ``nodes_gone`` are names of Kubernetes Nodes that pods or volumes
     refer to and that do not exist any more, ``nodes_down`` those NotReady.
     ``refusal`` is the leader's last word on a change of the wanted state, kept for some seconds: the same is not asked again
-    meanwhile, and everything else goes on.
+    meanwhile, and everything else goes on. ``failures`` are sentences about what this very pass was refused, by the API
+    server or a member.
     """
 
     resource: ClusterResource
@@ -179,6 +180,7 @@ class Seen:
     answering: tuple[SeenNode, ...] = ()
     cluster: SeenCluster | None = None
     refusal: Refusal | None = None
+    failures: tuple[str, ...] = ()
     has_storage_class: bool = True
 
 
