@@ -607,7 +607,7 @@ class Registry:
                 continue
             del self._signs[name]
             ttl_s = min((it.ttl_s for it in held[1].instance.checks if it.kind == "ttl"), default=0.0)
-            if now < sign.at + ttl_s and self._has_room(held[1].instance):
+            if now < sign.at + ttl_s and self._has_room(self.view.at_its_address(held[1].instance)):
                 self._adopt(held[1].key, now)
                 message = sign.message
                 self._renew(held[1].key, message.check, message.status, message.told, now)

@@ -131,14 +131,15 @@ class Growth:
             return
         is_gone = not is_up or peer.storage in self._ctx.stopping
         silent = is_gone or (peer.behind_since is not None and now >= peer.behind_since + settings.touch_after_s)
-        if not peer.proposed:
-            if silent:
-                self.drop(lead, peer)
-        elif silent and now >= peer.proposed_at + settings.touch_after_s:
+        if silent:
+            self.drop(lead, peer)
+        if peer.proposed and silent and now >= peer.proposed_at + settings.touch_after_s:
             self._proposals.want(Touch(lead.copy.shard, lead.shard.revision))
 
     def drop(self, lead: Lead, peer: Peer) -> None:
         """Await a copy no longer that is being added, unless its proposal has left: then only a map settles it."""
+        if peer.adding and peer.proposed and self._proposals.recall(lead.copy.shard, Grow, _about(peer)):
+            peer.proposed = 0
         if peer.adding and not peer.proposed:
             # Nothing left for the leader yet, so nothing can commit that needs this copy.
             peer.adding = False
@@ -155,4 +156,8 @@ class Growth:
         # next copy waits.
         is_served = self._ctx.now < self._ctx.tally.served_at + self._ctx.settings.polite_s
         gathers = is_served and len(shard.in_sync) >= shard.need
-        self._proposals.want(grow, f"{peer.storage} {peer.boot}", gathers=gathers)
+        self._proposals.want(grow, _about(peer), gathers=gathers)
+
+
+def _about(peer: Peer) -> str:
+    return f"{peer.storage} {peer.boot}"

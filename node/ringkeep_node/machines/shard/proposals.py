@@ -52,6 +52,17 @@ class Proposals:
         if asked is not None and asked.pop((kind.__name__, ""), None) is not None and not asked:
             del self._open[shard]
 
+    def recall(self, shard: int, kind: type[ShardChange], about: str) -> bool:
+        """Ask no more for a change that waits to be gathered with others; return whether it had not left."""
+        asked = self._open.get(shard, {})
+        ask = asked.get((kind.__name__, about))
+        if ask is None or ask.wait_s:
+            return False
+        del asked[kind.__name__, about]
+        if not asked:
+            del self._open[shard]
+        return True
+
     def settled(self, shard: int) -> None:
         """The held map has another revision of this shard: whatever was asked on the old one is decided."""
         self._open.pop(shard, None)

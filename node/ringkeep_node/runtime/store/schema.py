@@ -25,6 +25,8 @@ FORMAT = 1
 LIVE, STAGING, GARBAGE, COLD = 0, 1, 2, 3
 CHECKSUM_VFS = "cksmvfs"
 _CHECKSUM_BYTES = 8
+PAGE_BYTES = 4096
+"""SQLite's own default."""
 ROWS_A_STATEMENT = (32, 8, 1)
 """How many rows a statement writes: as many as fit, because each statement gives the interpreter up and waits for it."""
 

@@ -53,6 +53,8 @@ class StoreSettings(NamedTuple):
     ``checkpoint_bytes``: so much of snapshots is checkpointed at once: what is synced once in ten seconds is a lot then, and
     the syncs of the log would wait for it.
 
+    ``journal_bytes_max``: SQLite's journal is begun anew with the next checkpoint once it is larger.
+
     ``garbage_rest_s``: at least so long between two portions of a removed copy that are deleted, for nobody waits for them,
     and ``garbage_rest_factor`` times as long as the last portion took: a slow disk must not do this all the time.
     """
@@ -64,6 +66,7 @@ class StoreSettings(NamedTuple):
     gather_awaited_s: float = 0.05
     gather_bytes: int = 1024 * 1024
     checkpoint_bytes: int = 8 * MEBI
+    journal_bytes_max: int = 64 * MEBI
     cold_s: float = 300.0
     cold_free_share: float = 0.25
     garbage_rest_s: float = 0.05
@@ -148,6 +151,7 @@ class Store:
         self._closed = False
         self._has_room = True
         self._installed = 0
+        self._journal_is_long = False
 
     @classmethod
     def open(cls, folder: Path, settings: StoreSettings | None = None) -> Store:
@@ -404,6 +408,7 @@ class Store:
             busy, in_log, moved = found[0]
             if not busy and (in_log == moved or in_log < 0):
                 self._synced = {(shard, copy): sn for shard, copy, sn in committed}
+                self._journal_is_long = in_log * schema.PAGE_BYTES > self._settings.journal_bytes_max
                 return
 
     def close(self) -> None:
@@ -478,8 +483,17 @@ class Store:
             pass
         return commands
 
+    def _begin_journal_anew(self) -> None:
+        """Have SQLite write its journal from the start again. It does so by itself only where a transaction begins with
+        nothing left to move, and while copies come in a checkpoint in another thread always leaves something."""
+        with self._checkpoint_lock:
+            self._journal_is_long = False
+            self._writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
     def _transaction(self, commands: Sequence[_Command]) -> None:
         changes = self._changes
+        if self._journal_is_long:
+            self._begin_journal_anew()
         schema.begin(self._writer, synced=any(command.synced for command in commands))
         for command in commands:
             command.do(changes)

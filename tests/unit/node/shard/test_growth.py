@@ -70,6 +70,21 @@ def test_copies_that_become_level_soon_after_one_another_are_proposed_in_one_ent
     assert bench.steps > steps
 
 
+def test_a_copy_that_dies_before_what_was_gathered_has_left_is_awaited_no_longer_and_never_proposed() -> None:
+    bench = _three()
+    _level(bench, 0)
+    bench.wait(0.05)
+    _level(bench, 1)
+    awaited = [peer.storage for peer in bench.lead(1).awaited]
+    bench.down("b")
+    bench.wait(0.11)
+
+    assert (awaited, bench.lead(1).awaited) == (["b"], [])
+    assert [peer.storage for peer in bench.lead(0).awaited] == ["b"]
+    bench.wait(10.0)
+    assert {change.shard for change in bench.proposals} == {0}
+
+
 def test_a_copy_without_which_its_shard_takes_no_write_is_proposed_at_once() -> None:
     bench = _three(need=2)
     for number in range(3):

@@ -26,6 +26,7 @@ from ringkeep_node.machines.documents import (
 )
 from ringkeep_node.machines.records import EpochStart
 from ringkeep_node.runtime.store import Store, StoreDamaged, StoredCopy, StoreSettings
+from ringkeep_node.runtime.store.schema import PAGE_BYTES
 from ringkeep_testing.sim_store import SimStore
 
 GATEWAY = "00000000000000aa"
@@ -500,6 +501,38 @@ def test_a_checkpoint_is_asked_for_each_time_that_so_much_of_snapshots_was_writt
     store.close()
 
     assert due == [3, 7, 11]
+
+
+def test_a_journal_that_has_grown_long_is_begun_anew_though_something_always_comes_in(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, StoreSettings(journal_bytes_max=100_000))
+
+    def write(number: int) -> None:
+        store.apply(1, 5, [put(number, f"k{number}", b"v" * 60_000)])
+        store.pump()
+
+    def pages() -> int:
+        ((_, in_journal, _),) = store._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        return int(in_journal)
+
+    store.create(1, 5)
+    write(1)
+    store.checkpoint()
+    is_long_at_first = store._journal_is_long
+    write(2)
+    write(3)
+    store.checkpoint()
+    is_long = store._journal_is_long
+    # What was committed while the checkpoint ran, so that SQLite does not begin anew by itself.
+    store._journal_is_long = False
+    write(4)
+    write(5)
+    store._journal_is_long = is_long
+    write(6)
+    left = pages()
+    store.close()
+
+    assert (is_long_at_first, is_long) == (False, True)
+    assert 0 < left * PAGE_BYTES < 2 * 60_000
 
 
 def test_rot_in_the_file_is_an_error_and_never_a_wrong_answer(store: Store, tmp_path: Path) -> None:
