@@ -29,7 +29,6 @@ from ringkeep_operator.naming import (
     GATEWAY,
     NODE,
     PEER_PORT,
-    SERVICES_TOKEN_KEY,
     TOKEN_KEY,
     Group,
     Names,
@@ -364,9 +363,10 @@ def _environment(resource: ClusterResource, group: Group, names: Names) -> list[
         },
         {
             "name": "RINGKEEP_SERVICES_TOKEN",
-            "valueFrom": {"secretKeyRef": {"name": names.secret, "key": SERVICES_TOKEN_KEY, "optional": True}},
+            "valueFrom": {"secretKeyRef": {"name": names.services_secret, "key": TOKEN_KEY, "optional": True}},
         },
-        *({"name": f"RINGKEEP_{one.name}", "value": one.value} for one in resource.spec.settings),
+        # The kubelet would put another variable's value, the token's too, in the place of $(NAME).
+        *({"name": f"RINGKEEP_{one.name}", "value": one.value.replace("$(", "$$(")} for one in resource.spec.settings),
     ]
 
 

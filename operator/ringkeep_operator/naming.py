@@ -20,7 +20,6 @@ MANAGED_BY = "ringkeep-operator"
 
 API_PORT, PEER_PORT = 8080, 7400
 TOKEN_KEY = "token"  # noqa: S105 - the key's name, not a token
-SERVICES_TOKEN_KEY = "services-token"  # noqa: S105 - likewise
 DATA_CLAIM = "data"
 
 
@@ -69,6 +68,11 @@ class Names:
     def secret(self) -> str:
         """The Secret with the administration token."""
         return f"{self.cluster}-admin"
+
+    @property
+    def services_secret(self) -> str:
+        """Return the name of the Secret that people may make: what changes of registered services must show."""
+        return f"{self.cluster}-services"
 
     @property
     def shard_map(self) -> str:

@@ -22,13 +22,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ringkeep_core.errors import BadRequest, Conflict, NoPrimary, NotFound, OutcomeUnknown
+from ringkeep_core.errors import BadRequest, Conflict, NoPrimary, NotFound, OutcomeUnknown, Overloaded
 from ringkeep_core.ids import is_node_name
 from ringkeep_core.mapchanges import Leave, MapChange, SetWanted
 from ringkeep_core.placement import AddLearner, AwaitInSync, MovePrimary, NodeState, RemoveCopy, ShardChange, Step
 from ringkeep_core.plans import (
     NodeFacts,
     Plan,
+    PlanRefusal,
     opinion_of,
     plan_of,
     refusal_of,
@@ -45,6 +46,8 @@ ADMIN_BODY_BYTES_MAX = 1 << 20
 STALE = "stale_wanted"
 REFUSED = "bad_wanted"
 CHANGES_SHOWN_MAX = 20_000
+THINKERS_MAX = 32
+"""Requests whose plan is being thought out, or waits for that."""
 WHAT_IF = ("members", "drain", "weights")
 """Query parameters of a change that is only thought of."""
 T = TypeVar("T")
@@ -174,26 +177,38 @@ def _thought_of(held: ShardMap, body: WhatIfBody) -> Wanted:
 
 async def _shown(exchange: Exchange, held: ShardMap, wanted: Wanted, *, with_steps: bool = True) -> dict[str, object]:
     driver = exchange.edge.driver
-    facts, sizes = _facts_for(driver.facts(), held, wanted), driver.shard_bytes()
-    made = await _thought(exchange, lambda: plan_of(held, wanted, facts, sizes))
+
+    def think() -> Callable[[], tuple[Plan, str]]:
+        facts, sizes, judged = _facts_for(driver.facts(), held, wanted), driver.shard_bytes(), driver.opinion()
+        return lambda: (plan_of(held, wanted, facts, sizes), _opinion(judged, held, wanted))
+
+    made, opinion = await _thought(exchange, think)
     return {
         "wanted_revision": wanted.revision,
         "version": held.version,
         "digest": made.target.digest,
-        "opinion": _opinion(exchange, held, wanted),
+        "opinion": opinion,
         **plan_shape(held, made, with_steps=with_steps),
         "running": driver.running_plan() if wanted is held.wanted else None,
         "leader": driver.leader(),
     }
 
 
-async def _thought(exchange: Exchange, think: Callable[[], T]) -> T:
+async def _thought(exchange: Exchange, think: Callable[[], Callable[[], T]]) -> T:
     """Return what a pure function says, run beside the loop: with many shards it thinks for a quarter of a second.
 
-    One at a time: who watches a move asks again and again, and requests must not wait for the interpreter meanwhile.
+    One at a time: who watches a move asks again and again, and requests must not wait for the interpreter meanwhile. Only
+    so many wait, and what is known is looked at (``think``) when the turn has come. Raises ``Overloaded``.
     """
-    async with exchange.edge.thinking:
-        return await asyncio.to_thread(think)
+    edge = exchange.edge
+    if edge.thinkers >= THINKERS_MAX:
+        raise Overloaded("many plans are being thought out for others: ask again in a moment")
+    edge.thinkers += 1
+    try:
+        async with edge.thinking:
+            return await asyncio.to_thread(think())
+    finally:
+        edge.thinkers -= 1
 
 
 def _facts_for(known: Mapping[str, NodeFacts], held: ShardMap, wanted: Wanted) -> dict[str, NodeFacts]:
@@ -202,10 +217,10 @@ def _facts_for(known: Mapping[str, NodeFacts], held: ShardMap, wanted: Wanted) -
     return {**coming, **known}
 
 
-def _opinion(exchange: Exchange, held: ShardMap, wanted: Wanted) -> str:
+def _opinion(judged: tuple[int, str], held: ShardMap, wanted: Wanted) -> str:
     """Return whether the author expected the same target; of the present wanted state as it was when it was accepted."""
-    revision, judged = exchange.edge.driver.opinion()
-    return judged if wanted is held.wanted and revision == wanted.revision else opinion_of(held, wanted, held.version)
+    revision, said = judged
+    return said if wanted is held.wanted and revision == wanted.revision else opinion_of(held, wanted, held.version)
 
 
 class _Counts(dict[str, tuple[int, int]]):
@@ -363,8 +378,12 @@ async def _want(exchange: Exchange, held: ShardMap, new: Wanted, *, is_dry: bool
 
 async def _refuse_impossible(exchange: Exchange, held: ShardMap, new: Wanted) -> None:
     driver = exchange.edge.driver
-    facts, voters, sizes = _facts_for(driver.facts(), held, new), driver.voters(), driver.shard_bytes()
-    refusal = await _thought(exchange, lambda: refusal_of(held, new, facts, voters, sizes))
+
+    def think() -> Callable[[], PlanRefusal | None]:
+        facts, voters, sizes = _facts_for(driver.facts(), held, new), driver.voters(), driver.shard_bytes()
+        return lambda: refusal_of(held, new, facts, voters, sizes)
+
+    refusal = await _thought(exchange, think)
     if refusal is not None:
         raise Conflict(f"{refusal.code}: {refusal.detail}")
 

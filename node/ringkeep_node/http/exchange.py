@@ -88,6 +88,7 @@ class Edge:
         self._unready_until = 0.0
         self.thinking = asyncio.Lock()
         """Held by the one request whose plan is being thought out beside the loop."""
+        self.thinkers = 0
         self.problems = dict.fromkeys(STATUS_OF_CODE, 0)
         """How many answers had the code of each error."""
 

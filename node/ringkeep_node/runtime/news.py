@@ -59,6 +59,7 @@ class News:
         self.opinion: tuple[int, str] = (0, "none")
         """What became of the target that the author of a wanted state expected: the revision, and how it compared."""
         self._leader: tuple[str | None, int] = (None, 0)
+        self._elected: tuple[str, int] = ("", 0)
 
     def joined(self, cluster_id: str) -> None:
         """The node belongs to a cluster: every line from now on names it."""
@@ -139,6 +140,8 @@ class News:
         # The first leader of a cluster is there before its map is held everywhere; gossip may know the name already.
         known = held.members.get(storage or "") if held is not None else node.swim.members.get(storage or "")
         name = known.name if known is not None else storage or ""
-        if storage is not None:
+        if storage is not None and self._elected != (storage, term):
+            # A voter that has not heard of the leader for a moment hears of the same one again: that is no election.
+            self._elected = (storage, term)
             self.history.leads(name, term, at)
         logger.info("leader_changed", cluster=self._cluster, term=term, leader=name)

@@ -4,8 +4,19 @@ import json
 from typing import Any
 
 from msgspec.structs import replace
+from xxhash import xxh3_64_hexdigest
 
-from ringkeep_core.resource import ClusterResource, ClusterSpec, Placement, Resources, Retain, Setting, Storage
+from ringkeep_core.resource import (
+    SETTINGS_FIXED,
+    ClusterResource,
+    ClusterSpec,
+    Networking,
+    Placement,
+    Resources,
+    Retain,
+    Setting,
+    Storage,
+)
 from ringkeep_operator import manifests
 from ringkeep_operator.drift import hash_of
 from ringkeep_operator.naming import Names
@@ -116,7 +127,7 @@ def test_a_node_is_told_who_and_where_it_is() -> None:
         "RINGKEEP_LEFT_DATA": "empty",
         "RINGKEEP_STOP_NOTICE_S": "3",
         "RINGKEEP_ADMIN_TOKEN": "{'secretKeyRef': {'name': 'demo-admin', 'key': 'token'}}",
-        "RINGKEEP_SERVICES_TOKEN": "{'secretKeyRef': {'name': 'demo-admin', 'key': 'services-token', 'optional': True}}",
+        "RINGKEEP_SERVICES_TOKEN": "{'secretKeyRef': {'name': 'demo-services', 'key': 'token', 'optional': True}}",
     }
 
 
@@ -130,6 +141,45 @@ def test_settings_of_the_resource_reach_every_node_and_gateway_and_restart_them(
         assert (told["RINGKEEP_SERVICES_ADDRESSES"], told["RINGKEEP_DNS"]) == ("10.0.0.0/8", "0.0.0.0:8600")
         assert told.keys() - usual.keys() == {"RINGKEEP_SERVICES_ADDRESSES", "RINGKEEP_DNS"}
     assert manifests.nodes_set(tuned, 3) != manifests.nodes_set(CLUSTER, 3)
+
+
+def test_a_setting_cannot_say_the_value_of_another_variable() -> None:
+    tuned = _with(settings=(Setting(name="LOG_LEVEL", value="$(RINGKEEP_ADMIN_TOKEN)"),))
+
+    assert _environment(manifests.nodes_set(tuned, 3))["RINGKEEP_LOG_LEVEL"] == "$$(RINGKEEP_ADMIN_TOKEN)"
+
+
+def test_what_the_operator_sets_no_setting_can() -> None:
+    names = {name.removeprefix("RINGKEEP_") for name in _environment(manifests.nodes_set(CLUSTER, 3))} - {"POD_IP"}
+
+    assert names <= set(SETTINGS_FIXED)
+
+
+def test_the_pods_of_an_unchanged_spec_are_not_restarted_by_a_new_operator() -> None:
+    """Who changes this restarts every node of every cluster with the next upgrade of the operator: the changelog must say so."""
+    template = manifests.nodes_set(_with(image="node:1"), 3)["spec"]["template"]
+
+    assert xxh3_64_hexdigest(json.dumps(template, sort_keys=True).encode()) == "8b8ebaaf0f10a3f8"
+
+
+def test_a_network_policy_leaves_rest_open_and_the_links_to_members() -> None:
+    (policy,) = [
+        made for made in _everything(_with(network_policy=Networking(enabled=True))) if made["kind"] == "NetworkPolicy"
+    ]
+    rest, links = policy["spec"]["ingress"]
+
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    assert rest == {"ports": [{"port": 8080, "protocol": "TCP"}]}
+    assert links["ports"] == [{"port": 7400, "protocol": "TCP"}, {"port": 7400, "protocol": "UDP"}]
+    assert links["from"] == [{"podSelector": policy["spec"]["podSelector"]}]
+    labels = _nodes_labels()
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+def _nodes_labels() -> dict[str, str]:
+    labels = manifests.nodes_set(CLUSTER, 3)["spec"]["template"]["metadata"]["labels"]
+    assert isinstance(labels, dict)
+    return labels
 
 
 def test_a_gateway_has_no_weight_and_no_volume() -> None:

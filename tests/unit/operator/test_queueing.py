@@ -107,3 +107,16 @@ def test_work_that_is_due_and_that_nobody_begins_is_seen() -> None:
         assert (waiting, queue.overdue_s()) == (130.0, 0.0)
 
     run(test)
+
+
+def test_a_key_that_came_back_while_it_was_found_gone_keeps_its_turn() -> None:
+    async def test(queue: KeyQueue, clock: Clock) -> None:
+        queue.add(A)
+        await queue.get()
+        queue.add(A)  # It was made again meanwhile.
+        queue.forget(A)
+        queue.done(A)
+
+        assert await now_or_none(queue) == A
+
+    run(test)

@@ -106,6 +106,19 @@ def test_requests_are_answered_while_a_plan_is_thought_out_and_plans_wait_for_on
     serve(test)
 
 
+def test_only_so_many_plans_wait_to_be_thought_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(administration, "THINKERS_MAX", 2)
+
+    async def test(edge: EdgeUnderTest) -> None:
+        answers = await asyncio.gather(*[edge.ask("GET", "/v1/cluster/plan") for _ in range(5)])
+        later = await edge.ask("GET", "/v1/cluster/plan")
+
+        assert {answer.status for answer in answers} == {200, 503} and later.status == 200
+        assert {answer.json["code"] for answer in answers if answer.status == 503} == {"overloaded"}
+
+    serve(test)
+
+
 @pytest.mark.parametrize(
     ("body", "gone"),
     [({"drain": ["n2"]}, "n2"), ({"weights": {"n3": 0}}, "n3"), ({"members": ["n2", "n3"]}, "n1")],
