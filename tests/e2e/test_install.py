@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import yaml  # type: ignore[import-untyped]  # it has no types, and its stubs are not worth a dependency
 
+from ringkeep_core import resource
 from ringkeep_testing.kind_cluster import CHART, Namespace, Report, helm, until
 
 NAMESPACE = "e2e-first"
@@ -70,11 +72,17 @@ def test_from_nothing_to_a_write_and_on_with_helm(first: Namespace, report: Repo
     assert first.get("crd", "clusters.ringkeep.dev") is not None
 
 
+TWICE = [{"name": "LOG_LEVEL", "value": "info"}, {"name": "LOG_LEVEL", "value": "debug"}]
 BAD = [
-    ({"replicationFactor": 3, "minInSync": 4}, "minInSync must not be above replicationFactor"),
+    ({"replicationFactor": 3, "minInSync": 4}, resource.MIN_IN_SYNC_RULE),
     ({"replicas": 0}, "spec.replicas"),
-    ({"shards": 100}, "spec.shards"),
+    ({"shards": 100}, resource.SHARDS_RULE),
     ({"storage": {"size": "large"}}, "spec.storage.size"),
+    ({"storage": {"size": "1Mi"}}, resource.SIZE_RULE),
+    ({"moves": {"bytesPerSecond": "2Ti"}}, resource.SPEED_RULE),
+    ({"settings": [{"name": "ADMIN_TOKEN", "value": "x"}]}, resource.SETTINGS_RULE),
+    ({"settings": [{"name": "log_level", "value": "x"}]}, "spec.settings[0].name"),
+    ({"settings": TWICE}, "Duplicate value"),
     ({"placement": {"antiAffinity": "perhaps"}}, "Unsupported value"),
     ({"moves": {"bytesPerSecond": "-1"}}, "spec.moves.bytesPerSecond"),
     ({"recovery": {"replaceAfter": "soon"}}, "spec.recovery.replaceAfter"),
@@ -97,10 +105,33 @@ def test_a_spec_that_makes_no_sense_is_refused_with_a_sentence(
     assert says in str(refused.value)
 
 
+def test_a_name_that_is_too_long_for_pods_is_refused_with_a_sentence(space: Namespace) -> None:
+    manifest = {"apiVersion": "ringkeep.dev/v1alpha1", "kind": "Cluster", "metadata": {"name": "a" * 45}, "spec": {}}
+    with pytest.raises(AssertionError) as refused:
+        space.kubectl("apply", "--dry-run=server", "-f", "-", given=json.dumps(manifest))
+
+    assert resource.NAME_RULE in str(refused.value)
+
+
+def test_the_plain_manifests_are_taken_by_an_api_server(first: Namespace) -> None:
+    """Server-side, nothing is changed; the namespace in the file need not exist."""
+    plain = (CHART.parent.parent / "deploy" / "operator.yaml").read_text()
+    parts = [one for one in yaml.safe_load_all(plain) if one]
+    for one in parts:
+        if one["metadata"].get("namespace"):
+            one["metadata"]["namespace"] = NAMESPACE
+    told = first.kubectl(
+        "apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-",
+        given="\n---\n".join(json.dumps(one) for one in parts),
+    )  # fmt: skip
+
+    assert len(told.splitlines()) == len(parts)
+
+
 CHANGES = [
-    ({"shards": 512}, "shards"),
-    ({"storage": {"size": "1Mi"}}, "storage"),
-    ({"storage": {"className": "other"}}, "className"),
+    ({"shards": 512}, resource.SHARDS_IMMUTABLE),
+    ({"storage": {"size": "512Mi"}}, resource.SIZE_SHRINKS),
+    ({"storage": {"className": "other"}}, resource.CLASS_IMMUTABLE),
 ]
 
 

@@ -34,6 +34,13 @@ def seconds_to_the_first_write(settled: Settled, replicas: int) -> float:
     return max(0.0, written - changed)
 
 
+def zone_of(settled: Settled, pod: str) -> str:
+    """Return the zone of the Node of a pod, "" where Nodes have none."""
+    node = settled.space.get("node", settled.node(pod))
+    assert node is not None
+    return str(node["metadata"]["labels"].get("topology.kubernetes.io/zone", ""))
+
+
 @pytest.mark.measured
 def test_a_cluster_grows_is_renewed_and_shrinks_under_load_without_losing_anything(
     demo: Settled, report: Report
@@ -43,7 +50,10 @@ def test_a_cluster_grows_is_renewed_and_shrinks_under_load_without_losing_anythi
         report.add("spec change -> first child write", seconds_to_the_first_write(demo, 5), limit=0.5)
         demo.settled()
         report.add("3 -> 5 under load until Ready", time.monotonic() - began, limit=40)
+        zones = {row["name"]: row["zone"] for row in demo.space.cluster(demo.name)["status"]["members"]}
+        places = {pod["metadata"]["name"]: zone_of(demo, pod["metadata"]["name"]) for pod in demo.space.pods(demo.name)}
     judged(demo, growing, report, "3 -> 5")
+    assert zones == places
 
     with demo.space.recording(demo.name) as renewing:
         began = time.monotonic()

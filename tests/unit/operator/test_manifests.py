@@ -156,7 +156,7 @@ def test_what_the_operator_sets_no_setting_can() -> None:
 
 
 def test_the_pods_of_an_unchanged_spec_are_not_restarted_by_a_new_operator() -> None:
-    """Who changes this restarts every node of every cluster with the next upgrade of the operator: the changelog must say so."""
+    """Who changes this restarts every node of every cluster with an upgrade of the operator: the changelog must say so."""
     template = manifests.nodes_set(_with(image="node:1"), 3)["spec"]["template"]
 
     assert xxh3_64_hexdigest(json.dumps(template, sort_keys=True).encode()) == "8b8ebaaf0f10a3f8"

@@ -26,7 +26,6 @@ from ringkeep_node.machines.documents import (
 )
 from ringkeep_node.machines.records import EpochStart
 from ringkeep_node.runtime.store import Store, StoreDamaged, StoredCopy, StoreSettings
-from ringkeep_node.runtime.store.schema import PAGE_BYTES
 from ringkeep_testing.sim_store import SimStore
 
 GATEWAY = "00000000000000aa"
@@ -488,51 +487,6 @@ def test_a_new_copy_and_a_finished_snapshot_are_synced_before_they_are_reported_
     first = [" ".join(one.split()[:2]) for one in " ".join(said).split("|")[1:]]
     assert first == [usual, synced, usual, synced, usual]
     assert said.count("FULL") == 2
-
-
-def test_a_checkpoint_is_asked_for_each_time_that_so_much_of_snapshots_was_written(tmp_path: Path) -> None:
-    store, due = Store.open(tmp_path, StoreSettings(checkpoint_bytes=10_000)), list[int]()
-    store.on_checkpoint_due = lambda: due.append(number)
-    store.install_begin(1, 5)
-    for number in range(12):
-        store.apply(2, 6, [put(number + 1, "k", b"v" * 9000)])
-        store.install_rows(1, 5, [Row("ada", f"k{number}", number, 9000, "", b"v" * 2436)], [])
-        store.pump()
-    store.close()
-
-    assert due == [3, 7, 11]
-
-
-def test_a_journal_that_has_grown_long_is_begun_anew_though_something_always_comes_in(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, StoreSettings(journal_bytes_max=100_000))
-
-    def write(number: int) -> None:
-        store.apply(1, 5, [put(number, f"k{number}", b"v" * 60_000)])
-        store.pump()
-
-    def pages() -> int:
-        ((_, in_journal, _),) = store._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        return int(in_journal)
-
-    store.create(1, 5)
-    write(1)
-    store.checkpoint()
-    is_long_at_first = store._journal_is_long
-    write(2)
-    write(3)
-    store.checkpoint()
-    is_long = store._journal_is_long
-    # What was committed while the checkpoint ran, so that SQLite does not begin anew by itself.
-    store._journal_is_long = False
-    write(4)
-    write(5)
-    store._journal_is_long = is_long
-    write(6)
-    left = pages()
-    store.close()
-
-    assert (is_long_at_first, is_long) == (False, True)
-    assert 0 < left * PAGE_BYTES < 2 * 60_000
 
 
 def test_rot_in_the_file_is_an_error_and_never_a_wrong_answer(store: Store, tmp_path: Path) -> None:
