@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ringkeep_node.machines.documents import Answer, Change, Row, Write, encode
 from ringkeep_node.runtime.store import Store, StoreSettings
@@ -34,8 +35,8 @@ def test_a_journal_that_has_grown_long_is_begun_anew_though_something_always_com
         store.pump()
 
     def pages() -> int:
-        ((_, in_journal, _),) = store._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        return int(in_journal)
+        found: Any = store._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        return int(found[0][1])
 
     store.create(1, 5)
     write(1)
