@@ -215,16 +215,16 @@ def is_whole(copies: int) -> Callable[[ShardMap], bool]:
     return lambda shard_map: all(len(s.in_sync) == copies and not s.learners for s in shard_map.shards)
 
 
-async def snapshot_bytes(local: LocalCluster) -> int:
-    """Return the bytes of snapshots that the nodes' metrics count as sent."""
-    total = 0
-    for url in urls_of(local):
-        async with AsyncClient(url, direct=False) as client:
+async def snapshot_bytes(local: LocalCluster) -> dict[str, int]:
+    """Return the bytes of snapshots that each node's metrics count as sent since it started."""
+    sent: dict[str, int] = {}
+    for node in local.directory.existing().nodes:
+        async with AsyncClient(node.url, direct=False) as client:
             text = (await client.read("/metrics")).decode()
-        for line in text.splitlines():
-            found = re.match(r"ringkeep_node_snapshot_bytes_total\{[^}]*sent[^}]*\} ([0-9.e+]+)", line)
-            total += int(float(found.group(1))) if found else 0
-    return total
+        counts = re.findall(r"^ringkeep_node_snapshot_bytes_total\{[^}]*sent[^}]*\} ([0-9.e+]+)", text, re.MULTILINE)
+        assert counts, f"{node.name} does not count the bytes of snapshots"
+        sent[node.name] = sum(int(float(count)) for count in counts)
+    return sent
 
 
 # --- measurements ------------------------------------------------------------------------------------------------
@@ -465,17 +465,18 @@ async def measure_rolling(arguments: argparse.Namespace) -> dict[str, object]:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(arguments.steady_s)
         before, begun = await client.map(), loop.time()
-        sent_before = await snapshot_bytes(local)
-        sent = 0
+        sent, counted = 0, await snapshot_bytes(local)
         for node in local.directory.existing().nodes:
-            sent += await snapshot_bytes(local) - sent_before
             await local.restart(node.name)
             await settled(client, is_whole(3), f"{node.name} is in sync again")
-            sent_before = await snapshot_bytes(local)
+            now = await snapshot_bytes(local)
+            # The restarted node counts from nothing; what it sent as it ended, nobody could take.
+            sent += sum(count - (0 if name == node.name else counted[name]) for name, count in now.items())
+            counted = now
         done = loop.time()
         await asyncio.sleep(arguments.after_s)
         after = await client.map()
-        sent += await snapshot_bytes(local) - sent_before
+        sent += sum(count - counted[name] for name, count in (await snapshot_bytes(local)).items())
         await stream.stop()
         moves = [new.epoch - old.epoch for old, new in zip(before.shards, after.shards, strict=True)]
         return {
