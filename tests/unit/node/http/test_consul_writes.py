@@ -56,6 +56,24 @@ def test_fields_may_be_in_any_case_and_empty_ones_say_nothing(body: dict[str, An
     serve(test)
 
 
+def test_several_checks_are_numbered_from_check_on_and_each_is_told_by_its_number() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        checks = {"Check": {"TTL": "10s", "Notes": "alone"}, "Checks": [{"TTL": "20s"}, {"TTL": "30s"}]}
+        await consul.done("agent/service/register", {"Name": "web", "ID": "w1", **checks})
+        for path in ("pass/service:w1:1", "warn/service:w1:3"):
+            await consul.done(f"agent/check/{path}")
+        rows = (await consul.get("health/checks/web")).json
+
+        assert [(row["CheckID"], row["Status"], row["Notes"]) for row in rows] == [
+            ("service:w1:1", "passing", "alone"),
+            ("service:w1:2", "critical", ""),
+            ("service:w1:3", "warning", ""),
+        ]
+        assert (await consul.put("agent/check/pass/service:w1")).status == 404
+
+    serve(test)
+
+
 def test_the_id_is_the_name_if_none_is_given_and_a_ttl_check_is_critical_until_it_is_told() -> None:
     async def test(consul: ConsulEdge) -> None:
         await consul.done("agent/service/register", {"Name": "web", "Check": {"TTL": "10s"}})
