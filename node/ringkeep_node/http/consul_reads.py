@@ -17,10 +17,11 @@ from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
-from ringkeep_core.errors import BadRequest, NotFound
+from ringkeep_core.errors import BadRequest
 from ringkeep_core.services import NODE_NAMES, SERF_HEALTH, InstanceSeen
 from ringkeep_node.http import consul_shapes as shapes
 from ringkeep_node.http.consul_answers import Consul
+from ringkeep_node.http.consul_ids import instance_of
 from ringkeep_node.http.consul_queries import Query
 from ringkeep_node.http.consul_waiting import Held
 from ringkeep_node.http.exchange import Exchange, Handler
@@ -229,10 +230,7 @@ class Reads:
 
     def _agent_service(self, _: Query, name: str) -> tuple[str, Rows]:
         def rows() -> dict[str, Any]:
-            found = self._services.view.find(name)
-            if not found:
-                raise NotFound(f"unknown service ID {name[:140]!r}")
-            return {**shapes.service_row(found[0]), "Datacenter": self._datacenter}
+            return {**shapes.service_row(instance_of(self._services.view, name)), "Datacenter": self._datacenter}
 
         return ANY_TOPIC, rows
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ringkeep_core.services import NodeHealth
+from ringkeep_core.services import NodeHealth, Registration
 from ringkeep_testing.consul_edge import ConsulEdge, serve
 from ringkeep_testing.fake_services import FakeServices, fact
 from ringkeep_testing.http_edge import Answer
@@ -349,6 +349,20 @@ def test_an_agent_that_does_not_know_an_instance_says_so_with_404() -> None:
         answer = await consul.get("agent/service/none")
 
         assert (answer.status, answer.body) == (404, b"unknown service ID 'none'\n")
+
+    serve(test)
+
+
+def test_an_agent_shows_none_of_two_instances_that_have_one_id() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        for service in ("web", "api"):
+            consul.services.register(service, "1", Registration(), client="")
+        answer = await consul.get("agent/service/1")
+
+        assert (answer.status, answer.body) == (
+            400,
+            b"2 services have an instance '1' ('api', 'web'): say which one by its own path, /v1/services/<service>/<id>\n",
+        )
 
     serve(test)
 
