@@ -344,6 +344,26 @@ def test_the_agent_lists_its_own_services_and_checks_and_all_members() -> None:
     serve(test)
 
 
+def test_a_member_has_the_role_of_a_voter_as_soon_as_it_is_one() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        consul.services.nodes(fact("n1"), fact("n2"))
+        answers = []
+        for voters in ((fact("n1").storage,), (fact("n2").storage,)):
+            consul.driver.voters_set = voters
+            answers.append(await consul.get("agent/members"))
+        before = answers[0].headers["x-consul-contenthash"]
+        told = await consul.get(f"agent/members?hash={before}&wait=5m")
+
+        assert [[member["Tags"]["role"] for member in answer.json] for answer in (*answers, told)] == [
+            ["consul", "node"],
+            ["node", "consul"],
+            ["node", "consul"],
+        ]
+        assert told.headers["x-consul-contenthash"] == answers[1].headers["x-consul-contenthash"] != before
+
+    serve(test)
+
+
 def test_an_agent_that_does_not_know_an_instance_says_so_with_404() -> None:
     async def test(consul: ConsulEdge) -> None:
         answer = await consul.get("agent/service/none")
