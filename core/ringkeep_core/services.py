@@ -191,7 +191,7 @@ class CheckWish(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     id: str = ""
-    """Default: ``service:<instance id>``, with ``:<n>`` from the second check on, as in Consul."""
+    """Default: ``service:<instance id>``; of each of several with ``:<n>``, its place from 1 on. As in Consul."""
     name: str = ""
     notes: str = ""
     status: str = ""
@@ -328,9 +328,10 @@ def check_registration(
     if len(registration.checks) > CHECKS_MAX:
         raise BadRequest(f"an instance has at most {CHECKS_MAX} checks, not {len(registration.checks)}")
     own = (registration.address or node_address, registration.port)
+    default_ids = _default_check_ids(instance_id, len(registration.checks))
     checks = tuple(
-        check_wish(wish, default_id=_default_check_id(instance_id, place), own=own, ranges=ranges)
-        for place, wish in enumerate(registration.checks)
+        check_wish(wish, default_id=default_id, own=own, ranges=ranges)
+        for wish, default_id in zip(registration.checks, default_ids, strict=True)
     )
     if len({check.id for check in checks}) != len(checks):
         raise BadRequest("two checks of an instance have the same id")
@@ -460,8 +461,11 @@ def _definition(instance: Instance) -> tuple[object, ...]:
     )
 
 
-def _default_check_id(instance_id: str, place: int) -> str:
-    return f"service:{instance_id}" if place == 0 else f"service:{instance_id}:{place + 1}"
+def _default_check_ids(instance_id: str, count: int) -> list[str]:
+    """Return the ids that Consul gives: whoever registered without ids renews by these and knows no others."""
+    return [
+        f"service:{instance_id}" if count == 1 else f"service:{instance_id}:{number + 1}" for number in range(count)
+    ]
 
 
 def _check_address(address: str, ranges: Ranges) -> None:

@@ -3,7 +3,7 @@
     [tag.]web.service[.dc].zone   A, AAAA, SRV    the healthy instances, shuffled
     _web._tcp.service[.dc].zone   SRV             the same (RFC 2782); any other second label is a tag: _web._v2
     _shard-7._tcp.service.zone    SRV             the primary of a shard
-    n1.node[.dc].zone             A, AAAA         a member, or a node that somebody registered
+    n1.node[.dc].zone             A, AAAA         a member of the cluster
     7f000001.addr[.dc].zone       A               an address written as a name: what SRV points to
     zone                          SOA, NS         and ns.zone, the server itself
 
@@ -11,7 +11,7 @@ A name is there (NOERROR, maybe without a record of the asked type) or it is not
 last number is how long that may be believed. A service without healthy instances is not there: clients that get an
 empty answer keep what they had. Everything outside the zones is REFUSED: nothing is asked of others.
 
-Source: RFC 1034, 2308, 2782, 8482; cluster.md, 6.3.
+Source: RFC 1034, 2308, 2782, 8020, 8482; cluster.md, 6.3.
 """
 
 from __future__ import annotations
@@ -77,6 +77,9 @@ class Names(Protocol):
 
     def service(self, name: str, tag: str | None) -> Sequence[Place]:
         """Return the healthy instances of a service that have the tag."""
+
+    def has_longer_tag(self, name: str, end: str) -> bool:
+        """Return whether a healthy instance of a service has a tag that ends with a dot and ``end``."""
 
     def shard(self, number: int) -> Place | None:
         """Return where the primary of a shard is, if there is such a shard and its node is alive."""
@@ -187,11 +190,14 @@ class _Asked:
         return self._nothing(NOERROR)
 
     def _service(self, labels: list[str]) -> Answer:
-        if labels[-1] == TRANSPORT and len(labels) == 1:
+        is_rfc_2782 = labels[-1].startswith("_")
+        if is_rfc_2782 and len(labels) == 1:
+            # Any service may have the tag, so that _web._v2 may be below _v2: looking at all of them would take too long.
             return self._nothing(NOERROR)
-        places = self._rfc_2782(labels) if labels[-1].startswith("_") else self._plain(labels)
+        places = self._rfc_2782(labels) if is_rfc_2782 else self._plain(labels)
         if not places:
-            return self._nothing(NXDOMAIN)
+            has_names_below = not is_rfc_2782 and self._names.has_longer_tag(labels[-1], ".".join(labels[:-1]))
+            return self._nothing(NOERROR if has_names_below else NXDOMAIN)
         shuffled = sorted(((self._draw(), place) for place in places), key=lambda drawn: drawn[0])
         if self._kind == SRV:
             return self._targets([place for _, place in shuffled])
@@ -232,16 +238,21 @@ class _Asked:
         return Record(self._zone, ttl_s, SoaData(IN, SOA, server, person, serial, *times))
 
     def _addresses(self, addresses: Sequence[str]) -> Answer:
-        """Return the addresses of the asked family, each once. A host name is said as one CNAME: more are not allowed."""
+        """Return the addresses of the asked family, each once. A host name is said as one CNAME: more are not allowed.
+
+        A name with addresses has no CNAME, whichever family is asked for: caches may take a CNAME for every type.
+        """
         records: list[Record] = []
+        has_addresses = False
         for address in dict.fromkeys(addresses):
             data = _data_of(address)
+            has_addresses = has_addresses or data is not None
             if data is not None and self._kind in (data.rdtype, ANY):
                 if len(records) == self._answers_max:
                     return Answer(NOERROR, is_partial=True, answers=tuple(records))
                 records.append(Record(self._name, self._zones.ttl_s, data))
-        if not records and self._kind in (A, AAAA, CNAME, ANY):
-            host = next((_host_of(address) for address in addresses if _data_of(address) is None), None)
+        if not has_addresses and self._kind in (A, AAAA, CNAME, ANY):
+            host = next((_host_of(address) for address in addresses), None)
             if host is not None:
                 records.append(Record(self._name, self._zones.ttl_s, CnameData(IN, CNAME, host)))
         return Answer(NOERROR, answers=tuple(records)) if records else self._nothing(NOERROR)

@@ -1,9 +1,11 @@
 """How many answers one network may have: a bucket of tokens for each, so that nobody drowns in answers he never asked for.
 
 A datagram's sender is easily forged. Its network therefore gets so many answers per second; of those beyond, every second
-is one bare TC answer, no longer than its question, which a real client follows over TCP, and the others are dropped. The
-table of networks is bounded: with more at the same time, the one that was quiet for longest starts anew. All networks
-together have a bucket too, since each answer is work for a node that has other work; a long answer counts for several.
+is one bare TC answer, no longer than its question, which a real client follows over TCP, and the others are dropped. TCP,
+where no sender is forged, has buckets of its own: else the datagrams that use up a network's answers in its name would cut
+it off there as well. The table of networks is bounded: with more at the same time, the one that was quiet for longest
+starts anew. All networks together have a bucket too, since each answer is work for a node that has other work; a long
+answer counts for several.
 Source: Vixie, Schryver, "Response Rate Limiting in the Domain Name System".
 """
 

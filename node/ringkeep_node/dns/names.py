@@ -43,6 +43,12 @@ class RegistryNames:
         seen = node_instances(view.nodes()) if name == NODE_NAMES else view.instances(name)
         return [self._place(one) for one in seen if one.status != "critical" and _has(one, tag)]
 
+    def has_longer_tag(self, name: str, end: str) -> bool:
+        """See ``Names``."""
+        seen = self._view().instances(name)
+        tags = (tag.lower() for one in seen if one.status != "critical" for tag in one.instance.tags)
+        return any(tag.endswith(f".{end}") for tag in tags)
+
     def shard(self, number: int) -> Place | None:
         """See ``Names``."""
         held = self._shard_map()

@@ -37,7 +37,8 @@ class DnsSettings(Struct, frozen=True):
 
     ``domains``: the zones, separated by commas. ``ttl_s``, ``negative_ttl_s``: how long an answer, and the answer that there
     is nothing, may be kept. ``udp_bytes_max``: of a datagram, 512..4096. ``answers_per_s``, ``answers_burst``: for each
-    network of clients. ``connections_max``, ``connection_s``: TCP connections, and how long one may be silent.
+    network of clients, over UDP, and as much again over TCP. ``connections_max``, ``connection_s``: TCP connections, and
+    how long one may be silent.
     """
 
     domains: str = "ringkeep,consul"
@@ -79,7 +80,9 @@ class Resolving:
 
     def __init__(self, names: Names, settings: DnsSettings, clock: Callable[[], float], draw: Draw) -> None:
         self.settings = settings
-        self.rate = AnswerRate(per_s=settings.answers_per_s, burst=settings.answers_burst)
+        # What forged datagrams use up must not be missing over TCP, which is where their victim is told to come.
+        self._over_udp = AnswerRate(per_s=settings.answers_per_s, burst=settings.answers_burst)
+        self._over_tcp = AnswerRate(per_s=settings.answers_per_s, burst=settings.answers_burst)
         self.clock = clock
         self.answered = 0
         self.curt = 0
@@ -88,7 +91,8 @@ class Resolving:
 
     def reply(self, data: bytes, client: str, *, over_udp: bool) -> bytes | None:
         """Return what is sent back for ``data`` from ``client``, or None for nothing."""
-        verdict = self.rate.judge(client, now=self.clock())
+        rate = self._over_udp if over_udp else self._over_tcp
+        verdict = rate.judge(client, now=self.clock())
         if verdict is Verdict.DROP or (verdict is Verdict.TRUNCATE and not over_udp):
             self.dropped += 1
             return None
@@ -99,7 +103,7 @@ class Resolving:
             data, self._answer, over_udp=over_udp, udp_bytes_max=self.settings.udp_bytes_max, is_curt=is_curt
         )
         if reply is not None and len(reply) > BYTES_OF_ONE:
-            self.rate.charge(client, len(reply) / BYTES_OF_ONE - 1)
+            rate.charge(client, len(reply) / BYTES_OF_ONE - 1)
         return reply
 
     def _answer(self, question: Question) -> Answer:

@@ -118,7 +118,7 @@ def service_wish(fields: Fields) -> ServiceWish:
     if not name:
         raise BadRequest("a service needs a Name")
     instance_id = _text(fields, "id") or name
-    checks = [*_listed(fields, "checks"), *([fields["check"]] if fields.get("check") else [])]
+    checks = [*([fields["check"]] if fields.get("check") else []), *_listed(fields, "checks")]  # Consul counts so.
     wishes = tuple(_check(_object(check, "a check"), default_id="").wish for check in checks)
     return ServiceWish(
         name,

@@ -11,16 +11,17 @@ wakes for another service. The service ``ringkeep`` is the nodes themselves, as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
-from ringkeep_core.errors import BadRequest, NotFound
+from ringkeep_core.errors import BadRequest
 from ringkeep_core.services import NODE_NAMES, SERF_HEALTH, InstanceSeen
 from ringkeep_node.http import consul_shapes as shapes
 from ringkeep_node.http.consul_answers import Consul
+from ringkeep_node.http.consul_ids import instance_of
 from ringkeep_node.http.consul_queries import Query
 from ringkeep_node.http.consul_waiting import Held
 from ringkeep_node.http.exchange import Exchange, Handler
@@ -52,6 +53,8 @@ class Reads:
         self._consul = consul
         self._services = consul.services
         self._datacenter = consul.datacenter
+        self._beside: Mapping[str, Callable[[], Hashable]] = {"consul_agent_members": self._voters}
+        """What the answers of a route depend on beside their topic: what was kept is old when that has changed."""
 
     def handlers(self) -> Mapping[tuple[str, str], Handler]:
         """Return who answers which method of which route."""
@@ -103,9 +106,10 @@ class Reads:
         name = decoded(exchange.target.key, "path")
         topic, rows = select(query, name)
         key = (exchange.target.route, name, query.filters)
+        beside = self._beside.get(exchange.target.route, lambda: None)
 
         def answer() -> bytes:
-            return consul.encoded.of(key, view.index(topic), rows)
+            return consul.encoded.of((*key, beside()), view.index(topic), rows)
 
         def reply(body: bytes) -> Reply:
             return consul.reply(exchange, query, body, f"{mark.header}: {mark.present(topic, lambda: body)}\r\n")
@@ -131,8 +135,9 @@ class Reads:
 
         held = Held(answer, send)
         waiting = self._consul.waiting
-        body = await waiting.until_changed(topic, query.wait_s, exchange.client, held, exchange.hung_up())
-        return held.sent or reply(body)
+        await waiting.until_changed(topic, query.wait_s, exchange.client, held, exchange.hung_up())
+        # Made anew: what is beside the topic wakes nobody, and may have changed meanwhile.
+        return held.sent or reply(answer())
 
     async def _at_once(self, rows: Callable[[], Any], exchange: Exchange) -> Reply:
         self._consul.query(exchange)  # What cannot be answered as it is meant is refused here too.
@@ -229,10 +234,7 @@ class Reads:
 
     def _agent_service(self, _: Query, name: str) -> tuple[str, Rows]:
         def rows() -> dict[str, Any]:
-            found = self._services.view.find(name)
-            if not found:
-                raise NotFound(f"unknown service ID {name[:140]!r}")
-            return {**shapes.service_row(found[0]), "Datacenter": self._datacenter}
+            return {**shapes.service_row(instance_of(self._services.view, name)), "Datacenter": self._datacenter}
 
         return ANY_TOPIC, rows
 
@@ -245,11 +247,14 @@ class Reads:
         return ANY_TOPIC, rows
 
     def _agent_members(self, _: Query, __: str) -> tuple[str, Rows]:
-        voters = frozenset(self._consul.driver.voters())
-        return NODES_TOPIC, lambda: [
-            shapes.member_row(node, self._datacenter, is_voter=node.storage in voters)
-            for node in self._services.view.nodes()
-        ]
+        def rows() -> list[dict[str, Any]]:
+            voters, nodes = self._voters(), self._services.view.nodes()
+            return [shapes.member_row(node, self._datacenter, is_voter=node.storage in voters) for node in nodes]
+
+        return NODES_TOPIC, rows
+
+    def _voters(self) -> frozenset[str]:
+        return frozenset(self._consul.driver.voters())
 
     def _agent_self(self) -> dict[str, Any]:
         driver, me = self._consul.driver, self._services.view.me()

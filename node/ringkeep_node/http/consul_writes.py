@@ -1,7 +1,7 @@
 """What Consul's clients change: instances, their checks, maintenance. Any node takes any change, whoever owns the instance.
 
 Consul's agent knows an instance by its id alone, and a check too; here the ids of instances are the cluster's, so that a
-renewal may go to any node. A check whose id several instances gave themselves is refused until it is told which is meant.
+renewal may go to any node. What could be meant for several of them is refused (``consul_ids``).
 Source: cluster.md, 6.1.
 """
 
@@ -14,9 +14,17 @@ from typing import Final
 from msgspec.structs import replace
 
 from ringkeep_core.errors import BadRequest, NotFound
-from ringkeep_core.services import NODE_SERVICE, CheckWish, InstanceSeen, Registration
+from ringkeep_core.services import NODE_SERVICE, CheckWish, Registration
 from ringkeep_node.http import consul_bodies as bodies
 from ringkeep_node.http.consul_answers import Consul
+from ringkeep_node.http.consul_ids import (
+    SERVICE_MAINTENANCE,
+    Key,
+    check_is_free,
+    instance_of,
+    key_of_check,
+    one_of,
+)
 from ringkeep_node.http.consul_queries import Query
 from ringkeep_node.http.exchange import Exchange, Handler
 from ringkeep_node.http.replies import Reply
@@ -24,14 +32,11 @@ from ringkeep_node.http.routing import decoded
 
 BODY_BYTES_MAX: Final = 256 << 10
 NODE_MAINTENANCE: Final = "_node_maintenance"
-SERVICE_MAINTENANCE: Final = "_service_maintenance:"
-DEFAULT_CHECK: Final = "service:"
 EXTERNAL_NODE: Final = "external-node"
 """Key of the metadata that names the node of catalog/register, if that is none of this cluster."""
 STATUS_OF: Mapping[str, str] = {"pass": "passing", "warn": "warning", "fail": "critical"}
 
 Write = Callable[[Exchange, Query, str], Awaitable[None]]
-Key = tuple[str, str]
 
 
 class Writes:
@@ -74,30 +79,22 @@ class Writes:
         self._put(wish, exchange.client, keep_checks=not query.replaces_checks)
 
     def _put(self, wish: bodies.ServiceWish, client: str, *, keep_checks: bool) -> None:
-        services = self._services
-        services.register(wish.service, wish.id, wish.registration, client=client, keep_checks=keep_checks)
-        me = services.view.me().storage
-        for other in services.view.find(wish.id):
-            # An agent has one service for an id: under another name it is the same instance, renamed.
-            if other.instance.service != wish.service and other.node.storage == me:
-                services.deregister(*other.instance.key, client=client)
+        check_is_free(self._services.view, wish.service, wish.id)
+        self._services.register(wish.service, wish.id, wish.registration, client=client, keep_checks=keep_checks)
 
     async def _deregister(self, exchange: Exchange, query: Query, instance_id: str) -> None:
-        found = self._services.view.find(instance_id)
-        if found:
-            self._services.deregister(*found[0].instance.key, client=exchange.client)
+        seen = one_of(self._services.view.find(instance_id), instance_id)
+        if seen is not None:
+            self._services.deregister(*seen.instance.key, client=exchange.client)
 
-    def _found(self, instance_id: str) -> InstanceSeen:
-        found = self._services.view.find(instance_id)
-        if not found:
-            raise NotFound(f"unknown service ID {instance_id[:140]!r}")
-        return found[0]
+    def _key_of(self, instance_id: str) -> Key:
+        return instance_of(self._services.view, instance_id).instance.key
 
     # --- checks --------------------------------------------------------------------------------------------------
 
     async def _register_check(self, exchange: Exchange, query: Query, _: str) -> None:
         found = bodies.check_of(await self._fields(exchange, "a check"))
-        key = self._found(found.service_id).instance.key if found.service_id else self._node_key()
+        key = self._key_of(found.service_id) if found.service_id else self._node_key()
         self._services.put_check(*key, found.wish, client=exchange.client)
 
     async def _deregister_check(self, exchange: Exchange, query: Query, check_id: str) -> None:
@@ -124,31 +121,12 @@ class Writes:
         return NODE_SERVICE, self._services.view.me().name
 
     def _key_of_check(self, check_id: str) -> Key | None:
-        """Return which instance has a check: by the id's own word, else this node's own, else anybody's."""
-        view = self._services.view
-        if check_id.startswith((DEFAULT_CHECK, SERVICE_MAINTENANCE)):
-            instance_id = check_id.partition(":")[2]
-            for name in (instance_id, instance_id.rpartition(":")[0]):
-                for seen in view.find(name) if name else ():
-                    if seen.instance.check(check_id) is not None:
-                        return seen.instance.key
-        if any(check.id == check_id for check in view.me().checks):
-            return self._node_key()
-        keys = [seen.instance.key for seen in view.owned() if seen.instance.check(check_id) is not None]
-        if not keys:
-            everything = (seen for name in view.services() for seen in view.instances(name))
-            keys = [seen.instance.key for seen in everything if seen.instance.check(check_id) is not None]
-        if len(keys) > 1:
-            names = ", ".join(repr(instance_id) for _, instance_id in keys[:3])
-            raise BadRequest(
-                f"{len(keys)} instances have a check {check_id[:140]!r} ({names}): give their checks ids of their own"
-            )
-        return keys[0] if keys else None
+        return key_of_check(self._services.view, check_id)
 
     # --- maintenance ---------------------------------------------------------------------------------------------
 
     async def _service_maintenance(self, exchange: Exchange, query: Query, instance_id: str) -> None:
-        key = self._found(instance_id).instance.key
+        key = self._key_of(instance_id)
         self._maintain(key, f"{SERVICE_MAINTENANCE}{instance_id}", "Service Maintenance Mode", query, exchange.client)
 
     async def _node_maintenance(self, exchange: Exchange, query: Query, _: str) -> None:
@@ -172,10 +150,11 @@ class Writes:
         client = exchange.client
         if entry.service is None and not entry.checks:
             raise BadRequest("the nodes here are the members of the cluster: register a Service, with its Address")
+        keys = [self._key_of_catalog_check(check, entry) for check in entry.checks]  # Refused before anything changes.
         if entry.service is not None:
             self._put(self._placed(entry.service, entry), client, keep_checks=True)
-        for check in entry.checks:
-            self._put_catalog_check(check, entry, client)
+        for key, check in zip(keys, entry.checks, strict=True):
+            self._put_catalog_check(key, check, client)
 
     def _is_member(self, name: str) -> bool:
         return any(node.name == name for node in self._services.view.nodes())
@@ -193,11 +172,14 @@ class Writes:
             )
         return replace(service, registration=registration)
 
-    def _put_catalog_check(self, check: bodies.CheckOf, entry: bodies.CatalogEntry, client: str) -> None:
-        instance_id = check.service_id or (entry.service.id if entry.service is not None else "")
-        if not instance_id:
+    def _key_of_catalog_check(self, check: bodies.CheckOf, entry: bodies.CatalogEntry) -> Key:
+        if entry.service is not None and check.service_id in ("", entry.service.id):
+            return entry.service.service, entry.service.id
+        if not check.service_id:
             raise BadRequest("a check in the catalog needs a ServiceID: nodes are judged by the cluster itself")
-        key = self._found(instance_id).instance.key
+        return self._key_of(check.service_id)
+
+    def _put_catalog_check(self, key: Key, check: bodies.CheckOf, client: str) -> None:
         self._services.put_check(*key, check.wish, client=client)
         if not (check.wish.ttl_s or check.wish.http or check.wish.tcp):
             # Registered again it would keep its state; what a tool says in the catalog is the state.
@@ -215,7 +197,14 @@ class Writes:
         if not removal.service_id and is_member:
             raise BadRequest(f"{removal.node!r} is a member of the cluster: it leaves by `ringkeep drain`, not by this")
         view = self._services.view
-        for seen in [one for name in view.services() for one in view.instances(name)]:
-            is_there = is_member or seen.instance.meta.get(EXTERNAL_NODE) == removal.node
-            if is_there and removal.service_id in ("", seen.instance.id):
-                self._services.deregister(*seen.instance.key, client=client)
+        found = [
+            seen
+            for name in view.services()
+            for seen in view.instances(name)
+            if (is_member or seen.instance.meta.get(EXTERNAL_NODE) == removal.node)
+            and removal.service_id in ("", seen.instance.id)
+        ]
+        if removal.service_id:
+            one_of(found, removal.service_id)
+        for seen in found:
+            self._services.deregister(*seen.instance.key, client=client)

@@ -87,6 +87,7 @@ class FakeDriver:
         self.proposed: list[MapChange] = []
         self.asked: list[BootstrapRequest] = []
         self.facts_set: dict[str, NodeFacts] = {}
+        self.voters_set: tuple[str, ...] | None = None
         self.bytes_each = 1000
         self.running: RunningPlan | None = None
         self.transferred: list[str] = []
@@ -202,7 +203,9 @@ class FakeDriver:
         return [self.bytes_each] * len(self.shard_map.shards) if self.shard_map is not None else None
 
     def voters(self) -> tuple[str, ...]:
-        """Return the first three members."""
+        """Return what the test sets, otherwise the first three members."""
+        if self.voters_set is not None:
+            return self.voters_set
         return tuple(self.shard_map.members)[:3] if self.shard_map is not None else ()
 
     def opinion(self) -> tuple[int, str]:

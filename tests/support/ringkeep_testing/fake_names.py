@@ -33,6 +33,10 @@ class FakeNames:
         """Return what the test put there."""
         return self.services.get((name, tag), ())
 
+    def has_longer_tag(self, name: str, end: str) -> bool:
+        """Return whether what the test put there has such a tag."""
+        return any(own == name and tag is not None and tag.endswith(f".{end}") for own, tag in self.services)
+
     def shard(self, number: int) -> Place | None:
         """Return what the test put there."""
         return self.shards.get(number)

@@ -80,7 +80,7 @@ def test_a_registration_becomes_an_instance_with_its_checks() -> None:
         Weights(5, 1),
     )
     assert instance.checks == (
-        Check("service:web-1", "check service:web-1", "ttl", "passing", ttl_s=30.0),
+        Check("service:web-1:1", "check service:web-1:1", "ttl", "passing", ttl_s=30.0),
         Check(
             "service:web-1:2",
             "check service:web-1:2",
@@ -104,6 +104,15 @@ def test_a_registration_becomes_an_instance_with_its_checks() -> None:
     )
     assert same_definition(instance, checked(wanted))
     assert not same_definition(instance, checked(Registration(address=OWN, port=81)))
+
+
+def test_the_only_check_is_called_after_its_instance_and_each_of_several_also_after_its_place() -> None:
+    def ids(*checks: CheckWish) -> list[str]:
+        return [check.id for check in checked(Registration(checks=checks)).checks]
+
+    assert ids(CheckWish()) == ["service:web-1"]
+    assert ids(CheckWish(), CheckWish()) == ["service:web-1:1", "service:web-1:2"]
+    assert ids(CheckWish(id="own"), CheckWish()) == ["own", "service:web-1:2"]
 
 
 @pytest.mark.parametrize("name", ["a", "web", "web-2", "0", "a" * 63])

@@ -103,6 +103,20 @@ def test_a_service_at_a_host_name_is_that_name_in_srv_and_a_cname_otherwise() ->
     assert told(cname.answers) == ["files.service.consul. CNAME files.example.com."]
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("A", ["10.0.0.1"]), ("AAAA", []), ("CNAME", []), ("ANY", ["10.0.0.1"])],
+)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_service_at_a_host_name_and_at_an_address_has_no_cname(kind: str, expected: list[str], order: int) -> None:
+    mixed = [Place("n1", "10.0.0.1", 80), Place("n2", "files.example.com", 80)][::order]
+    question = Question(dns.name.from_text("mixed.service.consul"), dns.rdatatype.from_text(kind))
+
+    found = answer(question, ZONES, FakeNames({("mixed", None): mixed}), in_order)
+
+    assert (found.rcode, [record.data.to_text() for record in found.answers]) == (NOERROR, expected)
+
+
 def test_the_primary_of_a_shard_has_a_name() -> None:
     found = asked("_shard-7._tcp.service.ringkeep", "SRV")
 
@@ -116,7 +130,8 @@ def test_the_primary_of_a_shard_has_a_name() -> None:
         "other.service.consul",
         "v9.web.service.consul",
         "_web._v9.service.consul",
-        "_web.service.consul",
+        "x.b.web.service.consul",
+        "b.files.service.consul",
         "a._web._tcp.service.consul",
         "_shard-8._tcp.service.consul",
         "_shard-x._tcp.service.consul",
@@ -152,6 +167,10 @@ def test_a_name_that_is_not_there_is_nxdomain_for_as_long_as_the_soa_says(name: 
         ("service.dc1.consul", "A"),
         ("dc1.consul", "A"),
         ("_tcp.service.consul", "SRV"),
+        ("_v2.service.consul", "SRV"),
+        ("_v2.service.dc1.consul", "A"),
+        ("b.web.service.consul", "A"),
+        ("B.web.service.consul", "SRV"),
         ("node.consul", "A"),
         ("ns.consul", "AAAA"),
     ],

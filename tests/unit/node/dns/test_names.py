@@ -57,6 +57,19 @@ def test_only_what_is_not_critical_is_named_with_the_weight_of_its_state() -> No
     run(test)
 
 
+def test_a_tag_with_dots_is_longer_than_its_end_while_an_instance_that_has_it_is_healthy() -> None:
+    def test(services: FakeServices, names: RegistryNames) -> None:
+        checks = (CheckWish(ttl_s=10),)
+        services.register("web", "web-1", Registration(port=1, tags=("A.B", "c"), checks=checks), client="")
+        asked = [names.has_longer_tag(*pair) for pair in (("web", "b"), ("web", "a.b"), ("web", "c"), ("none", "b"))]
+        services.pass_time(11)
+
+        assert asked == [True, False, False, False]
+        assert not names.has_longer_tag("web", "b")
+
+    run(test)
+
+
 def test_nodes_are_named_dead_or_alive_and_serve_only_alive() -> None:
     def test(services: FakeServices, names: RegistryNames) -> None:
         services.nodes(fact("n1"), fact("n2", "10.0.0.2"), fact("n3", "10.0.0.3", health=NodeHealth.DEAD))

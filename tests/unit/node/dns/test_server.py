@@ -165,20 +165,37 @@ def test_no_more_connections_are_taken_than_there_may_be() -> None:
     serve(test, DnsSettings(connections_max=1))
 
 
-def test_beyond_its_rate_a_network_is_told_to_use_tcp_and_over_tcp_it_is_cut_off() -> None:
+def test_beyond_its_rate_a_network_is_told_to_use_tcp_and_is_answered_there_until_it_asks_too_much_of_that() -> None:
     async def test(under: Under) -> None:
         first, curt = await under.over_udp(query()), await under.over_udp(query())
         reader, writer = await under.connect()
         writer.write(framed(query()) + framed(query()))
-
-        assert (records(first), records(curt)) == (2, 0)
-        assert dns.message.from_wire(curt).flags & dns.flags.TC
-        assert await read(reader) == b""
-        resolving = under.server.resolving
-        assert (resolving.answered, resolving.curt, resolving.dropped) == (1, 1, 1)
+        followed, cut_off = await read(reader), await read(reader)
         writer.close()
 
+        assert (records(first), records(curt), records(followed), cut_off) == (2, 0, 2, b"")
+        assert dns.message.from_wire(curt).flags & dns.flags.TC
+        assert under.server.counts() == {"answered": 2, "truncated": 1, "dropped": 1}
+
     serve(test, DnsSettings(answers_per_s=0.001, answers_burst=1))
+
+
+def test_datagrams_that_are_forged_in_the_name_of_many_networks_take_nothing_from_tcp() -> None:
+    resolving = Resolving(NAMES, DnsSettings(answers_per_s=1, answers_burst=2), lambda: 0.0, in_order)
+    for number in range(100):
+        resolving.reply(query(), f"10.0.{number}.1", over_udp=True)
+    replies = [resolving.reply(query(), "10.0.0.1", over_udp=False) for _ in range(3)]
+
+    assert [reply and records(reply) for reply in replies] == [2, 2, None]
+
+
+def test_long_answers_over_tcp_are_counted_there_and_not_over_udp() -> None:
+    resolving = Resolving(NAMES, DnsSettings(answers_per_s=1, answers_burst=2), lambda: 0.0, in_order)
+    whole = resolving.reply(query("web.service.consul"), HOST, over_udp=False)
+    beyond = resolving.reply(query(), HOST, over_udp=False)
+    datagram = resolving.reply(query(), HOST, over_udp=True)
+
+    assert (whole and records(whole), beyond, datagram and records(datagram)) == (199, None, 2)
 
 
 def test_a_node_without_a_cluster_answers_that_it_fails() -> None:

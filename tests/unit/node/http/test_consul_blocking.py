@@ -52,6 +52,20 @@ def test_an_unknown_service_is_waited_for_too(target: str) -> None:
     serve(test)
 
 
+def test_members_are_told_with_the_roles_that_they_have_when_the_waiting_ends() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        content = (await consul.get("agent/members")).headers["x-consul-contenthash"]
+        wire = await consul.held(f"agent/members?hash={content}&wait=5m")
+        consul.driver.voters_set = ()
+        consul.services.release()
+        answer = await wire.answer()
+
+        assert [member["Tags"]["role"] for member in answer.json] == ["node"]
+        assert answer.headers["x-consul-contenthash"] != content
+
+    serve(test)
+
+
 def test_changes_of_other_services_wake_nobody() -> None:
     async def test(consul: ConsulEdge) -> None:
         await consul.done("agent/service/register", WEB)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ringkeep_core.services import NodeHealth
+from ringkeep_core.services import NodeHealth, Registration
 from ringkeep_testing.consul_edge import ConsulEdge, serve
 from ringkeep_testing.fake_services import FakeServices, fact
 from ringkeep_testing.http_edge import Answer
@@ -344,11 +344,45 @@ def test_the_agent_lists_its_own_services_and_checks_and_all_members() -> None:
     serve(test)
 
 
+def test_a_member_has_the_role_of_a_voter_as_soon_as_it_is_one() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        consul.services.nodes(fact("n1"), fact("n2"))
+        answers = []
+        for voters in ((fact("n1").storage,), (fact("n2").storage,)):
+            consul.driver.voters_set = voters
+            answers.append(await consul.get("agent/members"))
+        before = answers[0].headers["x-consul-contenthash"]
+        told = await consul.get(f"agent/members?hash={before}&wait=5m")
+
+        assert [[member["Tags"]["role"] for member in answer.json] for answer in (*answers, told)] == [
+            ["consul", "node"],
+            ["node", "consul"],
+            ["node", "consul"],
+        ]
+        assert told.headers["x-consul-contenthash"] == answers[1].headers["x-consul-contenthash"] != before
+
+    serve(test)
+
+
 def test_an_agent_that_does_not_know_an_instance_says_so_with_404() -> None:
     async def test(consul: ConsulEdge) -> None:
         answer = await consul.get("agent/service/none")
 
         assert (answer.status, answer.body) == (404, b"unknown service ID 'none'\n")
+
+    serve(test)
+
+
+def test_an_agent_shows_none_of_two_instances_that_have_one_id() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        for service in ("web", "api"):
+            consul.services.register(service, "1", Registration(), client="")
+        answer = await consul.get("agent/service/1")
+
+        assert (answer.status, answer.body) == (
+            400,
+            b"2 services have an instance '1' ('api', 'web'): say which one by its own path, /v1/services/<service>/<id>\n",
+        )
 
     serve(test)
 

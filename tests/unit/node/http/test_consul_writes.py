@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ringkeep_core.services import Ranges
+from ringkeep_core.services import CheckWish, Ranges, Registration
 from ringkeep_node.runtime.services import ServicesSettings
 from ringkeep_testing.consul_edge import ConsulEdge, serve
 from ringkeep_testing.fake_services import FakeServices
@@ -52,6 +52,24 @@ def test_fields_may_be_in_any_case_and_empty_ones_say_nothing(body: dict[str, An
         await consul.done("agent/service/register", body)
 
         assert shown(consul.services) == [("w1", "10.0.0.1", 80, (("service:w1", "passing"),))]
+
+    serve(test)
+
+
+def test_several_checks_are_numbered_from_check_on_and_each_is_told_by_its_number() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        checks = {"Check": {"TTL": "10s", "Notes": "alone"}, "Checks": [{"TTL": "20s"}, {"TTL": "30s"}]}
+        await consul.done("agent/service/register", {"Name": "web", "ID": "w1", **checks})
+        for path in ("pass/service:w1:1", "warn/service:w1:3"):
+            await consul.done(f"agent/check/{path}")
+        rows = (await consul.get("health/checks/web")).json
+
+        assert [(row["CheckID"], row["Status"], row["Notes"]) for row in rows] == [
+            ("service:w1:1", "passing", "alone"),
+            ("service:w1:2", "critical", ""),
+            ("service:w1:3", "warning", ""),
+        ]
+        assert (await consul.put("agent/check/pass/service:w1")).status == 404
 
     serve(test)
 
@@ -161,12 +179,131 @@ def test_registering_again_keeps_other_checks_unless_they_are_to_be_replaced(que
     serve(test)
 
 
-def test_an_id_that_is_registered_under_another_name_is_renamed() -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("agent/service/register", {"Name": "web", "ID": "1"}),
+        ("catalog/register", {"Node": "n1", "Service": {"Service": "web", "ID": "1"}}),
+    ],
+)
+def test_an_id_that_an_instance_of_another_service_has_is_refused_and_that_one_stays(path: str, body: Any) -> None:
     async def test(consul: ConsulEdge) -> None:
-        await consul.done("agent/service/register", {"Name": "web", "ID": "x"})
-        await consul.done("agent/service/register", {"Name": "shop", "ID": "x"})
+        consul.services.register("api", "1", Registration(port=7), client="")
+        answer = await consul.put(path, body)
 
-        assert (shown(consul.services), shown(consul.services, "shop")) == ([], [("x", "", 0, ())])
+        assert (answer.status, answer.body.decode()) == (
+            400,
+            "the ID '1' is that of an instance of 'api': take another ID, or deregister that one first, "
+            "or register at this service's own path, /v1/services/<service>/<id>\n",
+        )
+        assert (shown(consul.services), shown(consul.services, "api")) == ([], [("1", "", 7, ())])
+        await consul.done("agent/service/deregister/1")
+        await consul.done(path, body)
+        assert (shown(consul.services), shown(consul.services, "api")) == ([("1", "", 0, ())], [])
+
+    serve(test)
+
+
+def both(consul: ConsulEdge) -> dict[str, list[tuple[str, str, int, tuple[tuple[str, str], ...]]]]:
+    """Return the instances of the two services that have an id in common."""
+    return {service: shown(consul.services, service) for service in ("api", "web")}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("agent/service/deregister/1", None),
+        ("agent/service/maintenance/1?enable=true", None),
+        ("agent/check/register", {"Name": "more", "ServiceID": "1", "TTL": "5s"}),
+        ("catalog/register", {"Node": "n1", "Check": {"CheckID": "more", "ServiceID": "1"}}),
+        (
+            "catalog/register",
+            {"Node": "n1", "Service": {"Service": "api"}, "Check": {"CheckID": "m", "ServiceID": "1"}},
+        ),
+        ("catalog/deregister", {"Node": "n1", "ServiceID": "1"}),
+    ],
+)
+def test_an_id_that_two_services_have_is_refused_with_their_names_and_neither_is_changed(path: str, body: Any) -> None:
+    async def test(consul: ConsulEdge) -> None:
+        for service in ("web", "api"):
+            consul.services.register(service, "1", Registration(checks=(CheckWish(ttl_s=10),)), client="")
+        before = both(consul)
+        answer = await consul.put(path, body)
+
+        assert (answer.status, answer.body.decode()) == (
+            400,
+            "2 services have an instance '1' ('api', 'web'): say which one by its own path, /v1/services/<service>/<id>\n",
+        )
+        assert both(consul) == before
+
+    serve(test)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("agent/check/pass/service:1", None),
+        ("agent/check/warn/service:1", None),
+        ("agent/check/fail/service:1", None),
+        ("agent/check/update/service:1", {"Status": "warning"}),
+        ("agent/check/deregister/service:1", None),
+        ("catalog/deregister", {"Node": "n1", "CheckID": "service:1"}),
+    ],
+)
+def test_a_check_that_instances_of_two_services_have_is_told_for_neither(path: str, body: Any) -> None:
+    async def test(consul: ConsulEdge) -> None:
+        for service in ("web", "api"):
+            wanted = Registration(checks=(CheckWish(ttl_s=10, status="warning"),))
+            consul.services.register(service, "1", wanted, client="")
+        before = both(consul)
+        answer = await consul.put(path, body)
+
+        assert (answer.status, answer.body.decode()) == (
+            400,
+            "2 instances have a check 'service:1' ('api/1', 'web/1'): give their checks ids of their own, "
+            "or say which one by its own path, /v1/services/<service>/<id>/renew\n",
+        )
+        assert both(consul) == before
+
+    serve(test)
+
+
+def test_the_second_check_of_an_instance_and_the_only_one_of_another_are_not_taken_for_each_other() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        checks = [{"TTL": "10s"}, {"TTL": "10s"}]
+        await consul.done("agent/service/register", {"Name": "web", "ID": "w1", "Checks": checks})
+        await consul.done("agent/check/pass/service:w1:2")
+        await consul.done("agent/service/register", {"Name": "api", "ID": "w1:2", "Check": {"TTL": "10s"}})
+        answer = await consul.put("agent/check/pass/service:w1:2")
+
+        assert answer.status == 400
+        assert answer.body.startswith(b"2 instances have a check 'service:w1:2' ('api/w1:2', 'web/w1'): ")
+        assert shown(consul.services, "api") == [("w1:2", "", 0, (("service:w1:2", "critical"),))]
+
+    serve(test)
+
+
+def test_what_names_its_service_is_registered_again_though_another_service_has_the_id_too() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        for service in ("api", "web"):
+            consul.services.register(service, "1", Registration(), client="")
+        await consul.done("agent/service/register", {"Name": "web", "ID": "1", "Port": 8})
+        state = {"CheckID": "probe", "Status": "warning"}
+        entry = {"Node": "n1", "Service": {"Service": "web", "ID": "1", "Port": 9}, "Check": state}
+        await consul.done("catalog/register", entry)
+
+        assert both(consul) == {"api": [("1", "", 0, ())], "web": [("1", "", 9, (("probe", "warning"),))]}
+
+    serve(test)
+
+
+def test_an_id_that_another_node_s_service_has_too_is_removed_only_where_the_catalog_says() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        consul.services.register("api", "1", Registration(meta={"external-node": "mailer"}), client="")
+        consul.services.register("web", "1", Registration(), client="")
+        await consul.done("catalog/deregister", {"Node": "mailer", "ServiceID": "1"})
+
+        assert both(consul) == {"api": [], "web": [("1", "", 0, ())]}
 
     serve(test)
 
@@ -276,7 +413,10 @@ def test_a_check_id_that_several_instances_gave_is_refused_until_it_is_clear_whi
         answer = await consul.put("agent/check/pass/alive")
 
         assert answer.status == 400
-        assert answer.body == b"2 instances have a check 'alive' ('a', 'b'): give their checks ids of their own\n"
+        assert answer.body == (
+            b"2 instances have a check 'alive' ('a/a', 'b/b'): give their checks ids of their own, "
+            b"or say which one by its own path, /v1/services/<service>/<id>/renew\n"
+        )
 
     serve(test)
 
