@@ -101,7 +101,7 @@ class Waiting:
         services = self._services
         with self._counted(client), self._looked_at(topic, held):
             deadline = self._clock() + wait_s * (1 + JITTER * self._draw())
-            index = services.view.index(topic)
+            index = services.index(topic)
             current = held.answer()
             while current == held.before and held.sent is None and not (hung_up.done() or services.is_released):
                 left_s = deadline - self._clock()
@@ -112,7 +112,7 @@ class Waiting:
                     break
                 if topic == ANY_TOPIC:
                     await asyncio.sleep(GATHER_S)
-                    moved = services.view.index(topic)
+                    moved = services.index(topic)
                 index = moved
                 current = held.answer()
         return current

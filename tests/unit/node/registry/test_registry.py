@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from ringkeep_core.errors import BadRequest, NotFound, TooManyRequests
 from ringkeep_core.services import NODE_SERVICE, SERF_HEALTH, Check, NodeHealth
 from ringkeep_node.machines.registry import ANY_TOPIC, NODES_TOPIC, SERVICES_TOPIC, RegistrySettings
+from ringkeep_node.machines.registry_tables import ServicesKnown
 from ringkeep_testing.registry_group import RegistryGroup, instance_of, shown, storage_of
 
 
@@ -584,6 +585,33 @@ def test_a_node_that_has_left_the_map_is_forgotten_with_all_it_owned() -> None:
     assert [node.name for node in group["n2"].view.nodes()] == ["n2", "n3"]
 
 
+def test_a_node_that_does_not_know_its_members_does_not_take_itself_for_alone() -> None:
+    alone, unsure = RegistryGroup(1)["n1"], RegistryGroup(1)["n1"]
+    unsure.awaits_members = True
+
+    assert (alone.is_informed(now=0.0), unsure.is_informed(now=0.0), unsure.is_informed(now=60.0)) == (
+        True,
+        False,
+        False,
+    )
+
+
+def test_a_restarted_node_is_not_informed_before_it_has_what_it_owned_itself() -> None:
+    group = RegistryGroup(2)
+    group["n1"].register(instance_of(), now=0.0)
+    group.settle()
+    group.kill("n1")
+    group.cut_off("n1")
+    group.start("n1")
+    fresh, held = group["n1"], ServicesKnown(((storage_of("n1"), 1, 5),), asks=False)
+    fresh.receive(storage_of("n2"), held, now=0.0)
+    has_asked = fresh.is_informed(now=0.0)
+    group.heal()
+
+    assert (has_asked, fresh.is_informed(now=0.0)) == (False, True)
+    assert group.seen() == group.everywhere(("web-1", "n1", "passing"))
+
+
 def test_a_node_registers_nothing_before_a_peer_told_how_far_numbers_are() -> None:
     group = RegistryGroup()
     group["n1"].register(instance_of(), now=0.0)
@@ -591,10 +619,10 @@ def test_a_node_registers_nothing_before_a_peer_told_how_far_numbers_are() -> No
     group.kill("n3")
     group.cut_off("n3")
     group.start("n3")
-    alone = group["n3"].may_register(now=group.now)
+    alone = group["n3"].is_informed(now=group.now)
     group.heal()
 
-    assert (alone, group["n3"].may_register(now=group.now)) == (False, True)
+    assert (alone, group["n3"].is_informed(now=group.now)) == (False, True)
 
 
 def test_who_starts_with_a_newer_map_numbers_higher_than_whoever_was_cut_off_before() -> None:
