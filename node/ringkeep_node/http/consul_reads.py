@@ -107,7 +107,9 @@ class Reads:
         key = (exchange.target.route, name, query.filters)
 
         def answer() -> bytes:
-            return consul.encoded.of(key, services.index(topic), rows)
+            index = services.index(topic)
+            is_known = topic.startswith("*") or bool(services.view.instances(topic))
+            return consul.encoded.of(key, index, rows, is_kept=is_known)
 
         def reply(body: bytes) -> Reply:
             return consul.reply(exchange, query, body, f"{mark.header}: {mark.present(topic, lambda: body)}\r\n")

@@ -425,12 +425,12 @@ def test_an_answer_is_encoded_anew_only_when_its_service_changed() -> None:
         made: list[object] = []
         original = consul.consul.encoded.of
 
-        def counted(key: object, index: int, rows: Any) -> bytes:
+        def counted(key: tuple[object, ...], index: int, rows: Any, *, is_kept: bool = True) -> bytes:
             def noted() -> Any:
                 made.append(key)
                 return rows()
 
-            return original(key, index, noted)
+            return original(key, index, noted, is_kept=is_kept)
 
         consul.consul.encoded.of = counted  # type: ignore[method-assign]  # a spy, not a stand-in
         for _ in range(3):
