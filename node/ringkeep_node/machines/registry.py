@@ -402,6 +402,8 @@ class Registry:
         held = self._winner(instance.key)
         if held is not None and held[1].instance == instance:
             return
+        if held is not None and held[0] != self._me:
+            instance = self.view.at_its_address(instance)
         self._own(instance, now=now)
 
     def deregister(self, service: str, instance_id: str, *, now: float) -> bool:

@@ -193,6 +193,22 @@ def test_an_adopted_instance_that_said_no_address_stays_where_it_was_registered(
     assert group["n3"].view.me().address not in before
 
 
+def test_a_check_that_is_changed_at_another_node_leaves_an_instance_that_said_no_address_where_it_is() -> None:
+    group = RegistryGroup()
+    group["n1"].register(replace(instance_of(ttl_s=10.0), address=""), now=0.0)
+    group.settle()
+    before = {seen.address for name in group.up for seen in group[name].view.instances("web")}
+    maintenance = Check("_service_maintenance:web-1", "maintenance", "manual", "critical")
+    group["n2"].put_check("web", "web-1", maintenance, now=0.0)
+    group.settle()
+    shown_in_it = {seen.address for name in group.up for seen in group[name].view.instances("web")}
+    group["n3"].drop_check("web", "web-1", maintenance.id, now=0.0)
+    group.settle()
+    shown_after = {seen.address for name in group.up for seen in group[name].view.instances("web")}
+
+    assert before == shown_in_it == shown_after == {group["n1"].view.me().address}
+
+
 def test_an_instance_whose_last_sign_of_life_came_through_a_living_node_is_adopted_with_the_death() -> None:
     group = RegistryGroup()
     group["n1"].register(instance_of(ttl_s=10.0), now=0.0)
