@@ -531,7 +531,11 @@ class Process:
             return
         hosts = Names(system_lookup(socket.AF_UNSPEC), loop.time, lambda: 0.0)
         names = RegistryNames(
-            lambda: services.view, lambda: host.shard_map, hosts.address, datacenter=self._config.consul.datacenter
+            lambda: services.view,
+            lambda: services.nodes_view,
+            lambda: host.shard_map,
+            hosts.address,
+            datacenter=self._config.consul.datacenter,
         )
         server = DnsServer(names, self._config.dns, clock=loop.time, draw=random.random)
         port = await server.start(node.dns.host, node.dns.port)

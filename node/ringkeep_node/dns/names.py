@@ -12,35 +12,40 @@ from ringkeep_core.services import NODE_NAMES, InstanceSeen, NodeHealth, NodeSee
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_node.dns.answers import Place
 from ringkeep_node.machines.registry_builtin import node_instances
-from ringkeep_node.machines.registry_view import ANY_TOPIC, RegistryView
+from ringkeep_node.machines.registry_view import ANY_TOPIC, NodesView, RegistryView
 
 Resolve = Callable[[str], str | None]
 """Returns the IP address of a host as far as it is known now; it never waits."""
 
 
 class RegistryNames:
-    """Implements ``answers.Names``. ``view`` raises ``NoPrimary`` while this node belongs to no cluster."""
+    """Implements ``answers.Names``. Both views raise ``NoPrimary`` while this node belongs to no cluster.
+
+    ``view`` raises ``Overloaded`` on a node that has just started: "no such name" would end what others still offer.
+    """
 
     def __init__(
         self,
         view: Callable[[], RegistryView],
+        nodes_view: Callable[[], NodesView],
         shard_map: Callable[[], ShardMap | None],
         resolve: Resolve,
         *,
         datacenter: str,
     ) -> None:
         self.datacenter = datacenter
-        self._view, self._shard_map, self._resolve = view, shard_map, resolve
+        self._view, self._nodes_view = view, nodes_view
+        self._shard_map, self._resolve = shard_map, resolve
 
     @property
     def serial(self) -> int:
         """See ``Names``."""
-        return self._view().index(ANY_TOPIC)
+        return self._nodes_view().index(ANY_TOPIC)
 
     def service(self, name: str, tag: str | None) -> Sequence[Place]:
         """See ``Names``."""
-        view = self._view()
-        seen = node_instances(view.nodes()) if name == NODE_NAMES else view.instances(name)
+        is_built_in = name == NODE_NAMES
+        seen = node_instances(self._nodes_view().nodes()) if is_built_in else self._view().instances(name)
         return [self._place(one) for one in seen if one.status != "critical" and _has(one, tag)]
 
     def has_longer_tag(self, name: str, end: str) -> bool:
@@ -55,7 +60,7 @@ class RegistryNames:
         if held is None or number >= len(held.shards):
             return None
         storage = held.shards[number].primary.storage
-        for node in self._view().nodes():
+        for node in self._nodes_view().nodes():
             if node.storage == storage and node.health in (NodeHealth.ALIVE, NodeHealth.SUSPECT):
                 return Place(node.name, self._known(node.address), node.port)
         return None
@@ -67,10 +72,10 @@ class RegistryNames:
 
     def own_address(self) -> str:
         """See ``Names``."""
-        return self._known(self._view().me().address)
+        return self._known(self._nodes_view().me().address)
 
     def _node(self, name: str) -> NodeSeen | None:
-        return next((node for node in self._view().nodes() if node.name == name), None)
+        return next((node for node in self._nodes_view().nodes() if node.name == name), None)
 
     def _place(self, seen: InstanceSeen) -> Place:
         weights = seen.instance.weights

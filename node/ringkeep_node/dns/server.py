@@ -109,7 +109,7 @@ class Resolving:
     def _answer(self, question: Question) -> Answer:
         try:
             return answer(question, self._zones, self._names, self._draw)
-        except RingkeepError:  # This node belongs to no cluster yet: others may know better.
+        except RingkeepError:  # It belongs to no cluster yet, or has just started: others know better.
             return Answer(SERVFAIL, is_ours=False)
 
 

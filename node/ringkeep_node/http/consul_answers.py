@@ -25,30 +25,45 @@ TEXT_TYPE: Final = "text/plain; charset=utf-8"
 FORBIDDEN: Final = 403
 """What Consul says to a wrong token; clients take 401 for "there are no tokens here"."""
 KEPT_BYTES_MAX: Final = 16 << 20
-"""Of encoded answers, which a thousand clients may ask for at the same time."""
+"""Of encoded answers, which a thousand clients may ask for at the same time, with what names them."""
+KEPT_MAX: Final = 1024
+ENTRY_BYTES: Final = 200
+"""About what keeping an answer takes beside its bytes and its name."""
 
 
 class Encoded:
-    """Answers as JSON, each made once for an index of its topic."""
+    """Answers as JSON, each made once for an index of its topic.
+
+    Whoever asks chooses the names and filters, so what is kept for them is counted and bounded like the answers.
+    """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[object, tuple[int, bytes]] = OrderedDict()
-        self._bytes = 0
+        self._kept: OrderedDict[tuple[object, ...], tuple[int, bytes, int]] = OrderedDict()
+        self.kept_bytes = 0
 
-    def of(self, key: object, index: int, rows: Callable[[], Any]) -> bytes:
-        """Return the answer ``key`` at ``index``; ``rows`` makes it if it is not there yet."""
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def of(self, key: tuple[object, ...], index: int, rows: Callable[[], Any], *, is_kept: bool = True) -> bytes:
+        """Return the answer ``key`` at ``index``; ``rows`` makes it if it is not there yet.
+
+        ``is_kept`` False: nobody else will ask for it, as for a name that anybody may have made up.
+        """
         kept = self._kept.get(key)
         if kept is not None and kept[0] == index:
             self._kept.move_to_end(key)
             return kept[1]
         body = msgspec.json.encode(rows())
         if kept is not None:
-            self._bytes -= len(self._kept.pop(key)[1])
-        self._kept[key] = (index, body)
-        self._bytes += len(body)
-        while self._bytes > KEPT_BYTES_MAX:
-            _, (_, dropped) = self._kept.popitem(last=False)
-            self._bytes -= len(dropped)
+            self.kept_bytes -= self._kept.pop(key)[2]
+        if is_kept:
+            # As ASCII a text is never shorter than in memory.
+            size = len(body) + len(ascii(key)) + ENTRY_BYTES
+            self._kept[key] = (index, body, size)
+            self.kept_bytes += size
+        while self.kept_bytes > KEPT_BYTES_MAX or len(self._kept) > KEPT_MAX:
+            _, (_, _, dropped) = self._kept.popitem(last=False)
+            self.kept_bytes -= dropped
         return body
 
 

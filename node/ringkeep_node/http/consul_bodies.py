@@ -38,6 +38,8 @@ WITHOUT_EFFECT: Mapping[str, str] = {
 RUNS_SOMETHING = ("args", "scriptargs", "script", "dockercontainerid", "shell", "osservice")
 ASKS_OTHERWISE = ("grpc", "udp", "h2ping", "aliasnode", "aliasservice", "tcpusetls", "grpcusetls")
 HTTP_DETAILS = ("header", "body", "tlsservername", "tlsskipverify", "disableredirects")
+EMPTY_LEVELS_MAX = 8
+"""So deep may objects and lists nest that say nothing."""
 STATUSES = ("passing", "warning", "critical")
 
 SERVICE_FIELDS = frozenset(
@@ -252,12 +254,14 @@ def _refuse_checks(fields: Fields) -> None:
             raise BadRequest(f"the last answer of a check counts here: {name!r} is not supported")
 
 
-def _says_nothing(value: object) -> bool:
-    """Return whether a nested value has no content: clients send empty objects for what nobody asked for."""
-    if isinstance(value, Mapping):
-        return all(_says_nothing(inner) for inner in value.values())
-    if isinstance(value, list):
-        return all(_says_nothing(inner) for inner in value)
+def _says_nothing(value: object, levels: int = EMPTY_LEVELS_MAX) -> bool:
+    """Return whether a nested value has no content: clients send empty objects for what nobody asked for.
+
+    What nests deeper than they do counts as said: whoever sends it must not decide how deep this goes.
+    """
+    if isinstance(value, Mapping | list):
+        inners = value.values() if isinstance(value, Mapping) else value
+        return levels > 0 and all(_says_nothing(inner, levels - 1) for inner in inners)
     return value in (None, "", 0, False)
 
 
@@ -346,4 +350,6 @@ def _weights(fields: Fields) -> Weights:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, Mapping | list):  # Neither as deep nor as long as it may be.
+        return "an object" if isinstance(value, Mapping) else "a list"
     return repr(value)[:60]

@@ -5,6 +5,8 @@
     catalog/nodes                                                  the nodes
     catalog/node/n1, health/node/n1, health/state/any, agent/...   anything
 
+Just after a start only the nodes are told, and what the agent is: the rest is refused (``runtime.services``).
+
 The last kind of queries looks at its answer after each change and goes on waiting if it is the same; the first never
 wakes for another service. The service ``ringkeep`` is the nodes themselves, as ``consul`` is with Consul.
 """
@@ -91,8 +93,8 @@ class Reads:
 
     async def _by_index(self, select: Select, exchange: Exchange) -> Reply:
         """Answer with an index; with the present one in the query, when the answer is another one."""
-        view = self._services.view
-        of_index = Mark("X-Consul-Index", lambda it: str(it.index or ""), lambda topic, _: str(view.index(topic)))
+        services = self._services
+        of_index = Mark("X-Consul-Index", lambda it: str(it.index or ""), lambda topic, _: str(services.index(topic)))
         return await self._marked(select, exchange, of_index)
 
     async def _by_hash(self, select: Select, exchange: Exchange) -> Reply:
@@ -101,7 +103,7 @@ class Reads:
         return await self._marked(select, exchange, of_hash)
 
     async def _marked(self, select: Select, exchange: Exchange, mark: Mark) -> Reply:
-        consul, view = self._consul, self._services.view
+        consul, services = self._consul, self._services
         query = consul.query(exchange)
         name = decoded(exchange.target.key, "path")
         topic, rows = select(query, name)
@@ -109,7 +111,9 @@ class Reads:
         beside = self._beside.get(exchange.target.route, lambda: None)
 
         def answer() -> bytes:
-            return consul.encoded.of((*key, beside()), view.index(topic), rows)
+            index = services.index(topic)
+            is_known = topic.startswith("*") or bool(services.view.instances(topic))
+            return consul.encoded.of((*key, beside()), index, rows, is_kept=is_known)
 
         def reply(body: bytes) -> Reply:
             return consul.reply(exchange, query, body, f"{mark.header}: {mark.present(topic, lambda: body)}\r\n")
@@ -146,8 +150,10 @@ class Reads:
     # --- catalog and health --------------------------------------------------------------------------------------
 
     def _instances(self, service: str) -> Sequence[InstanceSeen]:
-        view = self._services.view
-        return node_instances(view.nodes()) if service == NODE_NAMES else view.instances(service)
+        services = self._services
+        if service == NODE_NAMES:
+            return node_instances(services.nodes_view.nodes())
+        return services.view.instances(service)
 
     def _kept(self, service: str, query: Query) -> list[InstanceSeen]:
         return [
@@ -188,7 +194,7 @@ class Reads:
     def _catalog_nodes(self, query: Query, _: str) -> tuple[str, Rows]:
         return NODES_TOPIC, lambda: [
             shapes.node_row(node, self._datacenter)
-            for node in self._services.view.nodes()
+            for node in self._services.nodes_view.nodes()
             if shapes.keeps_node(node, query.node_meta)
         ]
 
@@ -248,7 +254,7 @@ class Reads:
 
     def _agent_members(self, _: Query, __: str) -> tuple[str, Rows]:
         def rows() -> list[dict[str, Any]]:
-            voters, nodes = self._voters(), self._services.view.nodes()
+            voters, nodes = self._voters(), self._services.nodes_view.nodes()
             return [shapes.member_row(node, self._datacenter, is_voter=node.storage in voters) for node in nodes]
 
         return NODES_TOPIC, rows
@@ -257,7 +263,8 @@ class Reads:
         return frozenset(self._consul.driver.voters())
 
     def _agent_self(self) -> dict[str, Any]:
-        driver, me = self._consul.driver, self._services.view.me()
+        driver, view = self._consul.driver, self._services.nodes_view
+        me = view.me()
         is_voter = me.storage in driver.voters()
         return {
             "Config": {
@@ -271,7 +278,7 @@ class Reads:
             },
             "Member": shapes.member_row(me, self._datacenter, is_voter=is_voter),
             "Meta": shapes.node_meta(me),
-            "Stats": {"agent": {"services": str(len(self._services.view.owned()))}},
+            "Stats": {"agent": {"services": str(len(view.owned()))}},
         }
 
     def _peer_of(self) -> dict[str, str]:

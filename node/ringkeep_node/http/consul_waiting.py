@@ -9,15 +9,19 @@ and when this node stops, and there is a limit for each client's address and one
 other must not use up what everybody has.
 
 When a topic changes, the answers of all who wait for it are written first, one after the other, and only then do their
-handlers go on: of a thousand the last is answered after 1,000 writes, not after 1,000 requests have been finished.
+handlers go on: of a thousand the last is answered after 1,000 writes, not after 1,000 requests have been finished. Where
+that takes long, because each filter makes another answer, the rest is left for later turns of the loop, a little in each:
+who waits must not keep the node from hearing others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
@@ -32,6 +36,10 @@ from ringkeep_node.runtime.services import Services
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 GATHER_S: Final = 0.1
 """Whoever waits for any change looks at most so often: the answer is large, and is made anew each time."""
+STEP_S: Final = 0.005
+"""So long a step of the node may be held up by those who wait for what it changed."""
+TURN_S: Final = 0.001
+"""The same for each turn of the loop after that, until all were looked at."""
 
 
 class ConsulSettings(Struct, frozen=True):
@@ -56,23 +64,41 @@ class ConsulSettings(Struct, frozen=True):
 class Held:
     """A query that waits. ``send`` writes an answer at once and returns it; None if that is not possible now."""
 
-    __slots__ = ("_send", "answer", "before", "sent")
+    __slots__ = ("_send", "answer", "before", "index", "is_over", "seen", "sent")
 
     def __init__(self, answer: Callable[[], bytes], send: Callable[[bytes], Reply | None]) -> None:
         self.answer, self._send = answer, send
         self.before = answer()
+        self.seen: bytes | None = self.before
+        """The answer when it was looked at last, None if there was none."""
+        self.index = 0
+        """That of its topic then."""
         self.sent: Reply | None = None
+        self.is_over = False
+        """Its handler answers, or has: nothing may be written any more."""
 
-    def look(self) -> None:
+    def look(self, index: Callable[[], int]) -> None:
         """Write the answer if it is another one now."""
-        if self.sent is not None:
+        if self.is_over or self.sent is not None:
             return
         try:
-            body = self.answer()
-            if body != self.before:
-                self.sent = self._send(body)
+            self.index, self.seen = index(), self.answer()
+            if self.seen != self.before:
+                self.sent = self._send(self.seen)
         except Exception:  # whatever it is, the handler meets it as well, and is the one who can tell it
-            self.sent = None
+            self.seen = None
+
+
+class _Round:
+    """The queries of one topic that are still to be looked at because it changed; it ends whatever changes meanwhile."""
+
+    __slots__ = ("due", "ended", "is_stale")
+
+    def __init__(self, due: Iterable[Held]) -> None:
+        self.due = deque(due)
+        self.ended = asyncio.Event()
+        self.is_stale = False
+        """The topic has changed again: another round follows."""
 
 
 class Waiting:
@@ -87,6 +113,9 @@ class Waiting:
         self._draw = draw
         self._of_client: dict[str, int] = {}
         self._held: dict[str, dict[Held, None]] = {}
+        self._rounds: dict[str, _Round] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._in_turn = asyncio.Lock()
         self.count = 0
         services.on_changed = self._changed
 
@@ -101,26 +130,73 @@ class Waiting:
         services = self._services
         with self._counted(client), self._looked_at(topic, held):
             deadline = self._clock() + wait_s * (1 + JITTER * self._draw())
-            index = services.view.index(topic)
-            current = held.answer()
-            while current == held.before and held.sent is None and not (hung_up.done() or services.is_released):
+            held.index = services.index(topic)
+            while held.seen == held.before and held.sent is None and not (hung_up.done() or services.is_released):
                 left_s = deadline - self._clock()
                 if left_s <= 0:
                     break
+                index = held.index
                 moved = await services.wait(topic, index, timeout_s=left_s, hung_up=hung_up)
                 if moved == index:
                     break
-                if topic == ANY_TOPIC:
-                    await asyncio.sleep(GATHER_S)
-                    moved = services.view.index(topic)
-                index = moved
-                current = held.answer()
-        return current
+                await self._until_looked_at(topic, index, held)
+            return held.answer() if held.seen is None else held.seen
+
+    async def _until_looked_at(self, topic: str, index: int, held: Held) -> None:
+        """Return when a query was looked at since its topic had this index: not here if others are to be looked at too.
+
+        All handlers that a change wakes go on in one turn of the loop, so each may only take what was made before.
+        """
+        if topic == ANY_TOPIC:
+            await asyncio.sleep(GATHER_S)
+            async with self._in_turn:
+                held.look(partial(self._services.index, topic))
+                await asyncio.sleep(0)
+            return
+        running = self._rounds.get(topic)
+        if running is not None:
+            await running.ended.wait()
+        elif held.index == index:  # The change is so new that no step has told it yet.
+            held.look(partial(self._services.index, topic))
+
+    # --- looking at those that wait ------------------------------------------------------------------------------
 
     def _changed(self, topics: set[str]) -> None:
         for topic in topics - {ANY_TOPIC}:
-            for held in tuple(self._held.get(topic, ())):
-                held.look()
+            self._begin(topic)
+        if self._rounds and self._looking is None:
+            self._look(STEP_S)
+            if self._rounds:
+                self._looking = asyncio.get_running_loop().create_task(self._look_on())
+
+    def _begin(self, topic: str) -> None:
+        running = self._rounds.get(topic)
+        if running is not None:
+            running.is_stale = True
+        elif topic in self._held:
+            self._rounds[topic] = _Round(self._held[topic])
+
+    async def _look_on(self) -> None:
+        try:
+            while self._rounds:
+                await asyncio.sleep(0)
+                self._look(TURN_S)
+        finally:
+            self._looking = None
+
+    def _look(self, seconds: float) -> None:
+        """Look at queries for so long, one of each topic in turn: no topic waits for all of another one."""
+        end = self._clock() + seconds
+        while self._rounds and self._clock() < end:
+            topic = next(iter(self._rounds))
+            running = self._rounds.pop(topic)
+            running.due.popleft().look(partial(self._services.index, topic))
+            if running.due:
+                self._rounds[topic] = running
+                continue
+            running.ended.set()
+            if running.is_stale:
+                self._begin(topic)
 
     @contextmanager
     def _looked_at(self, topic: str, held: Held) -> Iterator[None]:
@@ -129,6 +205,7 @@ class Waiting:
         try:
             yield
         finally:
+            held.is_over = True
             del of_topic[held]
             if not of_topic and self._held.get(topic) is of_topic:
                 del self._held[topic]

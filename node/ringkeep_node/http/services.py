@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from msgspec import Struct
 
-from ringkeep_core.errors import BadRequest, NotFound
+from ringkeep_core.errors import BadRequest, NotFound, Overloaded
 from ringkeep_core.services import NODE_NAMES, NODE_SERVICE, InstanceSeen, Registration, check_instance_id
 from ringkeep_node.http.administration import body_of
 from ringkeep_node.http.exchange import Edge, Exchange
@@ -93,7 +93,7 @@ async def watch(exchange: Exchange) -> web.StreamResponse:
     query, tags = _without_tags(exchange.target.query)
     asked = parameters(query, ("passing",))
     passing = switch(asked["passing"], "passing") if "passing" in asked else False
-    topic_of(exchange.target.service)
+    _index_of(exchange.edge, exchange.target.service)  # What is refused is refused before the stream begins.
     exchange.closes = True
     return EventStream(exchange, _events(exchange, tags, passing))
 
@@ -128,7 +128,7 @@ def _index_of(edge: Edge, service: str) -> int:
     if service == SHARD_NAMES:
         held = edge.driver.shard_map
         return 1 if held is None else held.version
-    return edge.services.view.index(topic_of(service))
+    return edge.services.index(topic_of(service))
 
 
 # --- changing ----------------------------------------------------------------------------------------------------
@@ -244,13 +244,13 @@ def topic_of(service: str) -> str:
 
 def instances_of(edge: Edge, service: str) -> Sequence[InstanceSeen]:
     """Return the instances of a service, registered or built in."""
-    view = edge.services.view
+    services = edge.services
     if service == NODE_NAMES:
-        return node_instances(view.nodes())
+        return node_instances(services.nodes_view.nodes())
     if service == SHARD_NAMES:
         held = edge.driver.shard_map
-        return () if held is None else primary_instances(held, view.nodes())
-    return view.instances(service)
+        return () if held is None else primary_instances(held, services.nodes_view.nodes())
+    return services.view.instances(service)
 
 
 def row_of(seen: InstanceSeen) -> dict[str, object]:
@@ -331,6 +331,6 @@ class EventStream(Reply):
         try:
             async for event in self._events:
                 await writer.write(event)
-        except ConnectionError:
-            pass  # The client has gone: there is nobody left to tell.
+        except (ConnectionError, Overloaded):
+            pass  # The client has gone, or must come again: a stream that has begun can tell it by its end only.
         return writer

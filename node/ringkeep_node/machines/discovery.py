@@ -30,6 +30,7 @@ class Discovery:
 
     def __init__(self, me: NodeFact, swim: Swim, settings: RegistrySettings, *, now: float) -> None:
         self.registry = Registry(me, settings, now=now)
+        self.registry.awaits_members = True
         self.stale = True
         self._own = me
         self._swim = swim
@@ -86,6 +87,7 @@ class Discovery:
                         evidence=why,
                     )
                 )
+        self.registry.awaits_members = held is None
         self.registry.members(facts, map_version=0 if held is None else held.version, now=now)
 
     def _health_of(self, storage: str, view: MemberView | None) -> tuple[NodeHealth, str]:

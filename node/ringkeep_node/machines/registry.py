@@ -47,7 +47,7 @@ from ringkeep_core.services import (
     same_definition,
 )
 from ringkeep_core.shardmap import GENERATION_STEP
-from ringkeep_node.machines.registry_pulses import Pulses
+from ringkeep_node.machines.registry_pulses import Pulses, asked_checks, with_state
 from ringkeep_node.machines.registry_tables import (
     Entry,
     Graves,
@@ -76,7 +76,7 @@ OUTPUT_EVERY_S = 10.0
 """An output that changes without the state is news to nobody in a hurry: it is spread at most so often for each check."""
 PULL_EVERY_S = 0.5
 COMPARED_WITHIN_S = 5.0
-"""So long after its start a node that reaches none of the others takes registrations all the same."""
+"""So long after its start a node that reaches none of the others tells and takes registrations all the same."""
 NUMBERS_PER_MAP = 1 << 12
 """Numbers from one version of the map to the next. Indexes are such numbers, and stay below 2^53 for whoever reads JSON."""
 LAPSED = "no sign of life for {:g} s"
@@ -129,7 +129,9 @@ class Registry:
         self._sends: list[tuple[str, ServicesMessage]] = []
         self._checks_changed = False
         self._began = now
-        self._has_compared = False
+        self._has_compared = self._awaits_own = False
+        self.awaits_members = False
+        """Nobody has told which members there are: who knows of no others must not take itself for alone."""
         self.lapses = self.adoptions = self.removals = 0
         """How many ttl checks ran out, instances were adopted, and owners' tables were given up, for the metrics."""
         self.view = SeenServices(me.storage)
@@ -203,13 +205,17 @@ class Registry:
         self._linked[linked[0]] = self._linked.pop(linked[0])
         return linked[0]
 
-    def may_register(self, *, now: float) -> bool:
-        """Return whether a registration here would be the greatest: not before a peer has told how far numbers are.
+    def is_informed(self, *, now: float) -> bool:
+        """Return whether this node knows what is registered: not before it has compared what it holds with a peer.
 
-        A node that has just started would number lower than what is registered already, and lose against it.
+        A node that has just started would tell everybody that there is nothing, and number its registrations lower than
+        what is registered already, so that they lose against it.
         """
-        others = any(self._is_alive(storage) for storage in self._facts if storage != self._me)
-        return self._has_compared or not others or now >= self._began + COMPARED_WITHIN_S
+        if self.awaits_members:
+            return False
+        if (self._has_compared and not self._awaits_own) or now >= self._began + COMPARED_WITHIN_S:
+            return True
+        return not any(self._is_alive(storage) for storage in self._facts if storage != self._me)
 
     @property
     def version(self) -> int:
@@ -242,6 +248,7 @@ class Registry:
             if owner == self._me and held[0] < table.counter and held[1]:
                 # Our own table would take the place of what an earlier boot owned, and only they know that still.
                 self._sends.append((sender, ServicesPull(owner, 0, 0)))
+                self._awaits_own = True
                 continue
             delta = table.since(owner, *held)
             if delta is not None:
@@ -278,6 +285,7 @@ class Registry:
     def _take_over(self, delta: ServicesDelta, now: float) -> None:
         """Go on with what an earlier boot of this node owned, as others still know it."""
         mine = self._tables[self._me]
+        self._awaits_own = False
         if delta.counter >= mine.counter:
             return
         for entry in delta.entries:
@@ -316,7 +324,7 @@ class Registry:
                 self._hand_on(held[0], before, "", "passing" if is_well else "", None, now)
                 return
         if before is not None:
-            instance = replace(instance, checks=tuple(_with_state(check, before) for check in instance.checks))
+            instance = replace(instance, checks=tuple(with_state(check, before) for check in instance.checks))
         self._own(instance, now=now)
 
     def _renew_same(self, before: Instance, instance: Instance, now: float) -> None:
@@ -367,7 +375,7 @@ class Registry:
         others = tuple(each for each in instance.checks if each.id != check.id)
         if len(others) >= CHECKS_MAX:
             raise BadRequest(f"an instance has at most {CHECKS_MAX} checks")
-        self._redefine(replace(instance, checks=(*others, _with_state(check, instance))), now)
+        self._redefine(replace(instance, checks=(*others, with_state(check, instance))), now)
 
     def drop_check(self, service: str, instance_id: str, check_id: str, *, now: float) -> None:
         """Take a check away; nothing happens if there is none. Raises ``TooManyRequests`` as ``register``."""
@@ -394,6 +402,8 @@ class Registry:
         held = self._winner(instance.key)
         if held is not None and held[1].instance == instance:
             return
+        if held is not None and held[0] != self._me:
+            instance = self.view.at_its_address(instance)
         self._own(instance, now=now)
 
     def deregister(self, service: str, instance_id: str, *, now: float) -> bool:
@@ -524,7 +534,7 @@ class Registry:
             self._pulses.drop(key)
         else:
             self._pulses.begin(key, instance, before, now=now)
-        self._checks_changed = self._checks_changed or _asked(before) != _asked(instance)
+        self._checks_changed = self._checks_changed or asked_checks(before) != asked_checks(instance)
         self._hold(key, self._me, mine.entries.get(key), now)
 
     def _tell(
@@ -671,23 +681,8 @@ class Registry:
         self._pulses.drop(key)
         self._buried.pop(key, None)
         self._buried[key] = now + self._settings.tombstone_s
-        self._checks_changed = self._checks_changed or bool(_asked(had))
+        self._checks_changed = self._checks_changed or bool(asked_checks(had))
         self._holders[key].pop(self._me)
-
-
-def _with_state(check: Check, before: Instance) -> Check:
-    """Return the check in the state that one with the same definition had: defining it again is no news."""
-    old = before.check(check.id)
-    if old is None or replace(old, status=check.status, output=check.output) != check:
-        return check
-    return old if check.status == "critical" else replace(old, status=check.status)
-
-
-def _asked(instance: Instance | None) -> list[Check]:
-    """Return the checks that have to be carried out, whatever they found last."""
-    if instance is None:
-        return []
-    return [replace(it, status="critical", output="") for it in instance.checks if it.kind in ("http", "tcp")]
 
 
 def _status_or_none(text: str) -> Status | Literal[""]:

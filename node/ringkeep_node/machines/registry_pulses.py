@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ringkeep_core.services import Check, Instance
 
@@ -78,3 +79,18 @@ class Pulses:
             if pulse is not None and pulse.armed == due:  # Else the check is gone, or was begun anew since.
                 pulse.armed = math.inf
                 yield (service, id_), check_id
+
+
+def asked_checks(instance: Instance | None) -> list[Check]:
+    """Return the checks that have to be carried out, whatever they found last."""
+    if instance is None:
+        return []
+    return [replace(it, status="critical", output="") for it in instance.checks if it.kind in ("http", "tcp")]
+
+
+def with_state(check: Check, before: Instance) -> Check:
+    """Return the check in the state that one with the same definition had: defining it again is no news."""
+    old = before.check(check.id)
+    if old is None or replace(old, status=check.status, output=check.output) != check:
+        return check
+    return old if check.status == "critical" else replace(old, status=check.status)

@@ -39,7 +39,27 @@ FIRST_INDEX = 1
 Key = tuple[str, str]
 
 
-class RegistryView(Protocol):
+class NodesView(Protocol):
+    """What a node knows from its first moment: the members by the map and gossip, and what it owns itself by now."""
+
+    def owned(self) -> Sequence[InstanceSeen]:
+        """Return the instances that this node owns, by (service, id): what its agent endpoints list."""
+        ...
+
+    def nodes(self) -> Sequence[NodeSeen]:
+        """Return the nodes of the cluster, dead ones too, by name."""
+        ...
+
+    def me(self) -> NodeSeen:
+        """Return this node."""
+        ...
+
+    def index(self, topic: str) -> int:
+        """Return the index of a service (by its name, known or not) or of one of the topics above."""
+        ...
+
+
+class RegistryView(NodesView, Protocol):
     """What can be read of the registry at this node: plain look-ups in memory, nothing waits, nothing is asked of others.
 
     Every answer has an index. It is at least 1, grows only when the answer changed, and is told per service: a change of
@@ -72,22 +92,6 @@ class RegistryView(Protocol):
 
         Consul's agent names an instance by its id alone.
         """
-        ...
-
-    def owned(self) -> Sequence[InstanceSeen]:
-        """Return the instances that this node owns, by (service, id): what its agent endpoints list."""
-        ...
-
-    def nodes(self) -> Sequence[NodeSeen]:
-        """Return the nodes of the cluster, dead ones too, by name."""
-        ...
-
-    def me(self) -> NodeSeen:
-        """Return this node."""
-        ...
-
-    def index(self, topic: str) -> int:
-        """Return the index of a service (by its name, known or not) or of one of the topics above."""
         ...
 
 

@@ -437,7 +437,10 @@ class Host:
             return "this node belongs to no cluster yet"
         assert self._parts is not None
         leaves_soon = self._parts.balanced
-        reason = unready_reason(self._driver.node, was_ready=self._was_ready, leaves_soon=leaves_soon)
+        is_informed = self._services is None or self._services.is_informed
+        reason = unready_reason(
+            self._driver.node, was_ready=self._was_ready, leaves_soon=leaves_soon, is_informed=is_informed
+        )
         self._was_ready = self._was_ready or reason is None
         return reason
 

@@ -150,11 +150,16 @@ def voters_of(node: Node) -> tuple[str, ...]:
     return node.raft.configuration.voters if not voters and control.votes else voters
 
 
-def unready_reason(node: Node, *, was_ready: bool = False, leaves_soon: bool = False) -> str | None:
-    """Return why clients should not be sent here (any more), or None: joined, caught up, routes.
+def unready_reason(
+    node: Node, *, was_ready: bool = False, leaves_soon: bool = False, is_informed: bool = True
+) -> str | None:
+    """Return why clients should not be sent here (any more), or None: joined, caught up, routes, knows the services.
 
     Whoever leaves refuses everything from that moment on. Where balancers must see it before (``leaves_soon``), a member
     that is draining and has given up its last copy says so already, while it still serves.
+
+    ``is_informed``: what is registered can be read here. That takes 5 s after a start at most, and no time for a node that
+    is alone, so that no cluster waits for itself.
 
     A start is caught up once (``was_ready``). Copies that a plan brings to it later keep nobody away: while a cluster
     shrinks, all nodes that stay get some, and the ones that clients would be sent to instead are those that go.
@@ -175,7 +180,7 @@ def unready_reason(node: Node, *, was_ready: bool = False, leaves_soon: bool = F
     behind = sum(1 for shard in held.shards if any(copy.storage == own for copy in shard.learners))
     if behind:
         return f"{behind} copies on this node are still being brought up to date"
-    return None
+    return None if is_informed else "this node does not know yet which services the others hold"
 
 
 def _has_given_up(held: ShardMap, node: Node) -> bool:

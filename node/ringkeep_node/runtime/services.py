@@ -4,6 +4,9 @@
     step says which topics moved --> whoever waits for one of them, and nobody else
     step says that own checks changed --> ``checks``
 
+    just started --> compared with the others, or nobody is there, or 5 s --> what is registered is told and changed
+
+Before that it is neither, so that clients keep what they know: they would take an empty list for the end of a service.
 Every change is in force here when the call returns. Nothing here decides: the machine does (``machines.registry``).
 """
 
@@ -29,7 +32,7 @@ from ringkeep_core.services import (
 )
 from ringkeep_node.machines.registry import Registry, RegistrySettings
 from ringkeep_node.machines.registry_clients import ClientBuckets
-from ringkeep_node.machines.registry_view import RegistryView
+from ringkeep_node.machines.registry_view import NODES_TOPIC, NodesView, RegistryView
 from ringkeep_node.runtime.checks import Checks
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -134,8 +137,25 @@ class Services:
 
     @property
     def view(self) -> RegistryView:
-        """What can be read. Raises ``NoPrimary`` on a node that belongs to no cluster yet."""
+        """What is registered. All that is read and changed of it passes here.
+
+        Raises ``NoPrimary`` on a node that belongs to no cluster yet, ``Overloaded`` on one that has just started.
+        """
+        return self._informed(self._clock()).view
+
+    @property
+    def nodes_view(self) -> NodesView:
+        """What is known without the others too. Raises ``NoPrimary`` on a node that belongs to no cluster yet."""
         return self._running().view
+
+    def index(self, topic: str) -> int:
+        """Return the index of a topic; of the nodes from the start, else it raises as ``view``."""
+        return (self.nodes_view if topic == NODES_TOPIC else self.view).index(topic)
+
+    @property
+    def is_informed(self) -> bool:
+        """Whether what is registered can be read here."""
+        return self._registry is not None and self._registry.is_informed(now=self._clock())
 
     @property
     def waiting(self) -> int:
@@ -167,11 +187,11 @@ class Services:
         """Return the index of ``topic``: at once if it is not ``index``, else when it changes or the time is up.
 
         Only changes of that very topic wake the caller. ``hung_up``: whoever asked has gone when this is done. Raises
-        ``Overloaded`` when as many wait as may.
+        ``Overloaded`` when as many wait as may, and as ``view``.
         """
-        view = self.view
-        if view.index(topic) != index or self._released or timeout_s <= 0:
-            return view.index(topic)
+        now_at = self.index(topic)
+        if now_at != index or self._released or timeout_s <= 0:
+            return now_at
         if self._waiting >= self.settings.waiters_max:
             raise Overloaded(f"{self._waiting} queries wait for changes here, which is as many as may")
         loop = asyncio.get_running_loop()
@@ -193,7 +213,7 @@ class Services:
             del waiters[waiter]
             if not waiters and self._waiters.get(topic) is waiters:
                 del self._waiters[topic]
-        return view.index(topic)
+        return self.index(topic)
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -270,6 +290,11 @@ class Services:
     def _admitted(self, client: str) -> tuple[Registry, float]:
         registry, now = self._running(), self._clock()
         self._clients.take(client, now=now)
-        if not registry.may_register(now=now):
-            raise Overloaded("this node has just started and does not know yet what the others hold")
+        self._informed(now)
         return registry, now
+
+    def _informed(self, now: float) -> Registry:
+        registry = self._running()
+        if not registry.is_informed(now=now):
+            raise Overloaded("this node has just started and does not know yet what the others hold")
+        return registry

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from ringkeep_core.services import NO_RANGES, NodeHealth, Ranges
 from ringkeep_node.machines.registry import Registry, RegistrySettings
+from ringkeep_node.machines.registry_tables import ServicesKnown
 from ringkeep_node.machines.registry_view import NodeFact
 from ringkeep_node.runtime.services import Services, ServicesSettings
 
@@ -28,9 +29,11 @@ class FakeServices(Services):
         self.wakes: list[str] = []
         """The topic of every wait that was woken by a change."""
 
-    def nodes(self, *facts: NodeFact) -> None:
-        """Let this node hear how all nodes are."""
+    def nodes(self, *facts: NodeFact, have_compared: bool = True) -> None:
+        """Let this node hear how all nodes are, and what they hold: nothing that it does not hold itself."""
         self.registry.members(facts, now=self.now)
+        if have_compared:
+            self.registry.receive(facts[-1].storage, ServicesKnown((), asks=False), now=self.now)
         self._took()
 
     def pass_time(self, seconds: float) -> None:

@@ -75,7 +75,7 @@ class Client:
             if chance < 0.05 and self.world.hurts:
                 self.lives, self.is_excused = True, False
             return
-        if not node.may_register(now=now):
+        if not node.is_informed(now=now):
             return
         if chance < 0.03 and self.world.hurts:
             if node.deregister(service, id_, now=now):

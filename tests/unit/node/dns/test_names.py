@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import dns.message
+import dns.rcode
 import pytest
 
 from ringkeep_core.errors import NoPrimary
 from ringkeep_core.services import NO_RANGES, CheckWish, NodeHealth, Registration, Weights
 from ringkeep_node.dns.answers import Place
 from ringkeep_node.dns.names import RegistryNames
+from ringkeep_node.dns.server import DnsSettings, Resolving
+from ringkeep_node.machines.registry import COMPARED_WITHIN_S
 from ringkeep_node.runtime.services import Services, ServicesSettings
 from ringkeep_testing.fake_driver import first_map
 from ringkeep_testing.fake_services import FakeServices, fact
@@ -20,7 +24,7 @@ ADDRESSES = {"10.0.0.1": "10.0.0.1", "127.0.0.1": "127.0.0.1", "known.example.co
 
 def named(services: Services) -> RegistryNames:
     """Return the names of a registry; some host names are resolved already."""
-    return RegistryNames(lambda: services.view, first_map, ADDRESSES.get, datacenter="dc1")
+    return RegistryNames(lambda: services.view, lambda: services.nodes_view, first_map, ADDRESSES.get, datacenter="dc1")
 
 
 def run(test: Callable[[FakeServices, RegistryNames], None]) -> None:
@@ -101,6 +105,29 @@ def test_a_host_name_is_its_address_as_soon_as_that_is_known() -> None:
             services.register("web", host, Registration(address=host, port=1), client="")
 
         assert [place.address for place in names.service("web", None)] == ["192.0.2.7", "other.example.com"]
+
+    run(test)
+
+
+def test_a_node_that_has_just_started_names_nodes_and_fails_to_name_what_is_registered() -> None:
+    def test(services: FakeServices, names: RegistryNames) -> None:
+        services.register("web", "web-1", Registration(address="10.0.0.1", port=1), client="")
+        services.nodes(fact("n1"), fact("n2", "127.0.0.2"), have_compared=False)
+        resolving = Resolving(names, DnsSettings(), lambda: 0.0, lambda: 0.0)
+
+        def asked(name: str) -> tuple[dns.rcode.Rcode, int]:
+            wire = resolving.reply(dns.message.make_query(name, "A").to_wire(), "::1", over_udp=True)
+            assert wire is not None
+            answer = dns.message.from_wire(wire)
+            return answer.rcode(), len(answer.answer)
+
+        built_in = [asked(f"{name}.consul") for name in ("n2.node", "ringkeep.service")]
+        early = [asked(f"{name}.service.consul") for name in ("web", "nobody")]
+        services.pass_time(COMPARED_WITHIN_S)
+
+        assert built_in == [(dns.rcode.NOERROR, 1), (dns.rcode.NOERROR, 1)]
+        assert early == [(dns.rcode.SERVFAIL, 0), (dns.rcode.SERVFAIL, 0)]
+        assert asked("web.service.consul") == (dns.rcode.NOERROR, 1)
 
     run(test)
 

@@ -22,6 +22,7 @@ WEB1 = {
     "Check": {"TTL": "30s", "Status": "passing", "Notes": "says so itself"},
 }
 WEB2 = {"Name": "web", "ID": "web-2", "Port": 8001, "Tags": ["v2", "Blue"], "Check": {"TTL": "30s"}}
+STARTED = b"this node has just started and does not know yet what the others hold\n"
 HEADERS = ("x-consul-index", "x-consul-knownleader", "x-consul-lastcontact", "x-consul-effective-consistency")
 
 
@@ -458,12 +459,12 @@ def test_an_answer_is_encoded_anew_only_when_its_service_changed() -> None:
         made: list[object] = []
         original = consul.consul.encoded.of
 
-        def counted(key: object, index: int, rows: Any) -> bytes:
+        def counted(key: tuple[object, ...], index: int, rows: Any, *, is_kept: bool = True) -> bytes:
             def noted() -> Any:
                 made.append(key)
                 return rows()
 
-            return original(key, index, noted)
+            return original(key, index, noted, is_kept=is_kept)
 
         consul.consul.encoded.of = counted  # type: ignore[method-assign]  # a spy, not a stand-in
         for _ in range(3):
@@ -476,3 +477,33 @@ def test_an_answer_is_encoded_anew_only_when_its_service_changed() -> None:
         assert len(made) == 2
 
     serve(test, ConsulEdge(FakeServices()))
+
+
+def test_a_node_that_has_just_started_refuses_to_tell_what_is_registered_and_says_who_it_is() -> None:
+    registered = (
+        *(
+            "catalog/services",
+            "catalog/service/web",
+            "catalog/node/n1",
+            "health/service/web?passing",
+            "health/checks/web",
+        ),
+        *("health/node/n1", "health/state/any", "agent/services", "agent/service/web-1", "agent/checks"),
+        *("health/service/web?index=1&wait=5m", "catalog/services?index=1"),
+    )
+    known = (
+        *("agent/self", "agent/members", "catalog/nodes", "catalog/datacenters", "status/leader", "status/peers"),
+        *("health/service/ringkeep", "catalog/service/ringkeep"),
+    )
+
+    async def test(consul: ConsulEdge) -> None:
+        consul.services.nodes(fact("n1"), fact("n2"), have_compared=False)
+        early = [await consul.get(target) for target in registered]
+        answered = [await consul.get(target) for target in known]
+        consul.services.nodes(fact("n1"), fact("n2"))
+
+        assert {(answer.status, answer.body) for answer in early} == {(503, STARTED)}
+        assert {answer.status for answer in answered} == {200}
+        assert (await consul.get("health/service/web?passing")).json == []
+
+    serve(test)

@@ -505,6 +505,34 @@ def test_a_bad_registration_is_refused_with_one_sentence(change: dict[str, Any],
     serve(test)
 
 
+@pytest.mark.parametrize("field", ["Proxy", "Connect", "Tags", "Meta", "Weights", "Port", "Name", "Check"])
+@pytest.mark.parametrize("depth", [600, 900, 990, 5000])
+@pytest.mark.parametrize(("opened", "closed"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_a_body_of_any_depth_is_refused_and_is_no_mistake_of_ours(
+    field: str, depth: int, opened: bytes, closed: bytes
+) -> None:
+    nested = opened * depth + b"1" + closed * depth
+    body = b'{"Name": "w1", "%b": %b}' % (field.encode(), nested)
+
+    async def test(consul: ConsulEdge) -> None:
+        answer = await consul.put("agent/service/register", body)
+
+        assert (answer.status, answer.body.count(b"\n")) == (400, 1)
+        assert (await consul.get("catalog/services")).json == {"ringkeep": []}
+
+    serve(test)
+
+
+def test_what_nests_empty_objects_says_nothing_to_a_depth_that_clients_send() -> None:
+    async def test(consul: ConsulEdge) -> None:
+        await consul.done("agent/service/register", {"Name": "w1", "Proxy": {"Expose": {"Paths": [{}, {"Port": 0}]}}})
+        deep = await consul.put("agent/service/register", {"Name": "w2", "Proxy": [[[[[[[[[]]]]]]]]]})
+
+        assert (deep.status, (await consul.get("catalog/services")).json) == (400, {"ringkeep": [], "w1": []})
+
+    serve(test)
+
+
 PROXY = "a check asks the address and port of its own instance (10.0.0.1:80), not"
 
 

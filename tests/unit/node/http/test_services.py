@@ -316,3 +316,35 @@ def test_with_a_token_set_only_who_shows_it_may_change_registrations() -> None:
         assert (taken.status, gone.status) == (201, 204)
 
     serve(test, EdgeUnderTest(services=ServicesSettings(token="s3cret")))
+
+
+def test_a_node_that_has_just_started_refuses_to_tell_what_is_registered_and_names_the_nodes() -> None:
+    async def test(edge: EdgeUnderTest) -> None:
+        edge.registry.awaits_members = True
+        registered = [
+            await edge.ask("GET", f"/v1/{target}")
+            for target in (
+                "services",
+                "services?wait_newer_than=1",
+                "services/web",
+                "services/web?wait_newer_than=7",
+                "services/web/watch",
+                "services/web/web-1",
+                "sd/prometheus?service=web",
+            )
+        ]
+        renewal = await edge.ask("PUT", "/v1/services/web/web-1/renew")
+        built_in = [
+            await edge.ask("GET", f"/v1/{target}")
+            for target in (
+                "services/ringkeep",
+                "services/ringkeep-shard",
+                "sd/prometheus",
+                "sd/prometheus?service=ringkeep",
+            )
+        ]
+
+        assert {(answer.status, answer.json["code"]) for answer in (*registered, renewal)} == {(503, "overloaded")}
+        assert {answer.status for answer in built_in} == {200}
+
+    serve(test)

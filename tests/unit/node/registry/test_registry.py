@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from ringkeep_core.errors import BadRequest, NotFound, TooManyRequests
 from ringkeep_core.services import NODE_SERVICE, SERF_HEALTH, Check, NodeHealth
 from ringkeep_node.machines.registry import ANY_TOPIC, NODES_TOPIC, SERVICES_TOPIC, RegistrySettings
+from ringkeep_node.machines.registry_tables import ServicesKnown
 from ringkeep_testing.registry_group import RegistryGroup, instance_of, shown, storage_of
 
 
@@ -190,6 +191,22 @@ def test_an_adopted_instance_that_said_no_address_stays_where_it_was_registered(
 
     assert owners == {("n3", address) for address in before} and len(before) == 1
     assert group["n3"].view.me().address not in before
+
+
+def test_a_check_that_is_changed_at_another_node_leaves_an_instance_that_said_no_address_where_it_is() -> None:
+    group = RegistryGroup()
+    group["n1"].register(replace(instance_of(ttl_s=10.0), address=""), now=0.0)
+    group.settle()
+    before = {seen.address for name in group.up for seen in group[name].view.instances("web")}
+    maintenance = Check("_service_maintenance:web-1", "maintenance", "manual", "critical")
+    group["n2"].put_check("web", "web-1", maintenance, now=0.0)
+    group.settle()
+    shown_in_it = {seen.address for name in group.up for seen in group[name].view.instances("web")}
+    group["n3"].drop_check("web", "web-1", maintenance.id, now=0.0)
+    group.settle()
+    shown_after = {seen.address for name in group.up for seen in group[name].view.instances("web")}
+
+    assert before == shown_in_it == shown_after == {group["n1"].view.me().address}
 
 
 def test_an_instance_whose_last_sign_of_life_came_through_a_living_node_is_adopted_with_the_death() -> None:
@@ -584,6 +601,33 @@ def test_a_node_that_has_left_the_map_is_forgotten_with_all_it_owned() -> None:
     assert [node.name for node in group["n2"].view.nodes()] == ["n2", "n3"]
 
 
+def test_a_node_that_does_not_know_its_members_does_not_take_itself_for_alone() -> None:
+    alone, unsure = RegistryGroup(1)["n1"], RegistryGroup(1)["n1"]
+    unsure.awaits_members = True
+
+    assert (alone.is_informed(now=0.0), unsure.is_informed(now=0.0), unsure.is_informed(now=60.0)) == (
+        True,
+        False,
+        False,
+    )
+
+
+def test_a_restarted_node_is_not_informed_before_it_has_what_it_owned_itself() -> None:
+    group = RegistryGroup(2)
+    group["n1"].register(instance_of(), now=0.0)
+    group.settle()
+    group.kill("n1")
+    group.cut_off("n1")
+    group.start("n1")
+    fresh, held = group["n1"], ServicesKnown(((storage_of("n1"), 1, 5),), asks=False)
+    fresh.receive(storage_of("n2"), held, now=0.0)
+    has_asked = fresh.is_informed(now=0.0)
+    group.heal()
+
+    assert (has_asked, fresh.is_informed(now=0.0)) == (False, True)
+    assert group.seen() == group.everywhere(("web-1", "n1", "passing"))
+
+
 def test_a_node_registers_nothing_before_a_peer_told_how_far_numbers_are() -> None:
     group = RegistryGroup()
     group["n1"].register(instance_of(), now=0.0)
@@ -591,10 +635,10 @@ def test_a_node_registers_nothing_before_a_peer_told_how_far_numbers_are() -> No
     group.kill("n3")
     group.cut_off("n3")
     group.start("n3")
-    alone = group["n3"].may_register(now=group.now)
+    alone = group["n3"].is_informed(now=group.now)
     group.heal()
 
-    assert (alone, group["n3"].may_register(now=group.now)) == (False, True)
+    assert (alone, group["n3"].is_informed(now=group.now)) == (False, True)
 
 
 def test_who_starts_with_a_newer_map_numbers_higher_than_whoever_was_cut_off_before() -> None:

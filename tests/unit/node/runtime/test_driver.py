@@ -98,10 +98,12 @@ def test_a_checkpoint_that_the_store_asks_for_does_not_wait_for_its_time() -> No
         driver.node.control = cast(Any, SimpleNamespace(snapshot_index=7))
         driver.store = cast(Any, SimpleNamespace(checkpoint=lambda: {(1, 5): 9}))
         told: list[object] = []
-        driver.log = cast(
-            Any,
-            SimpleNamespace(release=lambda covered, raft_index: (told.append((covered, raft_index)), released.set())),
-        )
+
+        def release(covered: object, raft_index: int) -> None:
+            told.append((covered, raft_index))
+            released.set()
+
+        driver.log = cast(Any, SimpleNamespace(release=release))
         work = asyncio.create_task(driver._checkpoint_forever())
         driver._checkpoint_due.set()
         async with asyncio.timeout(CHECKPOINT_EVERY_S / 2):

@@ -14,6 +14,7 @@ from ringkeep_core.wire import PROTOCOL_VERSION, Hello
 from ringkeep_node.machines.shard.effects import Found, NotApplied, Stored
 from ringkeep_node.runtime.host import Host
 from ringkeep_node.runtime.peers import greet
+from ringkeep_node.runtime.reporting import unready_reason
 from ringkeep_testing.live_hosts import SHARDS, found, hosts, run, until
 
 
@@ -126,6 +127,26 @@ def test_a_node_that_ends_in_order_is_replaced_before_it_is_gone(tmp_path: Path)
             assert len(leaders) == 1 and leaders < {node.name for node in others}
             assert seen == [{**{node.name: "alive" for node in others}, leaving.name: "left"}] * 2
             assert not any(text.startswith(f"{leaving.name} is dead") for text in told)
+
+    run(play())
+
+
+def test_a_node_without_others_is_ready_once_it_leads_unless_it_does_not_know_what_is_registered(
+    tmp_path: Path,
+) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 1) as nodes:
+            await found(nodes)
+            await until(lambda: nodes[0].host.is_ready() is None)
+            driver = nodes[0].host.inbox.driver
+            assert driver is not None
+            node = driver.node
+
+            assert node.discovery.registry.is_informed(now=asyncio.get_running_loop().time())
+            assert unready_reason(node) is None
+            assert unready_reason(node, is_informed=False) == (
+                "this node does not know yet which services the others hold"
+            )
 
     run(play())
 
