@@ -10,7 +10,7 @@ from ringkeep_testing.seeds import Seeds, add_up, traces_of
 SAFETY_S = 60.0
 HEALING_S = TTL_S + DETECTION_S + 10.0
 """A ttl that ran out and its renewal, a verdict, and the time after which a dead owner's instances are forgotten."""
-SEEDS = Seeds(first=1, count=200, prefix="RINGKEEP_REGISTRY_")
+SEEDS = Seeds(first=1, count=330, prefix="RINGKEEP_REGISTRY_")
 TRACE = """
 import sys
 from test_registry_simulation import simulate

@@ -86,3 +86,16 @@ def serve(test: Callable[[ConsulEdge], Awaitable[None]], edge: ConsulEdge | None
             await test(running)
 
     asyncio.run(whole())
+
+
+def shown(services: FakeServices, service: str = "web") -> list[tuple[str, str, int, tuple[tuple[str, str], ...]]]:
+    """Return (id, address, port, (check, state)...) of all instances of a service."""
+    return [
+        (
+            seen.instance.id,
+            seen.instance.address,
+            seen.instance.port,
+            tuple((check.id, check.status) for check in seen.instance.checks),
+        )
+        for seen in services.view.instances(service)
+    ]

@@ -235,9 +235,11 @@ def test_nobody_to_watch_is_exit_code_three(capsys: Capture, monkeypatch: pytest
 
 
 TAKES_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 )
-"""Makes its input the terminal that Ctrl-C comes from, as a shell does, then becomes the program in its arguments."""
+"""Makes its input the terminal that Ctrl-C comes from, as a shell does, then becomes the program in its arguments. Whoever
+runs the tests in the background may have had Ctrl-C ignored, and that is inherited."""
 
 
 def _program(*arguments: str) -> list[str]:
