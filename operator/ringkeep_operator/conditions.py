@@ -30,7 +30,7 @@ RANK = (
     Reason.FOREIGN_DATA,
     Reason.DATA_MISSING,
     Reason.NO_STORAGE_CLASS,
-    Reason.FAILED,
+    Reason.ACTION_REFUSED,
     Reason.IMAGE,
     Reason.CRASHING,
     Reason.UNSCHEDULABLE,
@@ -47,7 +47,7 @@ RANK = (
 
 def conditions_of(view: View, outcome: Outcome) -> tuple[Condition, ...]:
     """Return the conditions from what was seen and what the plan has decided."""
-    failed = [Note(Reason.FAILED, text) for text in view.seen.failures]
+    failed = [Note(Reason.ACTION_REFUSED, text) for text in view.seen.failures]
     wrong = _ranked([*outcome.wrong, *failed, *_pods_wrong(view), *_cluster_wrong(view)])
     under_way = [*outcome.under_way, *_unfinished(view)]
     judged = [

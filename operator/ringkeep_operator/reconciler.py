@@ -239,7 +239,7 @@ class Reconciler:
         text = f"{' '.join(described(action).values())}: {error.detail}"
         if is_denied or (isinstance(action, Apply | CreateSecret) and not is_extra(action)):
             failures.append(text)
-        await self._actor.carry_out(Tell(Reason.FAILED, text, "Warning"), observed)
+        await self._actor.carry_out(Tell(Reason.ACTION_REFUSED, text, "Warning"), observed)
 
     async def _show_invalid(self, raw: Mapping[str, Any], error: InvalidSpec) -> Outcome:
         """Say in the conditions what is wrong; nothing else changes."""

@@ -74,7 +74,7 @@ class Reason(StrEnum):
     IMAGE = "ImagePullFailed"
     CRASHING = "PodCrashing"
     REFUSED = "ChangeRefused"
-    FAILED = "ActionRefused"
+    ACTION_REFUSED = "ActionRefused"
     MEMBER_DOWN = "MemberDown"
     FEWER_MEMBERS = "FewerMembersThanCopies"
     FEWER_COPIES = "FewerCopies"

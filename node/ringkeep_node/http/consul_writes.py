@@ -98,7 +98,7 @@ class Writes:
         self._services.put_check(*key, found.wish, client=exchange.client)
 
     async def _deregister_check(self, exchange: Exchange, query: Query, check_id: str) -> None:
-        key = self._key_of_check(check_id)
+        key = key_of_check(self._services.view, check_id)
         if key is not None:
             self._services.drop_check(*key, check_id, client=exchange.client)
 
@@ -110,7 +110,7 @@ class Writes:
         self._tell(check_id, status, output, exchange.client)
 
     def _tell(self, check_id: str, status: str, output: str, client: str) -> None:
-        key = self._key_of_check(check_id)
+        key = key_of_check(self._services.view, check_id)
         if key is None:
             raise NotFound(
                 f"unknown check ID {check_id[:140]!r}: this service or check may have to be registered again"
@@ -119,9 +119,6 @@ class Writes:
 
     def _node_key(self) -> Key:
         return NODE_SERVICE, self._services.view.me().name
-
-    def _key_of_check(self, check_id: str) -> Key | None:
-        return key_of_check(self._services.view, check_id)
 
     # --- maintenance ---------------------------------------------------------------------------------------------
 
@@ -189,7 +186,7 @@ class Writes:
         removal = bodies.catalog_removal(await self._fields(exchange, "a removal from the catalog"))
         client = exchange.client
         if removal.check_id:
-            key = self._key_of_check(removal.check_id)
+            key = key_of_check(self._services.view, removal.check_id)
             if key is not None:
                 self._services.drop_check(*key, removal.check_id, client=client)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -158,6 +159,27 @@ def test_who_waits_for_a_plan_asks_less_often_the_longer_the_answer_takes(monkey
     monkeypatch.setattr(membership, "POLL_S", 0.25)
 
     assert [rest_after(took_s) for took_s in (0.001, 0.1, 10.0)] == [0.25, pytest.approx(0.9), 2.0]
+
+
+def test_who_waits_for_a_plan_rests_after_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    took: list[float] = []
+
+    def rested(took_s: float) -> float:
+        took.append(took_s)
+        return 0.001 if len(took) < 4 else 60.0
+
+    monkeypatch.setattr(membership, "rest_after", rested)
+
+    async def play(cluster: FakeCluster, client: AsyncClient) -> None:
+        cluster.plan = {"steps": [_step((1, "copy", "n2"))]}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await until_moved(client, revision=1)
+
+    _with(play)
+
+    # The fourth rest is a long one: nobody asked again.
+    assert len(took) == 4 and min(took) > 0.0
 
 
 def test_nobody_is_called_empty_who_holds_a_copy_that_no_step_can_move() -> None:

@@ -503,9 +503,10 @@ class Store:
         exchanged = any(command.exchanges for command in commands)
         if moved or exchanged:
             self._post(self._deliver, moved, changed, exchanged)
-        if any(command.installs for command in commands):
+        installed = [command.size for command in commands if command.installs]
+        if installed:
             self._post(self.on_room)
-            self._count_installed(sum(command.size for command in commands if command.installs))
+            self._count_installed(sum(installed))
         for command in commands:
             if command.done is not None:
                 self._post(command.done)

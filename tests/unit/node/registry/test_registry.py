@@ -345,13 +345,19 @@ def test_a_restarted_node_gets_everything_back_and_goes_on_with_what_it_owned() 
     assert group.seen() == group.everywhere(("web-1", "n1", "critical"), ("web-2", "n2", "passing"))
 
 
-def test_a_restarted_node_asks_for_what_it_owned_if_the_first_answer_was_lost() -> None:
+def _restarted_and_cut_off() -> RegistryGroup:
+    """Return two nodes, of which n1 owned an instance, and has started again without hearing of n2."""
     group = RegistryGroup(2)
     group["n1"].register(instance_of(), now=0.0)
     group.settle()
     group.kill("n1")
     group.cut_off("n1")
     group.start("n1")
+    return group
+
+
+def test_a_restarted_node_asks_for_what_it_owned_if_the_first_answer_was_lost() -> None:
+    group = _restarted_and_cut_off()
     group.cut.clear()
     group["n2"].linked(storage_of("n1"), now=0.0)
     group.settle()
@@ -613,12 +619,7 @@ def test_a_node_that_does_not_know_its_members_does_not_take_itself_for_alone() 
 
 
 def test_a_restarted_node_is_not_informed_before_it_has_what_it_owned_itself() -> None:
-    group = RegistryGroup(2)
-    group["n1"].register(instance_of(), now=0.0)
-    group.settle()
-    group.kill("n1")
-    group.cut_off("n1")
-    group.start("n1")
+    group = _restarted_and_cut_off()
     fresh, held = group["n1"], ServicesKnown(((storage_of("n1"), 1, 5),), asks=False)
     fresh.receive(storage_of("n2"), held, now=0.0)
     has_asked = fresh.is_informed(now=0.0)

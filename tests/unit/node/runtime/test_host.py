@@ -12,6 +12,7 @@ from ringkeep_core.mapchanges import Leave, MapChange, SetWanted
 from ringkeep_core.plans import with_drain
 from ringkeep_core.wire import PROTOCOL_VERSION, Hello
 from ringkeep_node.machines.shard.effects import Found, NotApplied, Stored
+from ringkeep_node.runtime.driver import CHECKPOINT_EVERY_S
 from ringkeep_node.runtime.host import Host
 from ringkeep_node.runtime.peers import greet
 from ringkeep_node.runtime.reporting import unready_reason
@@ -62,6 +63,25 @@ def test_a_node_of_weight_0_is_a_pure_gateway_that_holds_nothing_and_serves(tmp_
             assert isinstance(written, Stored) and isinstance(read, Found)
             assert read.row.value == b"through the gateway"
             assert numbers.shards == {} and numbers.forwards >= 2
+
+    run(play())
+
+
+def test_a_node_checkpoints_at_once_when_its_store_asks_for_it(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with hosts(tmp_path, 1) as nodes:
+            await found(nodes)
+            stored = await nodes[0].put(3, "k")
+            assert isinstance(stored, Stored) and nodes[0].host._driver is not None
+            store = nodes[0].host._driver.store
+            (copy,) = [one.copy for one in store.copies() if one.shard == 3]
+            await until(lambda: (store.applied(3, copy) or (0, 0))[1] >= stored.version)
+            before = store._synced.get((3, copy), 0)
+            store.on_checkpoint_due()
+            async with asyncio.timeout(CHECKPOINT_EVERY_S / 2):
+                await until(lambda: store._synced.get((3, copy), 0) >= stored.version)
+
+            assert before < stored.version
 
     run(play())
 

@@ -293,8 +293,10 @@ const SHOWN_MAX = 120;
 const TOGETHER_S = 5;
 const DETAIL_MAX = 2000;
 
+const OF_MEMBERS = new Set(["member", "boot", "leave", "left", "leader", "refused"]);
+
 function kindOf([, , kind, text, reason, , moved]) {
-  if (kind === "member" || kind === "boot" || kind === "leave" || kind === "left" || kind === "leader" || kind === "refused") return "members";
+  if (OF_MEMBERS.has(kind)) return "members";
   if (/\bdead\b|fail|suspect|lost/i.test(reason || text)) return "failovers";
   return kind === "shards" || kind === "wanted" || Object.keys(moved).length ? "moves" : "members";
 }
