@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ringkeep_testing.planting import CAUGHT, PlantedBug, PlantFailed, copy_tree, plant, read_bugs, run_test
+from ringkeep_testing.planting import CAUGHT, PlantedBug, PlantFailed, copy_tree, is_defined, plant, read_bugs, run_test
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANTED = ROOT / "tests" / "planted"
@@ -63,6 +63,14 @@ def test_a_sentence_that_safety_hangs_on_is_planted_against_random_seeds(sentenc
     caught = {bug.name for bug in BUGS if bug.simulation}
 
     assert set(SENTENCES[sentence]) <= caught
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_names_a_text_that_occurs_once_and_tests_that_exist(bug: PlantedBug) -> None:
+    tests = [test for test in (bug.test, bug.simulation) if test]
+
+    assert (ROOT / bug.file).read_text(encoding="utf-8").count(bug.old) == 1
+    assert [test for test in tests if not is_defined(ROOT, test)] == []
 
 
 def test_a_bug_whose_text_is_gone_is_an_error(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ The change is made in a copy of the tree, never in the product; there are no swi
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -71,6 +72,17 @@ def copy_tree(root: Path, target: Path) -> None:
             shutil.copytree(source, target / name, ignore=ignore)
         else:
             shutil.copy(source, target / name)
+
+
+def is_defined(root: Path, test: str) -> bool:
+    """Say whether the module of a pytest node id defines the function that the id names."""
+    module, _, function = test.partition("::")
+    path = root / module
+    if not path.is_file():
+        return False
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return function.partition("[")[0] in names
 
 
 def run_test(tree: Path, test: str, timeout_s: float) -> tuple[int, str]:
