@@ -26,6 +26,8 @@ from ringkeep_operator.settings import OperatorSettings
 
 RENEWALS = 4
 """So many renewals fit into ``lease_s``."""
+LOOKS = 8
+"""So many looks of who does not hold it: after an outage of the API server nothing else tells that it is back."""
 HELD_SHARE = 2 / 3
 
 logger = structlog.get_logger()
@@ -77,11 +79,11 @@ class Leadership:
             await self._give_back()
 
     async def _take(self) -> None:
-        every_s = self._lease_s / RENEWALS
-        is_ours = await self._try(every_s)
+        within_s, every_s = self._lease_s / RENEWALS, self._lease_s / LOOKS
+        is_ours = await self._try(within_s)
         while not is_ours:
             await asyncio.sleep(every_s * (0.75 + self._random.random() / 2))
-            is_ours = await self._try(every_s)
+            is_ours = await self._try(within_s)
 
     async def _work_while_held(self, work: Callable[[], Awaitable[None]]) -> None:
         working = asyncio.ensure_future(work())
