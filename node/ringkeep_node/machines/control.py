@@ -24,9 +24,10 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ringkeep_core.mapchanges import Boot, MapChange, decode_change, encode_change
+from ringkeep_core.mapchanges import Boot, MapChange, ShardChanges, decode_change, encode_change
 from ringkeep_core.maprules import Applied
 from ringkeep_core.shardmap import ShardMap, encode_map, generation_at, position_of
+from ringkeep_node.machines.gathering import Gathering
 from ringkeep_node.machines.held_map import HeldMap
 from ringkeep_node.machines.messages import (
     IndexAnswer,
@@ -152,6 +153,7 @@ class Control:
         self._complete_boot = complete_boot
         self._is_linked, self._linked = is_linked, linked
         self._unsynced: deque[_Unsynced] = deque()
+        self._gathering = Gathering()
         self._tracked: dict[int, _Tracked] = {}
         self._relayed: dict[int, tuple[str, int]] = {}
         # Numbers never repeat over the boots of a node: an answer to an earlier boot finds nobody who asked.
@@ -292,9 +294,12 @@ class Control:
 
     # --- proposals -----------------------------------------------------------------------------------------------
 
-    def propose(self, change: MapChange, *, now: float) -> None:
-        """Hand a change to the leader and forget it: the map shows whether it was applied."""
-        self._submit(change, 0, now)
+    def propose(self, change: MapChange, *, now: float, can_wait: bool = False) -> None:
+        """Hand a change to the leader and forget it: the map shows whether it was applied.
+
+        One that ``can_wait`` is put into the log together with others, seconds later: see ``gathering``.
+        """
+        self._submit(change, 0, now, can_wait=can_wait)
 
     def reconfigure(self, configuration: Configuration, *, now: float) -> None:
         """Have Raft take the next step of the configuration, if this node leads; the configuration shows whether it did."""
@@ -310,15 +315,33 @@ class Control:
         tracked.is_out = self._submit(change, self._numbers, now)
         return self._numbers
 
-    def _submit(self, change: MapChange, number: int, now: float) -> bool:
+    def _submit(self, change: MapChange, number: int, now: float, *, can_wait: bool = False) -> bool:
         """Append the change or send it on; returns whether it may be applied because of that."""
         leader = self.raft.leader
         if leader == self._me:
-            return self._append(change, self._me, number, now)
+            return self._take_in(change, self._me, number, now, can_wait=can_wait)
         target = self._way_to_leader()
         if target is not None:
-            self.sends.append((target, Propose(number, encode_change(change), 1)))
+            self.sends.append((target, Propose(number, encode_change(change), 1, can_wait)))
         return target is not None
+
+    def _take_in(self, change: MapChange, origin: str, number: int, now: float, *, can_wait: bool) -> bool:
+        """Append the change, and behind it all that waits; or let it wait. Returns whether it may be applied."""
+        if can_wait and not number and isinstance(change, ShardChanges):
+            self._gathering.add(change)
+            if now >= self._gathering.due:
+                self._append_gathered(now)
+            return True
+        is_appended = self._append(change, origin, number, now)
+        if is_appended:
+            self._append_gathered(now)
+        return is_appended
+
+    def _append_gathered(self, now: float) -> None:
+        """Append what waits, if this node still leads; who wants it asks the next leader too."""
+        for changes in self._gathering.take(now):
+            if self.raft.leader == self._me:
+                self._append(changes, self._me, 0, now)
 
     def _way_to_leader(self) -> str | None:
         """Return the leader if a link to it is up, else another member each time: any may pass things on."""
@@ -346,12 +369,12 @@ class Control:
             self.sends.append((sender, ProposeOutcome(message.number, 0, "bad_request", "not a map change")))
             return
         if self.raft.leader == self._me:
-            self._append(change, sender, message.number, now)
+            self._take_in(change, sender, message.number, now, can_wait=message.can_wait)
         elif message.hops < HOPS_MAX:
             leader = self.leader()
             if leader is not None and leader not in (sender, self._me):
                 number = self._relay(sender, message.number) if message.number else 0
-                self.sends.append((leader, Propose(number, message.change, message.hops + 1)))
+                self.sends.append((leader, Propose(number, message.change, message.hops + 1, message.can_wait)))
 
     def _relay(self, origin: str, number: int) -> int:
         """Return the number under which a proposal goes on, so that its outcome finds the way back."""
@@ -437,6 +460,8 @@ class Control:
         """Fire Raft's timers, resend proposals, give up on answers that never came."""
         if now >= self.raft.next_deadline():
             self.raft.tick(now=now)
+        if now >= self._gathering.due:
+            self._append_gathered(now)
         for number, tracked in list(self._tracked.items()):
             if now >= tracked.deadline:
                 self._settle(_given_up(number, tracked))
@@ -448,7 +473,7 @@ class Control:
 
     def next_deadline(self) -> float:
         """When ``tick`` has something to do."""
-        due = self.raft.next_deadline()
+        due = min(self.raft.next_deadline(), self._gathering.due)
         for tracked in self._tracked.values():
             due = min(due, tracked.next_try, tracked.deadline)
         for asked in self._asked.values():

@@ -16,6 +16,7 @@ import math
 from ringkeep_core.shardmap import ShardMap, generation_at, position_of
 from ringkeep_node.machines.control import Control
 from ringkeep_node.machines.electorate import Ballot, Reconfigure
+from ringkeep_node.machines.gathering import may_wait
 from ringkeep_node.machines.gossip_state import VALUE_BYTES_MAX
 from ringkeep_node.machines.leader import Leader, StepDown, TransferLeadership
 from ringkeep_node.machines.planning import HandOver
@@ -244,6 +245,7 @@ class Oversight:
         due = self._leader.next_deadline()
         if due is None or now < due:
             return
+        held = self._control.held.map
         for order in self._leader.tick(now=now):
             if isinstance(order, TransferLeadership):
                 self._control.raft.transfer_leadership(order.to, now=now)
@@ -254,7 +256,7 @@ class Oversight:
             elif isinstance(order, HandOver):
                 self.hand_overs.append(order)
             else:
-                self._control.propose(order, now=now)
+                self._control.propose(order, now=now, can_wait=held is not None and may_wait(order, held))
 
     def _feed(self, now: float) -> None:
         held = self._control.held.map

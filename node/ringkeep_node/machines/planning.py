@@ -51,10 +51,11 @@ class PlanningSettings:
     """Learners added by one entry."""
     removals_max: int = 64
     """Copies removed by one entry."""
-    removal_rest_s: float = 0.5
-    """Between two such entries: nobody waits for them, and each costs every node a sync and a turn."""
-    retry_s: float = 0.5
-    retry_max_s: float = 4.0
+    moving_rest_s: float = 1.0
+    """Between two rounds of orders while copies are on their way: each is an entry that requests meet."""
+    retry_s: float = 1.5
+    """Until learners and removals are proposed again: longer than they may be held for others (``gathering``)."""
+    retry_max_s: float = 5.0
 
 
 class HandOver(Struct, frozen=True):
@@ -84,7 +85,7 @@ class Planner:
         self.hot_spots = HotSpots()
         self._learners = self._purpose("learners")
         self._removals = self._purpose("removals")
-        self._removals_rest_until = -math.inf
+        self._orders_rest_until = -math.inf
         self._pairs: dict[tuple[str, str], PairPurpose] = {}
         self._key: object = None
         self._candidates: list[Candidate] = []
@@ -110,6 +111,7 @@ class Planner:
         """Forget what a former term of this leader had under way, and make the target anew."""
         self._learners.forget()
         self._removals.forget()
+        self._orders_rest_until = -math.inf
         self.hot_spots.start_afresh()
         self._pairs = {}
         self._key, self._basis = None, ()
@@ -192,10 +194,6 @@ class Planner:
         del standing
         if not self._free(self._removals, shard_map, now):
             return []
-        if now < self._removals_rest_until:
-            if any(work.surplus for work in self._works.values()):
-                self._wake(self._removals_rest_until)
-            return []
         removals: list[RemoveCopy] = []
         for work in self._works.values():
             if len(removals) >= self._settings.removals_max:
@@ -203,8 +201,6 @@ class Planner:
             if work.surplus and work.shard not in busy:
                 copy, revision = work.surplus[0], shard_map.shards[work.shard].revision
                 removals.append(RemoveCopy(work.shard, revision, copy.storage, copy.added))
-        if removals:
-            self._removals_rest_until = now + self._settings.removal_rest_s
         return self._entry(self._removals, removals, now)
 
     def _entry(self, purpose: Purpose, changes: Sequence[ShardChange], now: float) -> list[ShardChanges]:
@@ -232,13 +228,16 @@ class Planner:
             pair = self._pairs.setdefault(
                 key, PairPurpose(*key, retry_s=self._settings.hand_over_retry_s, retry_max_s=self._settings.retry_max_s)
             )
-            if now < pair.rests_until:
-                self._wake(pair.rests_until)
+            rests_until = pair.rests_until if wishes[0].relieves else max(pair.rests_until, self._orders_rest_until)
+            if now < rests_until:
+                self._wake(rests_until)
                 continue
             orders.append(self._order(pair, wishes, shard_map, now))
             under_way[key] = pair
         if not by_pair and not under_way:
             self._pairs = {}
+        if orders and any(work.streams for work in self._works.values()):
+            self._orders_rest_until = now + self._settings.moving_rest_s
         return orders
 
     def _turn(self, pair: tuple[tuple[str, str], Sequence[_Wish]]) -> tuple[bool, float]:

@@ -60,6 +60,8 @@ RELIEF_S: Final = 8.0
 """For all primaries of a node that ends to move: less than the 10 s after which launchers lose their patience."""
 """An ending node waits at most so long for another voter to lead, and as long again for other primaries."""
 CHECKPOINT_EVERY_S: Final = 10.0
+CHECKPOINT_MOVING_S: Final = 2.0
+"""While the map has learners: what piles up in ten seconds is a lot then, and syncs of the log wait while it is written."""
 LAG_NOTICED_S: Final = 0.02
 LAG_WINDOW_S: Final = 0.25
 LAG_TIMERS_MIN: Final = 8
@@ -549,12 +551,22 @@ class Driver(LinkEvents, asyncio.DatagramProtocol):
     async def _checkpoint_forever(self) -> None:
         self._look_at_room()
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._checkpoint_due.wait(), CHECKPOINT_EVERY_S)
+            await self._rest_between_checkpoints()
             self._checkpoint_due.clear()
             covered = await self._loop.run_in_executor(self._checkpointer, self.store.checkpoint)
             self.log.release(covered, raft_index=self.node.control.snapshot_index)
             self._look_at_room()
+
+    async def _rest_between_checkpoints(self) -> None:
+        """Return when the next checkpoint is due: asked for by the store, or in time."""
+        ends = self._loop.time() + CHECKPOINT_EVERY_S
+        while (left_s := ends - self._loop.time()) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._checkpoint_due.wait(), min(left_s, CHECKPOINT_MOVING_S))
+                return
+            held = self.node.held.map
+            if held is not None and any(shard.learners for shard in held.shards):
+                return
 
 
 async def _finish(closing: Any) -> None:

@@ -30,9 +30,11 @@ from ringkeep_core.plans import NodeFacts, target_of
 from ringkeep_core.shardmap import Copy, Settings, Shard, ShardMap, Wanted, WantedMember
 from ringkeep_core.shardrules import is_leaving
 from ringkeep_node.machines.leader import Leader, LeaderSettings
+from ringkeep_node.machines.planning import PlanningSettings
 from ringkeep_testing.leader_world import COMMIT_S, LeaderWorld
 
 STEPS_MAX = 20_000
+LOOK_S = 0.25
 
 
 @dataclass
@@ -125,11 +127,11 @@ class PlanWorld(LeaderWorld):
     def settle(self, seconds: float = 60.0) -> float:
         """Run until nothing is left to do; return how long it took."""
         began, quiet = self.now, 0
-        while quiet < 3 and self.now < began + seconds:
+        while quiet * LOOK_S <= PlanningSettings().moving_rest_s and self.now < began + seconds:
             before = self.map.version
-            self.run(0.25)
+            self.run(LOOK_S)
             quiet = quiet + 1 if self.map.version == before else 0
-        return self.now - began - 0.25 * quiet
+        return self.now - began - LOOK_S * quiet
 
     # --- what people and launchers do ----------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ringkeep_core.mapchanges import encode_change
+from ringkeep_core.mapchanges import ShardChanges, Touch, encode_change
 from ringkeep_core.shardmap import encode_map
 from ringkeep_node.machines import control as control_module
 from ringkeep_node.machines.control import (
@@ -16,6 +16,7 @@ from ringkeep_node.machines.control import (
     first_snapshot,
     recovered_raft,
 )
+from ringkeep_node.machines.gathering import GATHER_S
 from ringkeep_node.machines.messages import (
     IndexAnswer,
     IndexAsk,
@@ -482,3 +483,77 @@ def test_a_node_whose_known_members_have_all_gone_asks_whoever_has_a_link_to_it(
     assert [(to, message.number) for to, message in sent(control, Propose) if isinstance(message, Propose)] == [
         (newcomer, number)
     ]
+
+
+# --- what may wait -----------------------------------------------------------------------------------------------
+
+
+def revisions(site: Site, shards: int = 3) -> list[int]:
+    return [shard.revision for shard in site.map.shards[:shards]]
+
+
+@pytest.mark.parametrize("proposer", [1, 2, 3, 4])
+def test_the_first_change_that_may_wait_is_applied_at_once_and_the_next_ones_together_later(proposer: int) -> None:
+    group = ControlGroup(3, 1)
+    leader = group.leader()
+    site = group.sites[storage_of(proposer)]
+    site.control.propose(touch(0, 1), now=group.now, can_wait=True)
+    group.run(0.5)
+    first = revisions(leader)
+    for shard in (1, 2):
+        site.control.propose(touch(shard, 1), now=group.now, can_wait=True)
+        group.run(0.2)
+    held = revisions(leader)
+    group.run(GATHER_S)
+    entries = [record for record in leader.log if record.kind == Kind.RAFT_ENTRY and b"touch" in record.payload]
+
+    assert (first, held, revisions(leader)) == ([2, 1, 1], [2, 1, 1], [2, 2, 2])
+    assert len(entries) == 2
+
+
+def test_an_urgent_change_goes_first_and_takes_with_it_what_waits() -> None:
+    """The one that is to settle a proposal which is still held must win against it."""
+    group = ControlGroup(3)
+    leader = group.leader()
+    leader.control.propose(touch(0, 1), now=group.now, can_wait=True)
+    group.run(0.5)
+    held = ShardChanges((Touch(1, 1), Touch(2, 1)), "held")
+    leader.control.propose(held, now=group.now, can_wait=True)
+    group.run(0.1)
+    number = propose(group, leader, shard=1)
+    group.run(0.1)
+
+    assert leader.outcomes[number].code == ""
+    assert revisions(leader) == [2, 2, 2]
+
+
+def test_what_waits_with_a_leader_that_leads_no_longer_is_not_appended_and_can_be_asked_for_again() -> None:
+    group = ControlGroup(3)
+    first = group.leader()
+    first.control.propose(touch(0, 1), now=group.now, can_wait=True)
+    group.run(0.5)
+    first.control.propose(touch(1, 1), now=group.now, can_wait=True)
+    group.run(0.1)
+    group.offline = {first.storage}
+    group.run(3.0)
+    second = next(it for it in group.others_than(first) if it.control.raft.leader == it.storage)
+    group.offline = set()
+    group.run(3.0)
+    lost = revisions(second)
+    second.control.propose(touch(1, 1), now=group.now, can_wait=True)
+    group.run(0.5)
+
+    assert (lost, revisions(second)) == ([2, 1, 1], [2, 2, 1])
+    assert first.control.next_deadline() > group.now
+
+
+def test_a_change_whose_outcome_is_wanted_never_waits() -> None:
+    group = ControlGroup(3)
+    leader = group.leader()
+    leader.control.propose(touch(0, 1), now=group.now, can_wait=True)
+    group.run(0.5)
+    asked = Propose(7, encode_change(touch(1, 1)), 1, can_wait=True)
+    leader.control.node_message(group.others_than(leader)[0].storage, asked, leader.number, now=group.now)
+    group.run(0.1)
+
+    assert revisions(leader) == [2, 2, 1]

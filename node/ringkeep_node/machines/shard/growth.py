@@ -138,8 +138,6 @@ class Growth:
 
     def drop(self, lead: Lead, peer: Peer) -> None:
         """Await a copy no longer that is being added, unless its proposal has left: then only a map settles it."""
-        if peer.adding and peer.proposed and self._proposals.recall(lead.copy.shard, Grow, _about(peer)):
-            peer.proposed = 0
         if peer.adding and not peer.proposed:
             # Nothing left for the leader yet, so nothing can commit that needs this copy.
             peer.adding = False
@@ -155,9 +153,5 @@ class Growth:
         # A shard that is short of copies takes no write before this one is in; and where no client is served, only the
         # next copy waits.
         is_served = self._ctx.now < self._ctx.tally.served_at + self._ctx.settings.polite_s
-        gathers = is_served and len(shard.in_sync) >= shard.need
-        self._proposals.want(grow, _about(peer), gathers=gathers)
-
-
-def _about(peer: Peer) -> str:
-    return f"{peer.storage} {peer.boot}"
+        is_patient = is_served and len(shard.in_sync) >= shard.need
+        self._proposals.want(grow, f"{peer.storage} {peer.boot}", is_patient=is_patient)

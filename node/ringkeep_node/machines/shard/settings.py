@@ -22,8 +22,7 @@ class ReplicationSettings:
     proposal_again_s: float = 0.25
     """First wait before an unanswered proposal is sent again; doubles up to ``proposal_again_max_s``."""
     proposal_again_max_s: float = 2.0
-    gather_s: float = 2.0
-    """Copies that become level within so long are proposed in one entry: each entry costs every node a sync and a turn."""
+    """Also the first wait of what may wait: the leader holds it for less."""
     touch_after_s: float = 1.0
     """A proposed member that does not acknowledge is forced to an answer after so long (rule 4)."""
     small_lag_entries: int = 64

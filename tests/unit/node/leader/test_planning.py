@@ -2,10 +2,10 @@
 
 import pytest
 
-from ringkeep_core.mapchanges import AddLearner, Leave, RemoveCopy, SetWanted
+from ringkeep_core.mapchanges import AddLearner, Leave, Move, RemoveCopy, SetWanted
 from ringkeep_core.plans import with_drain
 from ringkeep_core.shardmap import Settings, WantedMember
-from ringkeep_node.machines.planning import HandOver
+from ringkeep_node.machines.planning import HandOver, PlanningSettings
 from ringkeep_testing.plan_world import PlanWorld, drained
 
 
@@ -66,13 +66,13 @@ def test_two_streams_at_most_start_while_only_two_nodes_receive_one_each() -> No
     assert max(sum(isinstance(it, RemoveCopy) for it in entry.changes) for entry in world.entries()) <= 64
 
 
-def test_removals_are_gathered_into_few_entries() -> None:
-    world, _, took = _scaled(256)
-    removals = [[it for it in entry.changes if isinstance(it, RemoveCopy)] for entry in world.entries()]
-    entries = [changes for changes in removals if changes]
+def test_while_copies_are_on_their_way_primaries_move_in_few_entries() -> None:
+    world, _, took = _scaled(256, copy_s=0.6)
+    moves = [sum(isinstance(it, Move) for it in entry.changes) for entry in world.entries()]
+    rounds = [count for count in moves if count]
 
-    assert sum(len(changes) for changes in entries) == world.added
-    assert len(entries) <= took / 0.5 + 1
+    assert world.is_whole()
+    assert len(rounds) <= 2 * (took / PlanningSettings().moving_rest_s + 1)
 
 
 def test_more_streams_for_each_node_are_faster() -> None:

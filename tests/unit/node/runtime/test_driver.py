@@ -7,7 +7,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from ringkeep_node.metrics import NodeMetrics
+from ringkeep_node.runtime import driver as driver_module
 from ringkeep_node.runtime.driver import CHECKPOINT_EVERY_S, Driver, LoopHealth
 
 AN_HOUR_S = 3600.0
@@ -113,5 +116,32 @@ def test_a_checkpoint_that_the_store_asks_for_does_not_wait_for_its_time() -> No
         driver._checkpointer.shutdown()
 
         assert told == [({(1, 5): 9}, 7)] and not driver._checkpoint_due.is_set()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_checkpoints_come_more_often_while_copies_are_on_their_way(
+    moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "CHECKPOINT_MOVING_S", 0.01)
+
+    async def play() -> None:
+        driver = driver_of(asyncio.get_running_loop().time, [])
+        learners = ("a copy",) if moves else ()
+        looks = list[int]()
+
+        class Node:
+            @property
+            def held(self) -> Any:
+                looks.append(1)
+                if len(looks) == 5:
+                    driver._checkpoint_due.set()
+                return SimpleNamespace(map=SimpleNamespace(shards=[SimpleNamespace(learners=learners)]))
+
+        driver.node = cast(Any, Node())
+        await driver._rest_between_checkpoints()
+
+        assert len(looks) == (1 if moves else 5)
 
     asyncio.run(play())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ringkeep_core.mapchanges import AddLearner, Boot, Grow, ShardChange, Shrink, Touch
+from ringkeep_node.machines.gathering import GATHER_S
 from ringkeep_node.machines.shard.effects import ReadLog, Stored
 from ringkeep_node.machines.shard.messages import Ack, Append, SnapshotBegin
 from ringkeep_node.machines.shard.settings import ReplicationSettings
@@ -52,46 +53,39 @@ def _level(bench: Bench, number: int) -> None:
     bench.hear("b", Ack(number, FIRST, 1, last_sn))
 
 
-def test_copies_that_become_level_soon_after_one_another_are_proposed_in_one_entry() -> None:
-    bench, gather_s = _three(), ReplicationSettings().gather_s
+def test_where_clients_are_served_a_level_copy_may_wait_for_others_and_is_asked_for_once_meanwhile() -> None:
+    bench = _three()
+    for number in range(3):
+        _level(bench, number)
+    bench.wait(GATHER_S)
+
+    assert [change.shard for change in bench.patient] == [0, 1, 2]
+    assert bench.proposals == bench.patient
+
+
+def test_where_nobody_is_served_a_level_copy_does_not_wait() -> None:
+    bench = _three()
+    bench.wait(2.0)
     _level(bench, 0)
-    at_once = [change.shard for change in bench.proposals]
-    bench.wait(0.05 * gather_s)
-    _level(bench, 1)
-    bench.wait(0.9 * gather_s)
-    bench.machine.tally.served_at = bench.now
-    _level(bench, 2)
-    gathered = [change.shard for change in bench.proposals if change.shard]
-    steps = bench.steps
-    bench.wait(0.06 * gather_s)
 
-    assert (at_once, gathered) == ([0], [])
-    assert [change.shard for change in bench.proposals if change.shard] == [1, 2]
-    assert bench.steps > steps
+    assert ([change.shard for change in bench.proposals], bench.patient) == ([0], [])
 
 
-def test_a_copy_that_dies_before_what_was_gathered_has_left_is_awaited_no_longer_and_never_proposed() -> None:
+def test_what_may_wait_is_asked_for_again_where_its_leader_lost_it() -> None:
     bench = _three()
     _level(bench, 0)
-    bench.wait(0.05)
-    _level(bench, 1)
-    awaited = [peer.storage for peer in bench.lead(1).awaited]
-    bench.down("b")
-    bench.wait(0.11)
-
-    assert (awaited, bench.lead(1).awaited) == (["b"], [])
-    assert [peer.storage for peer in bench.lead(0).awaited] == ["b"]
     bench.wait(10.0)
-    assert {change.shard for change in bench.proposals} == {0}
+
+    assert len(bench.patient) >= 3 and set(bench.patient) == set(bench.patient[:1])
 
 
-def test_a_copy_without_which_its_shard_takes_no_write_is_proposed_at_once() -> None:
+def test_a_copy_without_which_its_shard_takes_no_write_does_not_wait() -> None:
     bench = _three(need=2)
     for number in range(3):
         _level(bench, number)
         bench.wait(0.01)
 
-    assert [change.shard for change in bench.proposals] == [0, 1, 2]
+    assert ([change.shard for change in bench.proposals], bench.patient) == ([0, 1, 2], [])
 
 
 def test_a_learner_that_never_spoke_in_this_epoch_is_not_added() -> None:

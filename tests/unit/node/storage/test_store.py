@@ -551,6 +551,20 @@ def test_changes_gather_but_neither_what_somebody_waits_for_nor_the_end_waits_fo
     reopened.close()
 
 
+def test_changes_gather_no_longer_once_they_are_a_long_transaction(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, StoreSettings(gather_s=3600.0, gather_bytes=1000))
+    applied = threading.Event()
+    store.on_applied = lambda _moved: applied.set()
+    store.start(lambda function, *arguments: function(*arguments), lambda error: pytest.fail(repr(error)))
+    store.create(1, 5)
+    for sn in (1, 2, 3):
+        store.apply(1, 5, [put(sn, f"k{sn}", b"v" * 400)])
+    assert applied.wait(10)
+
+    assert store.applied(1, 5) is not None
+    store.close()
+
+
 def test_a_removed_copy_is_deleted_bit_by_bit_and_what_is_queued_goes_first(tmp_path: Path) -> None:
     store = Store.open(tmp_path, StoreSettings(gather_s=0.0, cold_s=0.0, garbage_rest_s=3600.0))
     applied = threading.Event()

@@ -1,0 +1,79 @@
+"""What nobody waits for: held for others, taken in few entries, and never anything that somebody waits for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ringkeep_core.mapchanges import AddLearner, Leave, MapChange, RemoveCopy, ShardChange, ShardChanges, Touch
+from ringkeep_core.shardmap import Copy, Primary, Shard, ShardMap
+from ringkeep_node.machines.gathering import ENTRY_CHANGES_MAX, GATHER_S, HELD_MAX, Gathering, may_wait
+from ringkeep_testing.control_group import map_of
+
+
+def some(*changes: ShardChange, reason: str = "scale") -> ShardChanges:
+    return ShardChanges(changes, reason)
+
+
+def test_the_first_change_is_due_at_once_and_the_next_after_a_while() -> None:
+    gathering, first, second = Gathering(), Touch(0, 1), Touch(1, 1)
+    nothing = gathering.due
+    gathering.add(some(first))
+    at_once = gathering.due
+    taken = gathering.take(100.0)
+    gathering.add(some(second))
+
+    assert (nothing, at_once, taken) == (math.inf, -math.inf, [some(first)])
+    assert (gathering.due, gathering.take(102.0), gathering.due) == (100.0 + GATHER_S, [some(second)], math.inf)
+
+
+def test_what_is_asked_for_twice_is_held_once_and_each_reason_is_an_entry_of_its_own() -> None:
+    gathering = Gathering()
+    for changes in (some(Touch(0, 1)), some(Touch(1, 1), reason="drain"), some(Touch(0, 1), Touch(2, 1))):
+        gathering.add(changes)
+
+    assert gathering.take(5.0) == [some(Touch(0, 1), Touch(2, 1)), some(Touch(1, 1), reason="drain")]
+
+
+def test_a_look_that_finds_nothing_delays_nothing() -> None:
+    gathering = Gathering()
+    gathering.take(100.0)
+    gathering.add(some(Touch(0, 1)))
+
+    assert gathering.due == -math.inf
+
+
+def test_too_much_leaves_before_its_time_in_entries_of_a_bounded_size() -> None:
+    gathering = Gathering()
+    gathering.add(some(Touch(0, 1)))
+    gathering.take(100.0)
+    for number in range(HELD_MAX):
+        gathering.add(some(Touch(number, 7)))
+    due = gathering.due
+    entries = gathering.take(100.1)
+
+    assert due == -math.inf
+    assert [len(entry.changes) for entry in entries] == [ENTRY_CHANGES_MAX] * (HELD_MAX // ENTRY_CHANGES_MAX)
+
+
+def _map(in_sync: int) -> ShardMap:
+    copies = tuple(Copy(f"{number:016x}", 1) for number in range(1, in_sync + 1))
+    shard = Shard(1, 1, Primary(copies[0].storage, "b"), copies, (), (), 2)
+    return ShardMap(**{**{name: getattr(map_of(3), name) for name in ShardMap.__struct_fields__}, "shards": (shard,)})
+
+
+@pytest.mark.parametrize(
+    ("change", "in_sync", "waits"),
+    [
+        (some(AddLearner(0, 1, "x"), RemoveCopy(0, 1, "y", 1)), 2, True),
+        (some(AddLearner(0, 1, "x")), 1, False),
+        (some(AddLearner(0, 1, "x"), Touch(0, 1)), 2, False),
+        (Leave("x", "scaled down"), 2, False),
+    ],
+    ids=["copies that come and go", "of a shard that takes no writes", "beside another change", "another kind"],
+)
+def test_only_copies_that_come_and_go_may_wait_and_none_without_which_writes_wait(
+    change: MapChange, in_sync: int, waits: bool
+) -> None:
+    assert may_wait(change, _map(in_sync)) is waits
