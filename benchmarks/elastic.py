@@ -12,7 +12,7 @@ through it, ends it by process id, and prints one JSON line. Every acknowledged 
     handoffs     primaries moved by weights among nodes that hold everything: the gap each written shard sees
     rolling      every node restarted in turn: errors, primary moves of each shard, snapshot bytes, latency
     leader-kill  a drain whose leader is killed and started again: how long any shard was without a primary, and that
-                 the drain ends
+                 the drain ends. --never-back: it stays dead, its copies are made elsewhere after a grace of 10 s
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from ringkeep_core.hashing import shard_of
 
 SETTLED_S = 300.0
 VALUE_BYTES = 200
+GRACE_S = 10.0
 
 
 @dataclass
@@ -505,17 +506,26 @@ async def measure_leader_kill(arguments: argparse.Namespace) -> dict[str, object
         async with cluster(5, arguments.shards) as local, AsyncClient(urls_of(local)) as client:
             await load(client, arguments.documents)
             await settled(client, is_whole(3), "3 whole copies")
-            waits.append(await _one_leader_kill(local, client, run, drains))
+            if arguments.never_back:
+                wanted = await client.wanted()
+                settings = {"grace_s": GRACE_S}
+                await client.set_wanted(
+                    {name: wanted[name] for name in ("revision", "members")} | {"settings": settings}
+                )
+            waits.append(await _one_leader_kill(local, client, run, drains, comes_back=not arguments.never_back))
             runs.append(run)
     return {
         "measure": "leader_killed_in_a_drain",
+        "comes_back": not arguments.never_back,
         "runs": len(runs),
         "longest_without_primary_ms": spread_of([1000 * wait for wait in waits]),
         "drain_ms": spread_of([1000 * took for took in drains]),
     }
 
 
-async def _one_leader_kill(local: LocalCluster, client: AsyncClient, run: int, drains: list[float]) -> float:
+async def _one_leader_kill(
+    local: LocalCluster, client: AsyncClient, run: int, drains: list[float], *, comes_back: bool
+) -> float:
     shard_count = len((await client.map()).shards)
     users = {shard_of(user, shard_count): user for user in (f"p{number}" for number in range(40 * shard_count))}
     last = dict.fromkeys(users, 0.0)
@@ -546,9 +556,10 @@ async def _one_leader_kill(local: LocalCluster, client: AsyncClient, run: int, d
     await client.drain(victim)
     await asyncio.sleep(0.1 + 0.1 * (run % 10))
     await asyncio.to_thread(local.kill, leader)
-    # Its copies are within the grace: no complete copy is given up before they are back.
-    await asyncio.sleep(3.0)
-    await local.restart(leader)
+    if comes_back:
+        # Its copies are within the grace: no complete copy is given up before they are back.
+        await asyncio.sleep(3.0)
+        await local.restart(leader)
 
     def is_empty(shard_map: ShardMap) -> bool:
         return not any(copy.name == victim for shard in shard_map.shards for copy in (*shard.in_sync, *shard.learners))
@@ -583,6 +594,7 @@ def main() -> None:
     parser.add_argument("--writers", type=int, default=24)
     parser.add_argument("--pace-s", type=float, default=0.005)
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--never-back", action="store_true", help="leader-kill: the killed leader stays dead")
     arguments = parser.parse_args()
     print(json.dumps(asyncio.run(measures[arguments.measure](arguments))), flush=True)
 

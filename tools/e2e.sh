@@ -5,7 +5,8 @@
 #
 # E2E_CLUSTER=current uses the cluster of the current context instead, which must have the images already or be one of
 # kind; nothing but what the tests made is deleted then. E2E_KEEP=1 leaves the kind cluster running. E2E_RUNS=5 runs
-# everything so often, for p95 figures; E2E_MEASURE=1 only what has a number to keep: about six minutes a run.
+# everything so often, for p95 figures; E2E_MEASURE=1 only what has a number to keep: about six minutes a run. E2E_RARE=1
+# only what happens rarely and takes long to wait for, which a usual run leaves out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -38,8 +39,9 @@ fi
 
 rm -f .ci/out/e2e.json
 output=$(mktemp) code=0
-marks=e2e
+marks="e2e and not rare"
 if [ -n "${E2E_MEASURE:-}" ]; then marks="e2e and measured"; fi
+if [ -n "${E2E_RARE:-}" ]; then marks="e2e and rare"; fi
 .venv/bin/python -m pytest -q --color=no -s -rs --durations=10 -m "$marks" tests/e2e "$@" 2>&1 | tee "$output" || code=$?
 count() { grep -E ' in [0-9.]+s' "$output" | tail -n 1 | grep -oE "[0-9]+ ($1)\\b" | awk '{ sum += $1 } END { print sum + 0 }' || true; }
 passed=$(count passed) failed=$(count 'failed|errors?') skipped=$(count skipped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -10,7 +11,8 @@ import pytest
 from ringkeep_testing.kind_cluster import Namespace, Operator, Report, Settled, command, decoded, kubectl, until
 
 API_MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
-API_AWAY_S = 60.0
+API_AWAY_S = 60.0 if os.environ.get("E2E_MEASURE") else 20.0
+"""A minute is what the promised numbers are about; every connection is lost and tried again in a third of that too."""
 IDLE_S = 35.0
 MIB = 1024 * 1024
 
@@ -111,7 +113,9 @@ def test_writes_go_on_when_a_worker_dies_before_kubernetes_knows(demo: Settled, 
 
 
 @pytest.mark.measured
-def test_users_notice_nothing_while_the_api_server_is_away(demo: Settled, kind: str, report: Report) -> None:
+def test_users_notice_nothing_while_the_api_server_is_away(
+    demo: Settled, kind: str, process: Operator, report: Report
+) -> None:
     control_plane = f"{kind}-control-plane"
     with demo.space.recording(demo.name, url=demo.address("demo-1")) as recording:
         command("docker", "exec", control_plane, "mv", API_MANIFEST, "/kube-apiserver.yaml")
@@ -122,15 +126,18 @@ def test_users_notice_nothing_while_the_api_server_is_away(demo: Settled, kind: 
             command("docker", "exec", control_plane, "mv", "/kube-apiserver.yaml", API_MANIFEST)
         until(lambda: True if answers() else None, "the API server is back")
         began = time.monotonic()
+        demo.patch(recovery={"rereplicateAfter": "301s"})
 
         def looked_at() -> bool | None:
-            demo.patch(recovery={"rereplicateAfter": "301s"})
             found = demo.space.cluster(demo.name)
             return True if found["status"]["observedGeneration"] == found["metadata"]["generation"] else None
 
+        # From outside it is back. Pods reach it by the Service, which the Node's proxy has to hear of first.
+        until(lambda: process.reaches_the_api_server() or None, "the operator's pod reaches the API server")
+        report.add("API server back -> the operator's pod reaches it", time.monotonic() - began)
         until(looked_at, "the operator has looked at the new spec")
         report.add("API server back -> operator acts", time.monotonic() - began, limit=15)
-    report.add("API server away for a minute: errors after one retry", recording.errors, limit=0, unit="")
+    report.add(f"API server away for {API_AWAY_S:.0f} s: errors after one retry", recording.errors, limit=0, unit="")
     demo.settled()
 
     assert recording.offences == [] and recording.errors == 0, recording.summary

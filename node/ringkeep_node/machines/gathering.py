@@ -29,12 +29,19 @@ HELD_MAX: Final = 8 * ENTRY_CHANGES_MAX
 def may_wait(change: MapChange, shard_map: ShardMap) -> bool:
     """Return whether a change that the leader ordered is one that nobody waits for: copies that come and go.
 
-    Who lacks the copies without which a shard takes no writes does wait.
+    Who lacks the copies without which a shard takes no writes does wait, and so does a stream that has run dry: from a
+    primary to a node that has nothing else on its way.
     """
     if not isinstance(change, ShardChanges):
         return False
-    shards = [shard_map.shards[it.shard] for it in change.changes if isinstance(it, AddLearner | RemoveCopy)]
-    return len(shards) == len(change.changes) and all(len(shard.in_sync) >= shard.need for shard in shards)
+    shards = shard_map.shards
+    streams = {(shard.primary.storage, copy.storage) for shard in shards for copy in shard.learners}
+    for part in change.changes:
+        if not isinstance(part, AddLearner | RemoveCopy) or len(shards[part.shard].in_sync) < shards[part.shard].need:
+            return False
+        if isinstance(part, AddLearner) and (shards[part.shard].primary.storage, part.storage) not in streams:
+            return False
+    return True
 
 
 class Gathering:

@@ -344,6 +344,19 @@ class Operator:
         path = "jsonpath={.items[0].spec.nodeName}"
         return kubectl("--namespace", self.namespace, "get", "pods", "-l", selector, "-o", path).strip()
 
+    def reaches_the_api_server(self) -> bool:
+        """Return whether its pod can open a connection to the Service of the API server."""
+        code = (
+            "import os, socket; "
+            "socket.create_connection((os.environ['KUBERNETES_SERVICE_HOST'], os.environ['KUBERNETES_SERVICE_PORT']), 1)"
+        )
+        pod = "deployment/ringkeep-operator"
+        try:
+            kubectl("--namespace", self.namespace, "exec", pod, "--", "python", "-c", code, limit_s=10)
+        except AssertionError:
+            return False
+        return True
+
     def memory_bytes(self) -> int:
         """Return its resident memory."""
         line = next(line for line in self._read("status").splitlines() if line.startswith("VmRSS:"))

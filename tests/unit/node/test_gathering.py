@@ -57,23 +57,37 @@ def test_too_much_leaves_before_its_time_in_entries_of_a_bounded_size() -> None:
     assert [len(entry.changes) for entry in entries] == [ENTRY_CHANGES_MAX] * (HELD_MAX // ENTRY_CHANGES_MAX)
 
 
-def _map(in_sync: int) -> ShardMap:
+def _map(in_sync: int, *, learner: str = "x") -> ShardMap:
+    """Return a map of two shards: the first as asked for, the second with a learner on its way from the same primary."""
     copies = tuple(Copy(f"{number:016x}", 1) for number in range(1, in_sync + 1))
-    shard = Shard(1, 1, Primary(copies[0].storage, "b"), copies, (), (), 2)
-    return ShardMap(**{**{name: getattr(map_of(3), name) for name in ShardMap.__struct_fields__}, "shards": (shard,)})
+    primary = Primary(copies[0].storage, "b")
+    shards = (
+        Shard(1, 1, primary, copies, (), (), 2),
+        Shard(1, 1, primary, copies, (), (Copy(learner, 1),), 1),
+    )
+    return ShardMap(**{**{name: getattr(map_of(3), name) for name in ShardMap.__struct_fields__}, "shards": shards})
 
 
 @pytest.mark.parametrize(
-    ("change", "in_sync", "waits"),
+    ("change", "shard_map", "waits"),
     [
-        (some(AddLearner(0, 1, "x"), RemoveCopy(0, 1, "y", 1)), 2, True),
-        (some(AddLearner(0, 1, "x")), 1, False),
-        (some(AddLearner(0, 1, "x"), Touch(0, 1)), 2, False),
-        (Leave("x", "scaled down"), 2, False),
+        (some(AddLearner(0, 1, "x"), RemoveCopy(0, 1, "y", 1)), _map(2), True),
+        (some(AddLearner(0, 1, "x")), _map(1), False),
+        (some(AddLearner(0, 1, "x")), _map(2, learner="z"), False),
+        (some(RemoveCopy(0, 1, "y", 1)), _map(2, learner="z"), True),
+        (some(AddLearner(0, 1, "x"), Touch(0, 1)), _map(2), False),
+        (Leave("x", "scaled down"), _map(2), False),
     ],
-    ids=["copies that come and go", "of a shard that takes no writes", "beside another change", "another kind"],
+    ids=[
+        "copies that come and go",
+        "of a shard that takes no writes",
+        "for a stream that has run dry",
+        "of a copy that goes",
+        "beside another change",
+        "another kind",
+    ],
 )
-def test_only_copies_that_come_and_go_may_wait_and_none_without_which_writes_wait(
-    change: MapChange, in_sync: int, waits: bool
+def test_only_copies_that_come_and_go_may_wait_and_none_that_writes_or_a_stream_wait_for(
+    change: MapChange, shard_map: ShardMap, waits: bool
 ) -> None:
-    assert may_wait(change, _map(in_sync)) is waits
+    assert may_wait(change, shard_map) is waits

@@ -1,0 +1,141 @@
+"""What happens rarely and takes long to wait for: with `E2E_RARE=1 make e2e`, and not in every run of CI.
+
+A member that only the kubelet is content with, volumes that go with their cluster, a setting that no node can take, a
+StatefulSet or a Secret that somebody deleted, and a definition of the resource that is older than the chart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ringkeep_testing.kind_cluster import (
+    CHART,
+    Namespace,
+    Settled,
+    cluster_manifest,
+    command,
+    decoded,
+    helm,
+    kubectl,
+    until,
+)
+
+pytestmark = pytest.mark.rare
+DEFINITION = "clusters.ringkeep.dev"
+PEER_PORT = "7400"
+
+
+@contextmanager
+def cut_off(worker: str, address: str) -> Iterator[None]:
+    """Let nothing through between a pod and its peers; the kubelet goes on reaching it."""
+    rules = [
+        ["FORWARD", end, address, "-p", protocol, "-m", "multiport", "--ports", PEER_PORT, "-j", "DROP"]
+        for end in ("-s", "-d")
+        for protocol in ("tcp", "udp")
+    ]
+    for rule in rules:
+        command("docker", "exec", worker, "iptables", "-I", *rule)
+    try:
+        yield
+    finally:
+        for rule in rules:
+            command("docker", "exec", worker, "iptables", "-D", *rule)
+
+
+@pytest.mark.usefixtures("kind")
+def test_a_member_that_the_others_call_dead_is_replaced_although_its_pod_is_fine(demo: Settled) -> None:
+    victim = "demo-1"
+    uid, pod = demo.uid(victim), demo.space.get("pod", victim)
+    assert pod is not None
+    demo.patch(recovery={"replaceAfter": "15s"})
+    with demo.space.recording(demo.name, writes_per_s=50, reads_per_s=50, url=demo.address("demo-0")) as recording:
+        with cut_off(demo.node(victim), pod["status"]["podIP"]):
+            until(lambda: None if demo.serves(victim) else True, "the members call it dead", limit_s=60)
+            found = demo.space.get("pod", victim)
+            was_fine = found is not None and found["metadata"]["uid"] == uid and found["status"]["phase"] == "Running"
+            until(lambda: True if demo.is_new(victim, uid) else None, "it is replaced", limit_s=120, every_s=1.0)
+        demo.settled()
+    demo.patch(recovery={"replaceAfter": None})
+
+    assert was_fine and "PodReplaced" in dict(demo.space.events(demo.name))
+    assert recording.final["checked"] > 0 and recording.offences == [], recording.summary
+
+
+def test_a_setting_that_no_node_can_take_stops_at_one_pod_and_is_taken_back(demo: Settled) -> None:
+    uids = {name: demo.uid(name) for name in ("demo-0", "demo-1", "demo-2")}
+    demo.patch(settings=[{"name": "LOG_LEVEL", "value": "loud"}])
+
+    def said() -> str | None:
+        row = demo.space.conditions(demo.name)["Degraded"]
+        return row.message if (row.status, row.reason) == ("True", "PodCrashing") else None
+
+    message = until(said, "the conditions say which pod crashes", limit_s=120, every_s=1.0)
+    taken = [name for name, uid in uids.items() if demo.uid(name) != uid]
+    is_available = demo.space.conditions(demo.name)["Available"].status
+    demo.patch(settings=None)
+    demo.settled()
+
+    assert len(taken) == 1 and taken[0] in message and is_available == "True"
+    assert [name for name, uid in uids.items() if demo.uid(name) != uid] == taken
+
+
+def test_a_statefulset_and_a_secret_that_were_deleted_are_made_again_and_nothing_is_lost(demo: Settled) -> None:
+    with demo.space.recording(demo.name, writes_per_s=50, reads_per_s=50) as recording:
+        recording.rest()
+        before = [demo.space.get("secret", "demo-admin"), demo.space.get("statefulset", "demo")]
+        uids = {name: demo.uid(name) for name in ("demo-0", "demo-1", "demo-2")}
+        demo.space.kubectl("delete", "secret", "demo-admin")
+        until(
+            lambda: True if all(demo.is_new(name, uid) for name, uid in uids.items()) else None,
+            "all pods know the new token",
+            every_s=1.0,
+        )
+        demo.settled()
+        demo.space.kubectl("delete", "statefulset", "demo")
+        until(lambda: demo.space.get("statefulset", "demo"), "there is a StatefulSet again", limit_s=60)
+        demo.settled()
+        after = [demo.space.get("secret", "demo-admin"), demo.space.get("statefulset", "demo")]
+        shown = demo.space.ask("demo-0", "/v1/cluster/wanted")
+
+    assert all(
+        one and other and one["metadata"]["uid"] != other["metadata"]["uid"]
+        for one, other in zip(before, after, strict=True)
+    )
+    assert shown["members"].keys() == uids.keys()
+    assert recording.final["checked"] > 0 and recording.offences == [], recording.summary
+
+
+def test_volumes_go_with_their_cluster_where_that_is_wanted(space: Namespace) -> None:
+    space.apply(cluster_manifest("gone", 1, storage={"size": "64Mi", "retain": {"whenDeleted": "Delete"}}))
+    space.ready("gone", limit_s=120)
+    volume = space.get("pvc", "data-gone-0")
+    space.kubectl("delete", "cluster", "gone", "--timeout=60s")
+
+    until(lambda: None if space.get("pvc", "data-gone-0") else True, "its volume is deleted", limit_s=60)
+    assert volume is not None
+
+
+def test_helm_upgrade_brings_an_older_definition_of_the_resource_up_to_date(demo: Settled, operator: str) -> None:
+    path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/settings"
+    change = json.dumps([{"op": "remove", "path": path}])
+    uids = {name: demo.uid(name) for name in ("demo-0", "demo-1", "demo-2")}
+    kubectl("patch", "crd", DEFINITION, "--type=json", "-p", change)
+    older = _fields()
+    helm(
+        "upgrade", "ringkeep", str(CHART), "--namespace", operator, "--reuse-values", "--wait", "--timeout", "120s"
+    )  # fmt: skip
+    newer = _fields()
+    demo.settled()
+
+    assert "settings" not in older and "settings" in newer
+    assert {name: demo.uid(name) for name in uids} == uids
+
+
+def _fields() -> set[str]:
+    """Return the fields of the spec that the API server takes."""
+    found = decoded(kubectl("get", "crd", DEFINITION, "-o", "json"))
+    return set(found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"])
