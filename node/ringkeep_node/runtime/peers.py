@@ -7,13 +7,16 @@ answers, then writes one frame per loop turn, however many messages that turn br
     down --dial--> greeting --right node, same cluster--> up --end of connection--> down (dials again at once)
 
 A link that cannot be written keeps at most ``OUTBOX_BYTES_MAX``; beyond that it is broken off and the protocols, which
-all resend, start over. How a dial fails is evidence for the failure detector: refused, reset, unreachable.
+all resend, start over. One whose peer acknowledges nothing for ``UNACKNOWLEDGED_S`` ends too: where packets are lost, as
+to a pod that is gone with its address, TCP would try for a quarter of an hour, ever less often. How a dial fails is
+evidence for the failure detector: refused, reset, unreachable.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import socket as system_socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -31,6 +34,8 @@ KEPT_BYTES_MAX: Final = 64 << 10
 DIAL_TIMEOUT_S: Final = 2.0
 CLOSE_TIMEOUT: Final = aiohttp.ClientWSTimeout(ws_close=1.0)
 """How long a link that is given up waits for its peer to say goodbye."""
+UNACKNOWLEDGED_S: Final = 5.0
+"""Longer than silence makes a member dead, so that it ends no link of one that lives."""
 NAMES_KNOWN_S: Final = 3
 """How long the address of a name is believed: pods and machines get new ones."""
 REDIAL_FIRST_S: Final = 0.05
@@ -90,6 +95,7 @@ class Link:
         self._outbox_bytes = 0
         self._wake = asyncio.Event()
         self._redial = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
         self._task = asyncio.create_task(self._run(), name=f"link {storage} {channel.name}")
 
     def send(self, body: bytes) -> None:
@@ -124,6 +130,8 @@ class Link:
         self.is_up = False
         self._outbox.clear()
         self._outbox_bytes = 0
+        if self._writing is not None:
+            self._writing.cancel()  # It may wait for room in a connection that nobody reads.
 
     async def close(self) -> None:
         """End the link and its task."""
@@ -186,23 +194,32 @@ class Link:
         return hello
 
     async def _write_until_end(self, socket: aiohttp.ClientWebSocketResponse, hello: Hello) -> None:
-        writer, traffic = FrameWriter(hello.cluster_id), self._links.traffic
+        _end_what_is_unacknowledged(socket)
         ended = asyncio.create_task(socket.receive())
-        ended.add_done_callback(lambda _: self._wake.set())
+        writing = self._writing = asyncio.create_task(self._write(socket, FrameWriter(hello.cluster_id)))
         try:
-            while self.is_up and not ended.done():
-                if not self._outbox:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    continue
-                bodies, self._outbox, self._outbox_bytes = self._outbox, [], 0
-                for body in bodies:
-                    traffic.sent += 1
-                    traffic.sent_bytes += len(body)
-                    await socket.send_bytes(writer.seal(body))
+            await asyncio.wait((ended, writing), return_when=asyncio.FIRST_COMPLETED)
+            if writing.done() and not writing.cancelled():
+                writing.result()
         finally:
-            ended.cancel()
-            await asyncio.gather(ended, return_exceptions=True)
+            self._writing = None
+            for task in (ended, writing):
+                task.cancel()
+            await asyncio.gather(ended, writing, return_exceptions=True)
+
+    async def _write(self, socket: aiohttp.ClientWebSocketResponse, writer: FrameWriter) -> None:
+        """Write what is queued until cancelled."""
+        traffic = self._links.traffic
+        while True:
+            if not self._outbox:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            bodies, self._outbox, self._outbox_bytes = self._outbox, [], 0
+            for body in bodies:
+                traffic.sent += 1
+                traffic.sent_bytes += len(body)
+                await socket.send_bytes(writer.seal(body))
 
 
 class PeerLinks:
@@ -323,6 +340,14 @@ class PeerLinks:
         await asyncio.gather(*self.set_peers({}))
         await asyncio.gather(*(socket.close() for socket in list(self._incoming)), return_exceptions=True)
         await self.session.close()
+
+
+def _end_what_is_unacknowledged(socket: aiohttp.ClientWebSocketResponse) -> None:
+    """Have the system end a connection whose peer acknowledges nothing for long (tcp(7), RFC 5482); Linux only."""
+    option = getattr(system_socket, "TCP_USER_TIMEOUT", None)
+    connection = socket.get_extra_info("socket")
+    if option is not None and connection is not None:
+        connection.setsockopt(system_socket.IPPROTO_TCP, option, int(1000 * UNACKNOWLEDGED_S))
 
 
 def evidence_of(error: BaseException) -> str:

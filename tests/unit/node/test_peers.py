@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from aiohttp import web
 
 from ringkeep_core.wire import PROTOCOL_VERSION, FrameWriter, Hello, decode_hello, encode_hello
 from ringkeep_node.machines.messages import Channel
-from ringkeep_node.runtime.peers import LinkEvents, PeerLinks, greet
+from ringkeep_node.runtime.peers import UNACKNOWLEDGED_S, LinkEvents, PeerLinks, greet
 
 CLUSTER = "00000000000000aa"
 LIMIT_S = 10.0
@@ -287,5 +288,85 @@ def test_a_peer_that_has_moved_is_dialled_at_its_new_address_though_the_old_conn
                 await again.close()
 
             assert again.events.told == [("frame", "n1", Channel.DATA, b"moved")]
+
+    run(play())
+
+
+@asynccontextmanager
+async def deaf(number: int) -> AsyncIterator[str]:
+    """Listen as a node that greets whoever dials, and takes nothing more out of any connection."""
+
+    async def greets(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.WebSocketResponse(compress=False)
+        await response.prepare(request)
+        theirs = decode_hello((await response.receive()).data)
+        await response.send_bytes(encode_hello(hello_of(number, theirs.channel)))
+        assert request.transport is not None
+        request.transport.pause_reading()
+        await asyncio.Event().wait()
+        return response
+
+    runner = web.ServerRunner(web.Server(greets), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        yield f"{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def fill(links: PeerLinks, storage: str) -> None:
+    """Send until a frame is waiting for room in the connection."""
+    link = links._links[storage, Channel.DATA]
+    for _ in range(400):
+        links.send(storage, Channel.DATA, b"x" * (1 << 20))
+        await asyncio.sleep(0.005)
+        if link._outbox:
+            return
+    raise AssertionError("the connection takes everything")
+
+
+def test_a_peer_that_has_moved_is_dialled_though_the_connection_to_its_old_address_takes_nothing_more() -> None:
+    """A pod that was cut off and replaced: what was on the way to the old one would be tried for a quarter of an hour."""
+
+    async def play() -> None:
+        async with two_hosts() as (one, two), deaf(2) as gone:
+            one.links.set_peers({two.storage: gone})
+            await one.events.until(lambda told: ups(told) == set(Channel))
+            await fill(one.links, two.storage)
+            one.events.told.clear()
+            one.links.set_peers({two.storage: two.address})
+            await one.events.until(lambda told: ups(told) == set(Channel))
+            one.links.send(two.storage, Channel.DATA, b"moved")
+            await two.events.until(bool)
+
+            assert two.events.told == [("frame", "n1", Channel.DATA, b"moved")]
+
+    run(play())
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux ends what is not acknowledged")
+def test_the_system_is_told_to_end_a_connection_whose_peer_acknowledges_nothing() -> None:
+    async def play() -> None:
+        told = list[int]()
+
+        async with two_hosts() as (one, two):
+            connect = one.links.session.ws_connect
+
+            def watched(*arguments: Any, **named: Any) -> Any:
+                context = connect(*arguments, **named)
+                sockets.append(context)
+                return context
+
+            sockets = list[Any]()
+            one.links.session.ws_connect = watched  # type: ignore[method-assign]  # to see what it connects
+            one.links.set_peers({two.storage: two.address})
+            await one.events.until(lambda told: ups(told) == set(Channel))
+            for context in sockets:
+                connection = context._resp.get_extra_info("socket")
+                told.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+
+        assert told == [int(1000 * UNACKNOWLEDGED_S)] * len(Channel)
 
     run(play())

@@ -48,6 +48,8 @@ class Growth:
                 peer.backlog = lead.copy.log.last_sn
             elif peer.in_sync and copy.storage not in in_sync:
                 peer.backlog = lead.copy.log.last_sn
+                # What it acknowledged so long ago is no reason to ask for its return, and a link says nothing of its end.
+                peer.spoke = False
             peer.in_sync = copy.storage in in_sync
             peer.eligible = copy.storage in eligible
             if peer.proposed < shard.revision:

@@ -9,11 +9,12 @@ class Peer:
     """Another copy: how far it acknowledged, how far we sent, and what it is in the map.
 
     ``match`` is durable there; ``floor`` is what an earlier boot of it had acknowledged: a copy that comes back with less
-    lost what it promised to hold. ``spoke``: its registered boot acknowledged something in this epoch. ``adding``: it is
-    in the awaited set before the map says so; ``added_at`` is the last entry appended before that. ``proposed`` is the
-    revision on which its Grow left, 0 if none did. ``is_beyond_log``: what it lacks is gone from the log here, only a
-    snapshot helps. ``start`` is where sending began before it told where it stands. ``backlog`` is the last entry there was
-    when it began to catch up: up to there it is copied at leisure. ``round_sn`` was the last entry at ``round_at``.
+    lost what it promised to hold. ``spoke``: its registered boot acknowledged something in this epoch, and since it lost its
+    place in in_sync if it did. ``adding``: it is in the awaited set before the map says so; ``added_at`` is the last entry
+    appended before that. ``proposed`` is the revision on which its Grow left, 0 if none did. ``is_beyond_log``: what it
+    lacks is gone from the log here, only a snapshot helps. ``start`` is where sending began before it told where it stands.
+    ``backlog`` is the last entry there was when it began to catch up: up to there it is copied at leisure. ``round_sn`` was
+    the last entry at ``round_at``.
     """
 
     __slots__ = (

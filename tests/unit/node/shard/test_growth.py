@@ -342,3 +342,18 @@ def test_a_learner_whose_link_leads_to_an_earlier_boot_is_written_to_until_the_l
     bench.pump()
 
     assert over_the_old_link and without_a_link == [] and bench.said("c", Append)
+
+
+def test_a_copy_that_was_called_dead_is_asked_back_only_when_it_acknowledges_anew() -> None:
+    """Its link may stand for minutes after the network has lost it: the map would change twice a second, for nothing."""
+    bench = serving(shard("a b c"))
+    bench.write("v")
+    bench.ack("b")
+    bench.ack("c")
+    bench.change(Shrink(0, 1, ("c",)))
+    bench.wait(5.0)
+    unheard, probed = list(bench.proposals), bench.said("c", Append)
+    bench.ack("c")
+
+    assert unheard == [] and len(probed) > 1
+    assert bench.proposals == [Grow(0, 2, "c", "c-1", FIRST, 1, "a-1")]
