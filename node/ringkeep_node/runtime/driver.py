@@ -56,9 +56,9 @@ from ringkeep_node.runtime.trails import Trails
 from ringkeep_node.runtime.wal.log import Log, LogGone
 
 HAND_OVER_S: Final = 1.0
+"""An ending node waits at most so long for another voter to lead, and as long again for other primaries."""
 RELIEF_S: Final = 8.0
 """For all primaries of a node that ends to move: less than the 10 s after which launchers lose their patience."""
-"""An ending node waits at most so long for another voter to lead, and as long again for other primaries."""
 CHECKPOINT_EVERY_S: Final = 10.0
 CHECKPOINT_MOVING_S: Final = 2.0
 """While the map has learners: what piles up in ten seconds is a lot then, and syncs of the log wait while it is written."""

@@ -153,14 +153,16 @@ class Link:
 
     async def _connect_and_write(self) -> bool:
         """Dial once and write until the connection ends. Returns whether the link was up."""
-        evidence, was_up = "closed", False
+        evidence, was_up, address = "closed", False, self.address
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S) as dialling:
                 async with self._links.session.ws_connect(
-                    f"http://{self.address}/peer", compress=0, max_msg_size=FRAME_BYTES_MAX, timeout=CLOSE_TIMEOUT
+                    f"http://{address}/peer", compress=0, max_msg_size=FRAME_BYTES_MAX, timeout=CLOSE_TIMEOUT
                 ) as socket:
                     hello = await self._greet(socket)
                     dialling.reschedule(None)
+                    if self.address != address:
+                        return False  # It was told to move while it dialled.
                     was_up = self.is_up = True
                     self._links.events.up(self.storage, hello.boot, self.channel)
                     await self._write_until_end(socket, hello)

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from ringkeep_core.wire import PROTOCOL_VERSION, FrameWriter, Hello, decode_hello, encode_hello
 from ringkeep_node.machines.messages import Channel
-from ringkeep_node.runtime.peers import UNACKNOWLEDGED_S, LinkEvents, PeerLinks, greet
+from ringkeep_node.runtime.peers import UNACKNOWLEDGED_S, Link, LinkEvents, PeerLinks, greet
 
 CLUSTER = "00000000000000aa"
 LIMIT_S = 10.0
@@ -282,6 +282,32 @@ def test_a_peer_that_has_moved_is_dialled_at_its_new_address_though_the_old_conn
                 # The first one still listens and answers: what is lost here is only what the old address promises.
                 one.links.set_peers({two.storage: again.address})
                 await one.events.until(lambda told: ups(told) == set(Channel))
+                one.links.send(two.storage, Channel.DATA, b"moved")
+                await again.events.until(bool)
+            finally:
+                await again.close()
+
+            assert again.events.told == [("frame", "n1", Channel.DATA, b"moved")]
+
+    run(play())
+
+
+def test_a_peer_that_moves_while_it_is_dialled_is_not_kept_at_its_old_address() -> None:
+    async def play() -> None:
+        async with two_hosts() as (one, two):
+            again, greet_of = Host(2, CLUSTER), Link._greet
+            await again.listen()
+
+            async def greets(link: Link, connection: aiohttp.ClientWebSocketResponse) -> Hello:
+                hello = await greet_of(link, connection)
+                one.links.set_peers({two.storage: again.address})
+                return hello
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Link, "_greet", greets)
+                one.links.set_peers({two.storage: two.address})
+                await one.events.until(lambda told: ups(told) == set(Channel))
+            try:
                 one.links.send(two.storage, Channel.DATA, b"moved")
                 await again.events.until(bool)
             finally:
