@@ -150,7 +150,7 @@ def test_several_nodes_are_drained_at_once() -> None:
 
 def test_copies_of_the_dead_stay_within_the_grace_and_the_most_endangered_are_made_again_after_it() -> None:
     """counterexamples.md L10, S6(e); placement.md, Grace."""
-    world = elastic_world(4, replace(FIVE, nodes=6, grace_s=4.0))
+    world = elastic_world(6, replace(FIVE, nodes=6, grace_s=4.0))
     world.clients.start(world.now + 3.0)
     before = world.eye.newest
     lost = {world.machines[name].storage for name in ("n5", "n6")}
@@ -176,6 +176,8 @@ def test_copies_of_the_dead_stay_within_the_grace_and_the_most_endangered_are_ma
     assert whole == [3] * 32 and endangered and set(made) == harmed
     first = {number: made.index(number) for number in harmed}
     assert mean(first[it] for it in endangered) < mean(first[it] for it in harmed - endangered)
+    # A primary sends only so many at once, so not all of them can be the very first.
+    assert max(first[it] for it in endangered) < 2 * len(endangered)
 
 
 def test_neither_a_drain_nor_the_grace_takes_the_last_complete_copies() -> None:
@@ -204,7 +206,7 @@ def test_neither_a_drain_nor_the_grace_takes_the_last_complete_copies() -> None:
     assert drained(world, "n4", "n5")()
 
 
-def test_s12a_a_node_that_was_seen_empty_and_got_copies_or_still_votes_cannot_leave() -> None:
+def test_s12a_a_node_that_was_seen_empty_and_got_copies_again_cannot_leave() -> None:
     world = elastic_world(6, replace(FIVE, nodes=4))
     through, four = world.machines["n1"], world.machines["n4"]
     early = asked(world, through, leave_of(four))
@@ -223,26 +225,23 @@ def test_s12a_a_node_that_was_seen_empty_and_got_copies_or_still_votes_cannot_le
 
 
 def test_s12a_a_drained_voter_cannot_leave_before_its_vote_has() -> None:
-    world = elastic_world(7)
-    joined(world, ("n4",))
-    leader = leader_of(world)
-    # Weight 0 beside nobody else who could vote: it holds nothing, and votes on.
-    want(world, lambda wanted: with_weight(wanted, leader.name, 0.0))
-    world.run_until(world.now + 10.0, drained(world, leader.name))
-    for name in [name for name in world.machines if name not in voters(world)]:
-        world.machines[name].kill()
-    other = next(machine for machine in world.machines.values() if machine.node is not None and machine is not leader)
-    world.people.want(lambda wanted: with_drain(wanted, leader.name), other)
-    world.run_until(world.now + 0.02)
-    codes = [asked(world, other, leave_of(leader), 1.0)]
-    for machine in world.machines.values():
-        if machine.node is None:
-            machine.start()
-    leave(world, (leader.name,))
+    world = elastic_world(7, replace(CALM, shards=1, replication_factor=2))
+    held = copies(world.eye.newest)
+    empty = next(machine for machine in world.machines.values() if not held[machine.name])
+    through, other = (machine for machine in world.machines.values() if machine is not empty)
+    other.kill()  # Without the empty one's vote there would be no majority now.
+    world.run_until(world.now + 3.0)
+    # The interface would advise against it now; somebody saw an older map.
+    asked(world, through, SetWanted(with_drain(world.eye.newest.wanted, empty.name), "drain"))
+    world.run_until(world.now + 3.0)
+    is_empty, voting = drained(world, empty.name)(), voters(world)
+    code = asked(world, through, leave_of(empty))
+    other.start()
+    leave(world, (empty.name,))
     finish(world)
 
-    assert codes[0] in ("is_voter", "not_draining", "")
-    assert leader.name not in voters(world) and leader.storage in world.eye.newest.left
+    assert (is_empty, voting, code) == (True, ["n1", "n2", "n3"], "is_voter")
+    assert empty.name not in voters(world) and empty.storage in world.eye.newest.left
 
 
 def test_s12b_a_process_that_runs_on_after_its_leave_is_never_let_in_again_with_its_disk() -> None:
@@ -544,15 +543,23 @@ def test_l3_a_leader_whose_loop_is_slow_hands_over_and_the_plan_goes_on_under_th
     """counterexamples.md L3: the slow one must not be the only one who may act."""
     world = elastic_world(23, FIVE)
     slow = leader_of(world)
-    slow.lags_until = world.now + 12.0
+    until = world.now + 12.0
+
+    def lag() -> None:
+        # Steady and below the election time-out: nobody but the leader itself has a reason to change who leads.
+        slow.paused_until = world.now + 0.25
+        if world.now < until:
+            world.at(world.now + 0.3, lag)
+
+    lag()
     world.people.propose(SetWanted(with_drain(world.eye.newest.wanted, "n5"), "drain"), world.machines["n4"])
     world.run_until(world.now + 8.0)
     leads = [name for name, it in world.machines.items() if it.node is not None and it.node.control.leads]
-    is_drained, still_slow = drained(world, "n5")(), world.now < slow.lags_until
-    slow.lags_until = 0.0
+    is_drained = drained(world, "n5")()
+    world.run_until(until + 1.0)
     finish(world)
 
-    assert (is_drained, still_slow) == (True, True)
+    assert is_drained
     assert slow.name not in leads and len(leads) == 1
 
 

@@ -23,6 +23,10 @@ SENTENCES = {
     ],
     "the entry after which in_sync suffices empties eligible": ["map_eligible_kept_at_need"],
     "proposed only when it has acknowledged what was there before": ["shard_propose_before_acknowledged"],
+    "a damaged copy leaves both sets before anything of it is discarded": [
+        "shard_damaged_copy_discarded_at_once",
+        "shard_damaged_log_cut_where_it_is_damaged",
+    ],
     "only a committed map with a higher revision settles a proposal": ["shard_drop_a_proposed_member"],
     "the commit of a leave is the proof of emptiness": ["map_leave_without_the_apply_check"],
     "a shard is handed over with all it awaits, and the old primary neither serves on nor calls anything not applied": [

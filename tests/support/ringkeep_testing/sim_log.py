@@ -1,7 +1,8 @@
 """The log's twin for whole-cluster simulation: records in memory, the real fold, no threads, no bytes.
 
 Nothing is durable before sync(). A crash keeps some prefix of the appends that were not synced: the real log writes them
-in this order, in whole batches, and cuts a torn batch whole.
+in this order, in whole batches, and cuts a torn batch whole. What is durable may be damaged later: then the header of
+its batch still says what it was.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from ringkeep_node.machines.records import Kind, Record
 from ringkeep_node.machines.recovery import CopyKey, LogState, RecoveredLog
 from ringkeep_node.runtime.wal.log import LogGone
 
+Place = tuple[int, int, int, int]
+"""(shard, copy, epoch, sn) of an entry"""
+
 
 class SimLog:
     """The durable records of one simulated machine, and the appends of the process that runs on it."""
 
     def __init__(self) -> None:
         self._durable: list[Record] = []
+        self._damaged: set[Place] = set()
         self._state = LogState()
         self._entries: dict[CopyKey, dict[int, tuple[int, bytes]]] = {}
         self._pending: list[tuple[int, Sequence[Record]]] = []
@@ -27,14 +32,33 @@ class SimLog:
 
     def open(self, applied: Mapping[CopyKey, int]) -> RecoveredLog:
         """Start a process on this log: fold what is durable, with the store's synced applied sns."""
-        state = LogState(applied)
-        for record in self._durable:
-            state.take(record, 1, 0)
+        state = self._folded(applied)
         recovered = state.recovered()
         state.run_on()
         self._state = state
         self._tickets = self._synced = 0
         return recovered
+
+    def _folded(self, applied: Mapping[CopyKey, int]) -> LogState:
+        state = LogState(applied)
+        for record in self._durable:
+            place = (record.shard, record.copy, record.epoch, record.sn)
+            if record.kind == Kind.SHARD_ENTRY and place in self._damaged:
+                state.lost(record.kind, *place)
+            else:
+                state.take(record, 1, 0)
+        return state
+
+    def needed(self, applied: Mapping[CopyKey, int]) -> list[Place]:
+        """Return the durable entries above the store's synced applied sns, of whole copies: none of them may get lost."""
+        copies = self._folded(applied).recovered().copies.values()
+        return [(it.shard, it.copy, epoch, sn) for it in copies if not it.harmed for epoch, sn, _ in it.entries]
+
+    def damage(self, place: Place) -> None:
+        """Let a durable entry rot while no process runs on this log."""
+        shard, copy, _epoch, sn = place
+        self._damaged.add(place)
+        self._entries[shard, copy].pop(sn)
 
     def append(self, records: Sequence[Record], *, urgent: bool = False) -> int:
         """Queue records and return a ticket; who syncs decides in which order they become durable."""
@@ -121,3 +145,4 @@ class SimLog:
             for sn, (epoch, payload) in sorted(self._entries[key].items()):
                 records.append(Record(Kind.SHARD_ENTRY, *key, epoch, sn, payload))
         self._durable = records
+        self._damaged.clear()  # None of it is repeated, but the ends of logs say that something is missing.

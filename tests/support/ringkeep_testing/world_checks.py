@@ -1,6 +1,7 @@
 """What must hold in a simulated cluster at every moment, seen by somebody who sees everything (testing.md).
 
 every step      one content for an (epoch, sn); one boot in an epoch
+every record    a copy that counts gives up nothing that was acknowledged
 every apply     one entry at an sn; an operation id and an Idempotency-Key once; applied only what all in_sync hold
 every answer    acknowledged is on every in_sync and eligible copy's disk
 every map       equal index, equal map; its own rules; versions only grow; the awaited set contains in_sync
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ringkeep_core.mapchanges import MapChange
 from ringkeep_core.mapchecks import check
-from ringkeep_core.shardmap import ShardMap, encode_map, generation_at
+from ringkeep_core.shardmap import Copy, ShardMap, encode_map, generation_at
 from ringkeep_node.machines import documents
 from ringkeep_node.machines.documents import Begin, Change
 from ringkeep_node.machines.records import Kind, Record
@@ -23,6 +24,8 @@ from ringkeep_testing.world_movement import Movement
 if TYPE_CHECKING:
     from ringkeep_testing.node_world import World
     from ringkeep_testing.world_machine import Machine
+
+DISCARDING = frozenset((Kind.SHARD_CUT, Kind.SHARD_RESET, Kind.SHARD_DROP))
 
 
 class GodsEye:
@@ -120,14 +123,25 @@ class GodsEye:
         """A node did something: it may know of another configuration of the Raft group."""
         self.movement.group_seen(machine)
 
-    def recorded(self, records: Sequence[Record]) -> None:
-        """An (epoch, sn) of a shard has one content for ever, and one boot writes in an epoch."""
+    def recorded(self, machine: Machine, records: Sequence[Record]) -> None:
+        """An (epoch, sn) of a shard has one content for ever; and a copy leaves the sets before it is discarded (rule 3)."""
         for record in records:
+            if record.kind in DISCARDING:
+                self._discarded(machine, record)
             if record.kind != Kind.SHARD_ENTRY:
                 continue
             place = (record.shard, record.epoch, record.sn)
             if self._content.setdefault(place, record.payload) != record.payload:
                 raise self._world.violation(f"two entries at (shard, epoch, sn) {place}")
+
+    def _discarded(self, machine: Machine, record: Record) -> None:
+        shard, acknowledged = self.newest.shards[record.shard], self.acknowledged.get(record.shard, 0)
+        counts = Copy(machine.storage, record.copy) in (*shard.in_sync, *shard.eligible)
+        keeps = -1 if record.kind == Kind.SHARD_DROP else record.sn
+        if counts and keeps < acknowledged and not self.forgives:
+            raise self._world.violation(
+                f"{machine.name} gives up what was acknowledged up to sn {acknowledged} of a copy that counts: {record}"
+            )
 
     def applied(self, machine: Machine, shard: int, added: int, entries: Sequence[tuple[int, int, bytes]]) -> None:
         """A copy takes entries into its state: never to be undone, so they must be committed."""

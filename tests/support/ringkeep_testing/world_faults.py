@@ -1,12 +1,15 @@
 """The faults of the whole-cluster simulation: each is drawn per machine and tenth of a second, and ends by itself.
 
 What the design cannot survive is not drawn: the only complete copy of a shard is never wiped, nor a majority of the
-voters, and only a machine without a vote gets an older volume back.
+voters, and only a machine without a vote gets an older volume back. An entry rots only in a shard all of whose other copies
+are whole, and that stays so until the damaged one has left the sets.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from ringkeep_core.shardmap import Copy, Shard
 
 if TYPE_CHECKING:
     from ringkeep_testing.node_world import World
@@ -24,6 +27,8 @@ class Faults:
         self._world = world
         self.active = False
         self.counts: dict[str, int] = {}
+        self._rotted: set[tuple[int, str, int]] = set()
+        """(shard, storage, version added) of every copy that was damaged."""
 
     def draw(self, until: float) -> None:
         """Draw faults until a time."""
@@ -109,6 +114,8 @@ class Faults:
             self.wipe(machine)
         if self._strikes(plan.roll_back_rate):
             self._image_or_roll_back(machine)
+        if self._strikes(plan.rot_rate):
+            self.rot(machine)
 
     def _others(self, machine: Machine) -> list[Machine]:
         return [other for other in self._world.machines.values() if other is not machine]
@@ -185,9 +192,12 @@ class Faults:
         newest, disks = world.eye.newest, world.disks()
         if newest.index == 1:
             return False  # The founder may be the only one who has the first map.
-        for shard in newest.shards:
-            complete = [copy.storage for copy in (*shard.in_sync, *shard.eligible) if copy.storage in disks]
+        for number, shard in enumerate(newest.shards):
+            complete = [copy.storage for copy in self._whole(number, shard) if copy.storage in disks]
             if machine.storage in complete and (len(complete) < 2 or shard.need < 2):
+                return False
+            rotted = self._rotted_in(number, shard)
+            if rotted and shard.copy_of(machine.storage) not in (None, *rotted):
                 return False
         return all(other is machine or other.storage in newest.members for other in world.machines.values())
 
@@ -201,6 +211,58 @@ class Faults:
         world = self._world
         world.at(world.now + world.rng.choice((0.05, 1.0)), lambda: self._start(machine))
         return True
+
+    def has_rot(self) -> bool:
+        """Return whether a damaged copy counts still."""
+        shards = self._world.eye.newest.shards
+        return any(self._rotted_in(number, shards[number]) for number in {shard for shard, *_ in self._rotted})
+
+    def _rotted_in(self, number: int, shard: Shard) -> list[Copy]:
+        complete = (*shard.in_sync, *shard.eligible)
+        return [copy for copy in complete if (number, copy.storage, copy.added) in self._rotted]
+
+    def _whole(self, number: int, shard: Shard) -> list[Copy]:
+        complete = (*shard.in_sync, *shard.eligible)
+        return [copy for copy in complete if (number, copy.storage, copy.added) not in self._rotted]
+
+    def _may_rot(self, machine: Machine) -> set[tuple[int, int]]:
+        """Return (shard, version added) of the machine's copies that the design survives the damage of.
+
+        With one damaged copy and a need of two or more, in_sync alone or with eligible has a whole one in every map that
+        may follow, unless a disk is lost as well or the need is lowered.
+        """
+        world, found = self._world, set[tuple[int, int]]()
+        newest, disks = world.eye.newest, world.disks()
+        if machine.is_rolled_back or not world.people.is_quiet or newest.need_wanted() < 2:
+            return found
+        for number, shard in enumerate(newest.shards):
+            whole = self._whole(number, shard)
+            mine = next((copy for copy in whole if copy.storage == machine.storage), None)
+            all_there = all(copy.storage in disks for copy in (*shard.in_sync, *shard.learners))
+            if (
+                mine is not None
+                and len(whole) > 1
+                and shard.need > 1
+                and all_there
+                and not self._rotted_in(number, shard)
+            ):
+                found.add((number, mine.added))
+        return found
+
+    def rot(self, machine: Machine) -> bool:
+        """Kill a machine and let an entry rot that its store does not cover; returns whether the design allows that now."""
+        world, survived = self._world, self._may_rot(machine)
+        if machine.node is None or not survived:
+            return False
+        machine.kill()
+        places = [place for place in machine.log.needed(machine.store.synced()) if place[:2] in survived]
+        self._count("rot" if places else "kill")
+        if places:
+            place = world.rng.choice(places)
+            machine.log.damage(place)
+            self._rotted.add((place[0], machine.storage, place[1]))
+        world.at(world.now + world.rng.choice((0.02, 0.3, 2.0)), lambda: self._start(machine))
+        return bool(places)
 
     def _image_or_roll_back(self, machine: Machine) -> None:
         world = self._world

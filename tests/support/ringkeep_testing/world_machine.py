@@ -312,7 +312,6 @@ class Machine:
     def _carry_out(self, step: NodeStep) -> None:
         world = self.world
         if step.records:
-            world.eye.recorded(step.records)
             ticket = self.log.append(step.records, urgent=step.urgent)
             self._tickets.append((ticket, step.number))
             if step.urgent:
@@ -338,6 +337,7 @@ class Machine:
             world.eye.map_changed(change, shard_map)
         if step.map_changes or step.peers is not None:
             world.eye.map_held(self)
+        world.eye.recorded(self, step.records)
         for answer in step.answers:
             waiting = self.answers.pop(answer.token, None)
             if waiting is not None:

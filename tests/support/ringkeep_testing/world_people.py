@@ -130,7 +130,9 @@ class People:
         world = self._world
         machine = through or world.rng.choice(list(world.machines.values()))
         shard_map = self.held_by(machine)
-        if shard_map is not None and not world.eye.movement.has_lost_voters():
+        # A need that is lowered while a damaged copy counts could let it count alone.
+        is_risky = world.eye.movement.has_lost_voters() or world.faults.has_rot()
+        if shard_map is not None and not is_risky:
             self._asked_at = world.now
             old = shard_map.wanted
             wanted = replace(change(old), revision=old.revision + 1, target_digest="", target_version=0)

@@ -43,6 +43,7 @@ class Plan:
     reset_rate: float = 0.0
     wipe_rate: float = 0.0
     roll_back_rate: float = 0.0
+    rot_rate: float = 0.0
     clock_rate: float = 0.0
     datagram_loss: float = 0.0
     datagram_repeat: float = 0.0
@@ -98,6 +99,7 @@ class Plan:
             datagram_repeat=rng.choice((0.0, 0.05)),
             proposal_repeat=rng.choice((0.0, 0.1, 0.5)),
             proposal_delay_s=rng.choice((0.3, 3.0)),
+            rot_rate=rng.choice((0.0, 0.0, 0.0, 0.3)),  # Drawn last: the other options of a seed stay what they were.
         )
 
     @staticmethod

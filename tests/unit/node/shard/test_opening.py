@@ -198,6 +198,17 @@ def test_an_unfit_primary_refuses_to_lead() -> None:
     assert (bench.machine._leads, bench.said("b", Append), bench.proposals) == ({}, [], [Unfit(0, 3, "a", FIRST)])
 
 
+def test_a_damaged_copy_is_discarded_only_when_the_map_has_another_in_its_place() -> None:
+    bench = _open(_stored(2), recovered_copy(ENTRIES, harmed=True))
+    bench.wait(3.0)
+    before = [*bench.records, *bench.orders]
+    bench.change(Unfit(0, 3, "a", FIRST))
+
+    assert before == []
+    assert bench.records == [Record(Kind.SHARD_DROP, 0, FIRST, 0, 0)]
+    assert bench.orders == [CreateCopy(0, LATER + 1), DropCopy(0, FIRST)]
+
+
 def test_copies_that_the_map_does_not_list_are_given_up_by_name() -> None:
     store = _stored(2)
     store.create(0, FIRST + 2)

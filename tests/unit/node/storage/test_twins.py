@@ -66,3 +66,22 @@ def test_released_entries_are_gone_for_readers() -> None:
     assert log.first_sn(1, 1) == 9
     with pytest.raises(LogGone):
         log.read(1, 1, 3, 100)
+
+
+def test_a_damaged_entry_harms_its_copy_for_good_while_the_store_needs_it_and_no_other_copy() -> None:
+    log = SimLog()
+    log.open({})
+    log.append([Record(Kind.SHARD_ENTRY, shard, 1, 1, sn, b"x") for sn in range(1, 6) for shard in (1, 2)])
+    log.sync()
+    needed = log.needed({(1, 1): 3, (2, 1): 5})
+    log.damage((1, 1, 1, 4))
+
+    def harmed(applied: int) -> dict[tuple[int, int], bool]:
+        return {key: copy.harmed for key, copy in log.open({(1, 1): applied}).copies.items()}
+
+    covered, missing = harmed(4), harmed(3)
+    log.release({})
+
+    assert needed == [(1, 1, 1, 4), (1, 1, 1, 5)]
+    assert (covered, missing) == ({(1, 1): False, (2, 1): False}, {(1, 1): True, (2, 1): False})
+    assert harmed(4) == {(1, 1): True, (2, 1): False}
