@@ -103,8 +103,9 @@ class Opening:
         return self._opened(shard, listed, recovered, stored.sn, stored.state.copy())
 
     def _restarted(self, shard: int, listed: Copy, stored: StoredCopyLike, recovered: RecoveredCopyLike) -> LocalCopy:
-        if self._ctx.shard(shard).is_complete(self._ctx.me):
-            # Something durable is missing from a copy that counts: the log must go on saying so, start after start.
+        if recovered.harmed or self._ctx.shard(shard).is_complete(self._ctx.me):
+            # Something durable is missing from a copy that counts, perhaps by a map that is not held yet: the log must go
+            # on saying so, start after start.
             copy = _empty(shard, listed)
             copy.unfit = True
             return copy

@@ -209,6 +209,14 @@ def test_a_damaged_copy_is_discarded_only_when_the_map_has_another_in_its_place(
     assert bench.orders == [CreateCopy(0, LATER + 1), DropCopy(0, FIRST)]
 
 
+def test_a_harmed_learner_whose_store_is_past_its_log_does_not_begin_it_anew() -> None:
+    """A newer map, which is not held yet, may have it in in_sync: nobody would know of the loss."""
+    store, log = _stored(3, added=LATER), recovered_copy(ENTRIES[:2], added=LATER, harmed=True)
+    bench = _open(store, log, listed=_added_later("learners"))
+
+    assert (bench.copy().unfit, bench.records) == (True, [])
+
+
 def test_copies_that_the_map_does_not_list_are_given_up_by_name() -> None:
     store = _stored(2)
     store.create(0, FIRST + 2)
