@@ -357,3 +357,18 @@ def test_a_copy_that_was_called_dead_is_asked_back_only_when_it_acknowledges_ane
 
     assert unheard == [] and len(probed) > 1
     assert bench.proposals == [Grow(0, 2, "c", "c-1", FIRST, 1, "a-1")]
+
+
+def test_a_level_learner_that_could_not_be_added_is_looked_at_again_when_its_connection_is_back() -> None:
+    """Nobody writes, and it has said all there is to say: only the connection tells that there is something to do."""
+    bench = _bench()
+    bench.machine.peers_stopping(frozenset({"c"}), now=bench.now)
+    bench.ack("c")
+    bench.down("c")
+    bench.machine.peers_stopping(frozenset(), now=bench.now)
+    bench.wait(5.0)
+    before = list(bench.proposals)
+    bench.up("c")
+    bench.wait(0.2)
+
+    assert (before, bench.proposals) == ([], [GROW])
