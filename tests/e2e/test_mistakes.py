@@ -28,14 +28,7 @@ CALM_PER_S = 50
 
 def said(space: Namespace, name: str, reason: str, *, limit_s: float = 60.0, events: bool = True) -> str:
     """Wait until a Cluster is Degraded for a reason, and an event says it too; return the condition's message."""
-
-    def ask() -> str | None:
-        row = space.conditions(name).get("Degraded")
-        generation = space.cluster(name)["metadata"]["generation"]
-        is_it = row is not None and (row.status, row.reason, row.generation) == ("True", reason, generation)
-        return row.message if row is not None and is_it else None
-
-    message = until(ask, f"{name} is Degraded: {reason}", limit_s=limit_s, every_s=0.1)
+    message = space.complaint(name, reason, limit_s=limit_s)
     if events:
         until(lambda: True if reason in dict(space.events(name)) else None, f"an event says {reason}", limit_s=10)
     return message
@@ -52,19 +45,19 @@ def storage_of(demo: Settled, name: str) -> str:
 
 
 def test_a_wrong_image_takes_one_pod_and_heals_when_it_is_corrected(demo: Settled) -> None:
-    uids = {name: demo.uid(name) for name in ("demo-0", "demo-1", "demo-2")}
+    uids = demo.uids()
     with demo.space.recording(demo.name, writes_per_s=CALM_PER_S, reads_per_s=CALM_PER_S) as recording:
         demo.patch(image="ringkeep-node:there-is-none")
         message = said(demo.space, demo.name, "ImagePullFailed")
         # Long enough for several passes, each of which could take the next pod.
         time.sleep(8)
-        taken = [name for name, uid in uids.items() if demo.uid(name) != uid]
+        taken = demo.replaced(uids)
         is_available = demo.space.conditions(demo.name)["Available"].status
         demo.patch(image=OLD_IMAGE)
         demo.settled()
 
     assert len(taken) == 1 and taken[0] in message and is_available == "True"
-    assert [name for name, uid in uids.items() if demo.uid(name) != uid] == taken
+    assert demo.replaced(uids) == taken
     assert recording.offences == [] and recording.error_share <= 0.001, recording.summary
 
 
@@ -170,14 +163,15 @@ def test_what_stands_in_the_way_is_said_and_left_as_it_is(space: Namespace) -> N
 def test_an_impossible_scale_down_is_refused_at_once_while_the_rest_goes_on(
     demo: Settled, process: Operator, report: Report
 ) -> None:
-    uids = {name: demo.uid(name) for name in ("demo-0", "demo-1", "demo-2")}
+    uids = demo.uids()
     # One of those that would stay, and not where the operator runs.
     dead = next(name for name in ("demo-0", "demo-1") if demo.node(name) != process.node)
     alive = "demo-1" if dead == "demo-0" else "demo-0"
     worker = demo.node(dead)
     command("docker", "pause", worker)
     try:
-        until(lambda: None if demo.serves(dead) else True, f"{dead} is called dead", limit_s=60)
+        # Not before: who is suspected only may go on living, so nothing is impossible yet.
+        until(lambda: True if demo.state(dead) == "dead" else None, f"{dead} is called dead", limit_s=60)
         began = time.monotonic()
         demo.patch(replicas=2, recovery={"rereplicateAfter": "277s"})
         message = said(demo.space, demo.name, "ChangeRefused", events=False)

@@ -54,7 +54,7 @@ def test_a_member_that_the_others_call_dead_is_replaced_although_its_pod_is_fine
     demo.patch(recovery={"replaceAfter": "15s"})
     with demo.space.recording(demo.name, writes_per_s=50, reads_per_s=50, url=demo.address("demo-0")) as recording:
         with cut_off(demo.node(victim), pod["status"]["podIP"]):
-            until(lambda: None if demo.serves(victim) else True, "the members call it dead", limit_s=60)
+            until(lambda: True if demo.state(victim) == "dead" else None, "the members call it dead", limit_s=60)
             found = demo.space.get("pod", victim)
             was_fine = found is not None and found["metadata"]["uid"] == uid and found["status"]["phase"] == "Running"
             until(lambda: True if demo.is_new(victim, uid) else None, "it is replaced", limit_s=120, every_s=1.0)
@@ -66,28 +66,23 @@ def test_a_member_that_the_others_call_dead_is_replaced_although_its_pod_is_fine
 
 
 def test_a_setting_that_no_node_can_take_stops_at_one_pod_and_is_taken_back(demo: Settled) -> None:
-    uids = {name: demo.uid(name) for name in ("demo-0", "demo-1", "demo-2")}
+    uids = demo.uids()
     demo.patch(settings=[{"name": "LOG_LEVEL", "value": "loud"}])
-
-    def said() -> str | None:
-        row = demo.space.conditions(demo.name)["Degraded"]
-        return row.message if (row.status, row.reason) == ("True", "PodCrashing") else None
-
-    message = until(said, "the conditions say which pod crashes", limit_s=120, every_s=1.0)
-    taken = [name for name, uid in uids.items() if demo.uid(name) != uid]
+    message = demo.space.complaint(demo.name, "PodCrashing", limit_s=120)
+    taken = demo.replaced(uids)
     is_available = demo.space.conditions(demo.name)["Available"].status
     demo.patch(settings=None)
     demo.settled()
 
     assert len(taken) == 1 and taken[0] in message and is_available == "True"
-    assert [name for name, uid in uids.items() if demo.uid(name) != uid] == taken
+    assert demo.replaced(uids) == taken
 
 
 def test_a_statefulset_and_a_secret_that_were_deleted_are_made_again_and_nothing_is_lost(demo: Settled) -> None:
     with demo.space.recording(demo.name, writes_per_s=50, reads_per_s=50) as recording:
         recording.rest()
         before = [demo.space.get("secret", "demo-admin"), demo.space.get("statefulset", "demo")]
-        uids = {name: demo.uid(name) for name in ("demo-0", "demo-1", "demo-2")}
+        uids = demo.uids()
         demo.space.kubectl("delete", "secret", "demo-admin")
         until(
             lambda: True if all(demo.is_new(name, uid) for name, uid in uids.items()) else None,
@@ -122,7 +117,7 @@ def test_volumes_go_with_their_cluster_where_that_is_wanted(space: Namespace) ->
 def test_helm_upgrade_brings_an_older_definition_of_the_resource_up_to_date(demo: Settled, operator: str) -> None:
     path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/settings"
     change = json.dumps([{"op": "remove", "path": path}])
-    uids = {name: demo.uid(name) for name in ("demo-0", "demo-1", "demo-2")}
+    uids = demo.uids()
     kubectl("patch", "crd", DEFINITION, "--type=json", "-p", change)
     older = _fields()
     helm(
@@ -132,7 +127,7 @@ def test_helm_upgrade_brings_an_older_definition_of_the_resource_up_to_date(demo
     demo.settled()
 
     assert "settings" not in older and "settings" in newer
-    assert {name: demo.uid(name) for name in uids} == uids
+    assert demo.replaced(uids) == []
 
 
 def _fields() -> set[str]:

@@ -294,12 +294,12 @@ class Control:
 
     # --- proposals -----------------------------------------------------------------------------------------------
 
-    def propose(self, change: MapChange, *, now: float, can_wait: bool = False) -> None:
+    def propose(self, change: MapChange, *, now: float, may_wait: bool = False) -> None:
         """Hand a change to the leader and forget it: the map shows whether it was applied.
 
-        One that ``can_wait`` is put into the log together with others, seconds later: see ``gathering``.
+        One that ``may_wait`` is put into the log together with others, seconds later: see ``gathering``.
         """
-        self._submit(change, 0, now, can_wait=can_wait)
+        self._submit(change, 0, now, may_wait=may_wait)
 
     def reconfigure(self, configuration: Configuration, *, now: float) -> None:
         """Have Raft take the next step of the configuration, if this node leads; the configuration shows whether it did."""
@@ -315,19 +315,19 @@ class Control:
         tracked.is_out = self._submit(change, self._numbers, now)
         return self._numbers
 
-    def _submit(self, change: MapChange, number: int, now: float, *, can_wait: bool = False) -> bool:
+    def _submit(self, change: MapChange, number: int, now: float, *, may_wait: bool = False) -> bool:
         """Append the change or send it on; returns whether it may be applied because of that."""
         leader = self.raft.leader
         if leader == self._me:
-            return self._take_in(change, self._me, number, now, can_wait=can_wait)
+            return self._take_in(change, self._me, number, now, may_wait=may_wait)
         target = self._way_to_leader()
         if target is not None:
-            self.sends.append((target, Propose(number, encode_change(change), 1, can_wait)))
+            self.sends.append((target, Propose(number, encode_change(change), 1, may_wait)))
         return target is not None
 
-    def _take_in(self, change: MapChange, origin: str, number: int, now: float, *, can_wait: bool) -> bool:
+    def _take_in(self, change: MapChange, origin: str, number: int, now: float, *, may_wait: bool) -> bool:
         """Append the change, and behind it all that waits; or let it wait. Returns whether it may be applied."""
-        if can_wait and not number and isinstance(change, ShardChanges):
+        if may_wait and not number and isinstance(change, ShardChanges):
             self._gathering.add(change)
             if now >= self._gathering.due:
                 self._append_gathered(now)
@@ -369,12 +369,12 @@ class Control:
             self.sends.append((sender, ProposeOutcome(message.number, 0, "bad_request", "not a map change")))
             return
         if self.raft.leader == self._me:
-            self._take_in(change, sender, message.number, now, can_wait=message.can_wait)
+            self._take_in(change, sender, message.number, now, may_wait=message.may_wait)
         elif message.hops < HOPS_MAX:
             leader = self.leader()
             if leader is not None and leader not in (sender, self._me):
                 number = self._relay(sender, message.number) if message.number else 0
-                self.sends.append((leader, Propose(number, message.change, message.hops + 1, message.can_wait)))
+                self.sends.append((leader, Propose(number, message.change, message.hops + 1, message.may_wait)))
 
     def _relay(self, origin: str, number: int) -> int:
         """Return the number under which a proposal goes on, so that its outcome finds the way back."""

@@ -35,13 +35,12 @@ def may_wait(change: MapChange, shard_map: ShardMap) -> bool:
     if not isinstance(change, ShardChanges):
         return False
     shards = shard_map.shards
-    streams = {(shard.primary.storage, copy.storage) for shard in shards for copy in shard.learners}
-    for part in change.changes:
-        if not isinstance(part, AddLearner | RemoveCopy) or len(shards[part.shard].in_sync) < shards[part.shard].need:
-            return False
-        if isinstance(part, AddLearner) and (shards[part.shard].primary.storage, part.storage) not in streams:
-            return False
-    return True
+    parts = [it for it in change.changes if isinstance(it, AddLearner | RemoveCopy)]
+    # First what costs little: a failover of thousands of shards comes by here too.
+    if len(parts) < len(change.changes) or any(len(shards[it.shard].in_sync) < shards[it.shard].need for it in parts):
+        return False
+    coming = {(shards[it.shard].primary.storage, it.storage) for it in parts if isinstance(it, AddLearner)}
+    return coming <= {(shard.primary.storage, copy.storage) for shard in shards for copy in shard.learners}
 
 
 class Gathering:

@@ -54,13 +54,13 @@ class MapWhole(Struct, frozen=True, array_like=True, tag=3):
 class Propose(Struct, frozen=True, array_like=True, tag=4):
     """A map change on its way to the leader. ``number`` 0 wants no outcome; others are answered to the origin.
 
-    ``can_wait``: the leader may hold it for a while, to put it into its log together with others.
+    ``may_wait``: the leader may hold it for a while, to put it into its log together with others.
     """
 
     number: int
     change: bytes
     hops: int
-    can_wait: bool = False
+    may_wait: bool = False
 
 
 class ProposeOutcome(Struct, frozen=True, array_like=True, tag=5):

@@ -537,14 +537,14 @@ class Node:
             self.serving.answered(token, result, now=now)
         if self.has_left:
             return False  # It has no copies, and nobody takes questions or changes from it.
-        for changes, can_wait in ((done.proposals, False), (done.patient, True)):
+        for changes, may_wait in ((done.proposals, False), (done.may_wait, True)):
             if changes:
-                self.control.propose(ShardChanges(tuple(changes), "replication"), now=now, can_wait=can_wait)
+                self.control.propose(ShardChanges(tuple(changes), "replication"), now=now, may_wait=may_wait)
         for moves, reason in done.hand_overs:
             self.control.propose(ShardChanges(moves, reason), now=now)
         for token in done.read_index:
             self.control.ask_index(token, deadline=now + 1.0, now=now)
-        return bool(done.proposals or done.patient or done.hand_overs or done.read_index)
+        return bool(done.proposals or done.may_wait or done.hand_overs or done.read_index)
 
     # --- messages ------------------------------------------------------------------------------------------------
 

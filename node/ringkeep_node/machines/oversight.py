@@ -256,7 +256,7 @@ class Oversight:
             elif isinstance(order, HandOver):
                 self.hand_overs.append(order)
             else:
-                self._control.propose(order, now=now, can_wait=held is not None and may_wait(order, held))
+                self._control.propose(order, now=now, may_wait=held is not None and may_wait(order, held))
 
     def _feed(self, now: float) -> None:
         held = self._control.held.map

@@ -111,7 +111,6 @@ class Planner:
         """Forget what a former term of this leader had under way, and make the target anew."""
         self._learners.forget()
         self._removals.forget()
-        self._orders_rest_until = -math.inf
         self.hot_spots.start_afresh()
         self._pairs = {}
         self._key, self._basis = None, ()

@@ -169,6 +169,17 @@ class Namespace:
             for row in rows
         }
 
+    def complaint(self, name: str, reason: str, *, limit_s: float = LIMIT_S) -> str:
+        """Wait until a Cluster is Degraded for a reason, in its present generation; return the condition's message."""
+
+        def ask() -> str | None:
+            row = self.conditions(name).get("Degraded")
+            generation = self.cluster(name)["metadata"]["generation"]
+            is_it = row is not None and (row.status, row.reason, row.generation) == ("True", reason, generation)
+            return row.message if row is not None and is_it else None
+
+        return until(ask, f"{name} is Degraded: {reason}", limit_s=limit_s, every_s=0.1)
+
     def pods(self, cluster: str) -> list[Json]:
         """Return the pods of a Cluster."""
         return self.all("pods", f"ringkeep.dev/cluster={cluster}")
@@ -302,6 +313,14 @@ class Settled:
         """Return the uid of a pod, "" if there is none."""
         return str((self.space.get("pod", pod) or {"metadata": {"uid": ""}})["metadata"]["uid"])
 
+    def uids(self) -> dict[str, str]:
+        """Return the uids of the three pods that every test begins with."""
+        return {name: self.uid(name) for name in (f"{self.name}-{ordinal}" for ordinal in range(3))}
+
+    def replaced(self, uids: Mapping[str, str]) -> list[str]:
+        """Return which of these pods are others now, or gone."""
+        return [name for name, uid in uids.items() if self.uid(name) != uid]
+
     def is_new(self, pod: str, uid: str) -> bool:
         """Return whether there is another pod of that name than the one that had ``uid``, and it is ready."""
         found = self.space.get("pod", pod)
@@ -313,10 +332,14 @@ class Settled:
         assert found is not None, f"there is no pod {pod}"
         return str(found["spec"]["nodeName"])
 
+    def state(self, pod: str) -> str:
+        """Return what the other members call this one, as the status says; "" if they do not know it."""
+        rows = self.space.cluster(self.name)["status"]["members"]
+        return next((str(row["state"]) for row in rows if row["name"] == pod), "")
+
     def serves(self, pod: str) -> bool:
         """Return whether the other members call this one alive, as the status says."""
-        rows = self.space.cluster(self.name)["status"]["members"]
-        return any(row["name"] == pod and row["state"] == "alive" for row in rows)
+        return self.state(pod) == "alive"
 
     def address(self, pod: str) -> str:
         """Return where a pod answers REST, for a client that asks it and no Service."""

@@ -96,7 +96,7 @@ class Bench:
         self.orders: list[effects.StoreOrder] = []
         self.reads: list[effects.DataRead] = []
         self.proposals: list[ShardChange] = []
-        self.patient: list[ShardChange] = []
+        self.may_wait: list[ShardChange] = []
         self.hand_overs: list[tuple[tuple[Move, ...], str]] = []
         self.indexes: list[int] = []
         self.applied: list[tuple[int, int]] = []
@@ -145,8 +145,8 @@ class Bench:
             self.records += step.records
             self.sent += step.send
             self._order(step)
-            self.proposals += [*step.proposals, *step.patient]
-            self.patient += step.patient
+            self.proposals += [*step.proposals, *step.may_wait]
+            self.may_wait += step.may_wait
             self.hand_overs += step.hand_overs
             self.indexes += step.read_index
             self.reads += step.reads

@@ -188,7 +188,7 @@ class Trio:
                 node.answers[token] = result
                 if isinstance(result, Stored):
                     self.acknowledged = max(self.acknowledged, (result.version, result.epoch))
-            self.proposals += [*step.proposals, *step.patient]
+            self.proposals += [*step.proposals, *step.may_wait]
             self.proposals += [move for moves, _ in step.hand_overs for move in moves]
             node.indexes += step.read_index
             if step.records or node.pending:

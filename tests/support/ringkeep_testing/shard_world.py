@@ -208,7 +208,7 @@ class ShardNode:
             done = self.tokens.pop(token, None)
             if done is not None:
                 done(result)
-        for change in (*step.proposals, *step.patient):
+        for change in (*step.proposals, *step.may_wait):
             world.propose(self, change)
         for moves, reason in step.hand_overs:
             world.propose_moves(self, moves, reason)

@@ -497,11 +497,11 @@ def test_the_first_change_that_may_wait_is_applied_at_once_and_the_next_ones_tog
     group = ControlGroup(3, 1)
     leader = group.leader()
     site = group.sites[storage_of(proposer)]
-    site.control.propose(touch(0, 1), now=group.now, can_wait=True)
+    site.control.propose(touch(0, 1), now=group.now, may_wait=True)
     group.run(0.5)
     first = revisions(leader)
     for shard in (1, 2):
-        site.control.propose(touch(shard, 1), now=group.now, can_wait=True)
+        site.control.propose(touch(shard, 1), now=group.now, may_wait=True)
         group.run(0.2)
     held = revisions(leader)
     group.run(GATHER_S)
@@ -515,10 +515,10 @@ def test_an_urgent_change_goes_first_and_takes_with_it_what_waits() -> None:
     """The one that is to settle a proposal which is still held must win against it."""
     group = ControlGroup(3)
     leader = group.leader()
-    leader.control.propose(touch(0, 1), now=group.now, can_wait=True)
+    leader.control.propose(touch(0, 1), now=group.now, may_wait=True)
     group.run(0.5)
     held = ShardChanges((Touch(1, 1), Touch(2, 1)), "held")
-    leader.control.propose(held, now=group.now, can_wait=True)
+    leader.control.propose(held, now=group.now, may_wait=True)
     group.run(0.1)
     number = propose(group, leader, shard=1)
     group.run(0.1)
@@ -530,9 +530,9 @@ def test_an_urgent_change_goes_first_and_takes_with_it_what_waits() -> None:
 def test_what_waits_with_a_leader_that_leads_no_longer_is_not_appended_and_can_be_asked_for_again() -> None:
     group = ControlGroup(3)
     first = group.leader()
-    first.control.propose(touch(0, 1), now=group.now, can_wait=True)
+    first.control.propose(touch(0, 1), now=group.now, may_wait=True)
     group.run(0.5)
-    first.control.propose(touch(1, 1), now=group.now, can_wait=True)
+    first.control.propose(touch(1, 1), now=group.now, may_wait=True)
     group.run(0.1)
     group.offline = {first.storage}
     group.run(3.0)
@@ -540,7 +540,7 @@ def test_what_waits_with_a_leader_that_leads_no_longer_is_not_appended_and_can_b
     group.offline = set()
     group.run(3.0)
     lost = revisions(second)
-    second.control.propose(touch(1, 1), now=group.now, can_wait=True)
+    second.control.propose(touch(1, 1), now=group.now, may_wait=True)
     group.run(0.5)
 
     assert (lost, revisions(second)) == ([2, 1, 1], [2, 2, 1])
@@ -550,10 +550,24 @@ def test_what_waits_with_a_leader_that_leads_no_longer_is_not_appended_and_can_b
 def test_a_change_whose_outcome_is_wanted_never_waits() -> None:
     group = ControlGroup(3)
     leader = group.leader()
-    leader.control.propose(touch(0, 1), now=group.now, can_wait=True)
+    leader.control.propose(touch(0, 1), now=group.now, may_wait=True)
     group.run(0.5)
-    asked = Propose(7, encode_change(touch(1, 1)), 1, can_wait=True)
+    asked = Propose(7, encode_change(touch(1, 1)), 1, may_wait=True)
     leader.control.node_message(group.others_than(leader)[0].storage, asked, leader.number, now=group.now)
     group.run(0.1)
 
     assert revisions(leader) == [2, 2, 1]
+
+
+def test_what_may_wait_may_wait_as_well_when_a_third_node_passes_it_on() -> None:
+    group = ControlGroup(3, 1)
+    leader = group.leader()
+    between, site = group.others_than(leader)[0], group.sites[storage_of(4)]
+    site.control._is_linked = lambda storage: storage == between.storage
+    for shard in (0, 1):
+        site.control.propose(touch(shard, 1), now=group.now, may_wait=True)
+        group.run(0.3)
+    held = revisions(leader)
+    group.run(GATHER_S)
+
+    assert (held, revisions(leader)) == ([2, 1, 1], [2, 2, 1])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from ringkeep_core.mapchanges import AddLearner, Leave, MapChange, RemoveCopy, ShardChange, ShardChanges, Touch
 from ringkeep_core.shardmap import Copy, Primary, Shard, ShardMap
 from ringkeep_node.machines.gathering import ENTRY_CHANGES_MAX, GATHER_S, HELD_MAX, Gathering, may_wait
+from ringkeep_node.machines.oversight import Oversight
 from ringkeep_testing.control_group import map_of
 
 
@@ -91,3 +94,22 @@ def test_only_copies_that_come_and_go_may_wait_and_none_that_writes_or_a_stream_
     change: MapChange, shard_map: ShardMap, waits: bool
 ) -> None:
     assert may_wait(change, shard_map) is waits
+
+
+def test_the_leader_has_its_control_plane_gather_what_may_wait_and_nothing_else() -> None:
+    comes, gone = some(RemoveCopy(0, 1, "y", 1)), Leave("x", "scaled down")
+    told = list[tuple[MapChange, bool]]()
+
+    def propose(change: MapChange, *, now: float, may_wait: bool) -> None:
+        told.append((change, may_wait))
+
+    part: Any = SimpleNamespace(
+        stale=False,
+        hand_overs=[],
+        _leads=True,
+        _control=SimpleNamespace(leads=True, held=SimpleNamespace(map=_map(2)), propose=propose),
+        _leader=SimpleNamespace(next_deadline=lambda: 1.0, tick=lambda now: (comes, gone)),
+    )
+    Oversight.lead(part, now=1.0)
+
+    assert told == [(comes, True), (gone, False)]

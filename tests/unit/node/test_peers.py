@@ -270,33 +270,39 @@ def test_a_plain_request_to_the_peer_port_is_told_where_the_interface_is() -> No
     run(play())
 
 
+async def dialled(one: Host, storage: str, address: str) -> None:
+    """Have ``one`` link to a peer, and wait until all links are up."""
+    one.events.told.clear()
+    one.links.set_peers({storage: address})
+    await one.events.until(lambda told: ups(told) == set(Channel))
+
+
+async def received(one: Host, other: Host) -> list[tuple[Any, ...]]:
+    """Return what ``other`` has been told when ``one`` has sent something to it."""
+    one.links.send(other.storage, Channel.DATA, b"moved")
+    await other.events.until(bool)
+    return other.events.told
+
+
+ARRIVED = [("frame", "n1", Channel.DATA, b"moved")]
+
+
 def test_a_peer_that_has_moved_is_dialled_at_its_new_address_though_the_old_connection_never_ended() -> None:
     async def play() -> None:
-        async with two_hosts() as (one, two):
-            one.links.set_peers({two.storage: two.address})
-            await one.events.until(lambda told: ups(told) == set(Channel))
-            one.events.told.clear()
-            again = Host(2, CLUSTER)
-            await again.listen()
-            try:
-                # The first one still listens and answers: what is lost here is only what the old address promises.
-                one.links.set_peers({two.storage: again.address})
-                await one.events.until(lambda told: ups(told) == set(Channel))
-                one.links.send(two.storage, Channel.DATA, b"moved")
-                await again.events.until(bool)
-            finally:
-                await again.close()
+        async with two_hosts() as (one, two), two_hosts() as (_, again):
+            await dialled(one, two.storage, two.address)
+            # The first one still listens and answers: what is lost here is only what the old address promises.
+            await dialled(one, two.storage, again.address)
 
-            assert again.events.told == [("frame", "n1", Channel.DATA, b"moved")]
+            assert await received(one, again) == ARRIVED
 
     run(play())
 
 
 def test_a_peer_that_moves_while_it_is_dialled_is_not_kept_at_its_old_address() -> None:
     async def play() -> None:
-        async with two_hosts() as (one, two):
-            again, greet_of = Host(2, CLUSTER), Link._greet
-            await again.listen()
+        async with two_hosts() as (one, two), two_hosts() as (_, again):
+            greet_of = Link._greet
 
             async def greets(link: Link, connection: aiohttp.ClientWebSocketResponse) -> Hello:
                 hello = await greet_of(link, connection)
@@ -305,15 +311,9 @@ def test_a_peer_that_moves_while_it_is_dialled_is_not_kept_at_its_old_address() 
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Link, "_greet", greets)
-                one.links.set_peers({two.storage: two.address})
-                await one.events.until(lambda told: ups(told) == set(Channel))
-            try:
-                one.links.send(two.storage, Channel.DATA, b"moved")
-                await again.events.until(bool)
-            finally:
-                await again.close()
+                await dialled(one, two.storage, two.address)
 
-            assert again.events.told == [("frame", "n1", Channel.DATA, b"moved")]
+            assert await received(one, again) == ARRIVED
 
     run(play())
 
@@ -358,16 +358,11 @@ def test_a_peer_that_has_moved_is_dialled_though_the_connection_to_its_old_addre
 
     async def play() -> None:
         async with two_hosts() as (one, two), deaf(2) as gone:
-            one.links.set_peers({two.storage: gone})
-            await one.events.until(lambda told: ups(told) == set(Channel))
+            await dialled(one, two.storage, gone)
             await fill(one.links, two.storage)
-            one.events.told.clear()
-            one.links.set_peers({two.storage: two.address})
-            await one.events.until(lambda told: ups(told) == set(Channel))
-            one.links.send(two.storage, Channel.DATA, b"moved")
-            await two.events.until(bool)
+            await dialled(one, two.storage, two.address)
 
-            assert two.events.told == [("frame", "n1", Channel.DATA, b"moved")]
+            assert await received(one, two) == ARRIVED
 
     run(play())
 
@@ -387,8 +382,7 @@ def test_the_system_is_told_to_end_a_connection_whose_peer_acknowledges_nothing(
 
             sockets = list[Any]()
             one.links.session.ws_connect = watched  # type: ignore[method-assign]  # to see what it connects
-            one.links.set_peers({two.storage: two.address})
-            await one.events.until(lambda told: ups(told) == set(Channel))
+            await dialled(one, two.storage, two.address)
             for context in sockets:
                 connection = context._resp.get_extra_info("socket")
                 told.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))

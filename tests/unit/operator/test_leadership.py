@@ -177,3 +177,23 @@ def test_work_is_cancelled_when_the_lease_is_lost_and_begun_again_when_it_is_bac
         assert api.holder == ""
 
     asyncio.run(test())
+
+
+def test_who_waits_for_the_lease_looks_often_so_that_an_api_server_that_is_back_is_noticed_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        api, clock, rests = OneLease(), Clock(), list[float]()
+        api.is_away = True
+
+        async def rest(seconds: float) -> None:
+            rests.append(seconds)
+            api.is_away = len(rests) < 20
+
+        monkeypatch.setattr(asyncio, "sleep", rest)
+        await candidate(api, clock, "first")._take()
+
+        assert api.holder == "first" and len(rests) == 20
+        assert max(rests) <= SETTINGS.lease_s / 6
+
+    asyncio.run(test())

@@ -2,8 +2,8 @@
 
 A ``ShardStep`` is everything one turn of the loop produced. The driver persists ``records`` in order, sends ``send`` at
 once, sends ``send_synced`` when everything of this and earlier steps is durable, carries out ``orders`` in order and then
-``apply``, starts ``reads``, hands ``proposals`` to the Raft leader, ``patient`` ones as such that may wait there for others,
-each of ``hand_overs`` as one entry with its reason, and ``answers`` to whoever asked.
+``apply``, starts ``reads``, hands ``proposals`` to the Raft leader, and ``may_wait`` for it to gather with others, each
+of ``hand_overs`` as one entry with its reason, and ``answers`` to whoever asked.
 
 Source: replication.md, rules 1 to 4 and 9; architecture.md, "Decide, then do".
 """
@@ -264,7 +264,7 @@ class ShardStep(Struct):
     apply: list[Handed] = field(default_factory=list)
     answers: list[tuple[int, Result]] = field(default_factory=list)
     proposals: list[ShardChange] = field(default_factory=list)
-    patient: list[ShardChange] = field(default_factory=list)
+    may_wait: list[ShardChange] = field(default_factory=list)
     hand_overs: list[tuple[tuple[Move, ...], str]] = field(default_factory=list)
     read_index: list[int] = field(default_factory=list)
     reads: list[DataRead] = field(default_factory=list)
@@ -279,7 +279,7 @@ class ShardStep(Struct):
             or self.apply
             or self.answers
             or self.proposals
-            or self.patient
+            or self.may_wait
             or self.hand_overs
             or self.read_index
             or self.reads

@@ -155,5 +155,5 @@ class Growth:
         # A shard that is short of copies takes no write before this one is in; and where no client is served, only the
         # next copy waits.
         is_served = self._ctx.now < self._ctx.tally.served_at + self._ctx.settings.polite_s
-        is_patient = is_served and len(shard.in_sync) >= shard.need
-        self._proposals.want(grow, f"{peer.storage} {peer.boot}", is_patient=is_patient)
+        may_wait = is_served and len(shard.in_sync) >= shard.need
+        self._proposals.want(grow, f"{peer.storage} {peer.boot}", may_wait=may_wait)

@@ -2,8 +2,8 @@
 
 Every change is a compare-and-set on the revision, so a proposal that arrives twice, late or out of order does nothing
 the second time. Only a held map with a higher revision ends the asking; a removal is no longer asked for when its reason has
-gone, which recalls nothing that has left. What nobody waits for is marked as patient: the leader puts it into its log
-together with others.
+gone, which recalls nothing that has left. What nobody waits for is marked as such that may wait: the leader puts it
+into its log together with others.
 
 Source: replication.md, rule 4; counterexamples.md S2 and S3.
 """
@@ -15,10 +15,10 @@ from ringkeep_node.machines.shard.context import Context
 
 
 class _Asked:
-    __slots__ = ("again_at", "change", "is_patient", "wait_s")
+    __slots__ = ("again_at", "change", "may_wait", "wait_s")
 
-    def __init__(self, change: ShardChange, again_at: float, wait_s: float, is_patient: bool) -> None:
-        self.change, self.again_at, self.wait_s, self.is_patient = change, again_at, wait_s, is_patient
+    def __init__(self, change: ShardChange, again_at: float, wait_s: float, may_wait: bool) -> None:
+        self.change, self.again_at, self.wait_s, self.may_wait = change, again_at, wait_s, may_wait
 
 
 class Proposals:
@@ -30,20 +30,20 @@ class Proposals:
         self._ctx = ctx
         self._open: dict[int, dict[tuple[str, str], _Asked]] = {}
 
-    def want(self, change: ShardChange, about: str = "", *, is_patient: bool = False) -> None:
-        """Propose ``change``, unless the same is being asked for. A patient one may take seconds to be applied."""
+    def want(self, change: ShardChange, about: str = "", *, may_wait: bool = False) -> None:
+        """Propose ``change``, unless the same is being asked for. One that ``may_wait`` may take seconds to be applied."""
         asked = self._open.setdefault(change.shard, {})
         name = (type(change).__name__, about)
         if name in asked:
             return
         settings = self._ctx.settings
-        wait_s = settings.proposal_again_max_s if is_patient else settings.proposal_again_s
-        asked[name] = ask = _Asked(change, self._ctx.now + wait_s, wait_s, is_patient)
+        wait_s = settings.proposal_again_max_s if may_wait else settings.proposal_again_s
+        asked[name] = ask = _Asked(change, self._ctx.now + wait_s, wait_s, may_wait)
         self._send(ask)
 
     def _send(self, ask: _Asked) -> None:
         step = self._ctx.step
-        (step.patient if ask.is_patient else step.proposals).append(ask.change)
+        (step.may_wait if ask.may_wait else step.proposals).append(ask.change)
 
     def withdraw(self, shard: int, kind: type[ShardChange]) -> None:
         """Ask no more for a change of this kind; what has left may commit all the same."""

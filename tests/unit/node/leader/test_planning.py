@@ -1,8 +1,10 @@
 """The leader carries plans out: scale, drain, grace, weights (replication.md, Handoff; placement.md, step 8)."""
 
+from itertools import pairwise
+
 import pytest
 
-from ringkeep_core.mapchanges import AddLearner, Leave, Move, RemoveCopy, SetWanted
+from ringkeep_core.mapchanges import AddLearner, Leave, RemoveCopy, SetWanted
 from ringkeep_core.plans import with_drain
 from ringkeep_core.shardmap import Settings, WantedMember
 from ringkeep_node.machines.planning import HandOver, PlanningSettings
@@ -66,13 +68,44 @@ def test_two_streams_at_most_start_while_only_two_nodes_receive_one_each() -> No
     assert max(sum(isinstance(it, RemoveCopy) for it in entry.changes) for entry in world.entries()) <= 64
 
 
-def test_while_copies_are_on_their_way_primaries_move_in_few_entries() -> None:
-    world, _, took = _scaled(256, copy_s=0.6)
-    moves = [sum(isinstance(it, Move) for it in entry.changes) for entry in world.entries()]
-    rounds = [count for count in moves if count]
+def _growing(shards: int) -> PlanWorld:
+    """Return a cluster whose two new nodes were wanted just now."""
+    world = PlanWorld.of(3, shards)
+    world.copy_s = 0.6
+    world.join("n4")
+    world.join("n5")
+    world.want({f"n{number}": WantedMember() for number in range(1, 6)})
+    return world
 
-    assert world.is_whole()
-    assert len(rounds) <= 2 * (took / PlanningSettings().moving_rest_s + 1)
+
+def _moves(world: PlanWorld) -> bool:
+    return any(shard.learners for shard in world.map.shards)
+
+
+def test_while_copies_are_on_their_way_primaries_are_handed_over_once_in_a_while() -> None:
+    world, ordered = _growing(256), list[float]()
+    while _moves(world) or not ordered:
+        before = len(world.hand_overs)
+        world.run(0.05)
+        if _moves(world):
+            ordered += [at for at, _ in world.hand_overs[before:]]
+    rounds = sorted(set(ordered))
+    world.settle()
+
+    assert len(rounds) >= 2 and world.is_whole()
+    assert min(after - at for at, after in pairwise(rounds)) > PlanningSettings().moving_rest_s - 0.001
+
+
+def test_who_stops_while_copies_are_on_their_way_is_relieved_at_once() -> None:
+    world = _growing(256)
+    while not world.hand_overs:
+        world.run(0.05)
+    began = world.now
+    world.leaving.add("n1")
+    world.run(0.3)
+    relief = [at for at, order in world.hand_overs if order.source == "n1" and "is leaving" in order.reason]
+
+    assert _moves(world) and relief and relief[0] <= began + 0.3
 
 
 def test_more_streams_for_each_node_are_faster() -> None:

@@ -59,8 +59,8 @@ def test_where_clients_are_served_a_level_copy_may_wait_for_others_and_is_asked_
         _level(bench, number)
     bench.wait(GATHER_S)
 
-    assert [change.shard for change in bench.patient] == [0, 1, 2]
-    assert bench.proposals == bench.patient
+    assert [change.shard for change in bench.may_wait] == [0, 1, 2]
+    assert bench.proposals == bench.may_wait
 
 
 def test_where_nobody_is_served_a_level_copy_does_not_wait() -> None:
@@ -68,7 +68,7 @@ def test_where_nobody_is_served_a_level_copy_does_not_wait() -> None:
     bench.wait(2.0)
     _level(bench, 0)
 
-    assert ([change.shard for change in bench.proposals], bench.patient) == ([0], [])
+    assert ([change.shard for change in bench.proposals], bench.may_wait) == ([0], [])
 
 
 def test_what_may_wait_is_asked_for_again_where_its_leader_lost_it() -> None:
@@ -76,7 +76,7 @@ def test_what_may_wait_is_asked_for_again_where_its_leader_lost_it() -> None:
     _level(bench, 0)
     bench.wait(10.0)
 
-    assert len(bench.patient) >= 3 and set(bench.patient) == set(bench.patient[:1])
+    assert len(bench.may_wait) >= 3 and set(bench.may_wait) == set(bench.may_wait[:1])
 
 
 def test_a_copy_without_which_its_shard_takes_no_write_does_not_wait() -> None:
@@ -85,7 +85,7 @@ def test_a_copy_without_which_its_shard_takes_no_write_does_not_wait() -> None:
         _level(bench, number)
         bench.wait(0.01)
 
-    assert ([change.shard for change in bench.proposals], bench.patient) == ([0, 1, 2], [])
+    assert ([change.shard for change in bench.proposals], bench.may_wait) == ([0, 1, 2], [])
 
 
 def test_a_learner_that_never_spoke_in_this_epoch_is_not_added() -> None:

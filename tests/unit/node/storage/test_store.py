@@ -533,11 +533,17 @@ def test_the_write_thread_applies_and_reports_and_a_bug_ends_it_through_on_fatal
     assert store.applied(1, 5) == (1, 1)
 
 
-def test_changes_gather_but_neither_what_somebody_waits_for_nor_the_end_waits_for_more(tmp_path: Path) -> None:
-    store = Store.open(tmp_path, StoreSettings(gather_s=3600.0, gather_awaited_s=0.001))
+def _started(store: Store) -> threading.Event:
+    """Start the store's thread and return what tells that it has applied something."""
     applied = threading.Event()
     store.on_applied = lambda _moved: applied.set()
     store.start(lambda function, *arguments: function(*arguments), lambda error: pytest.fail(repr(error)))
+    return applied
+
+
+def test_changes_gather_but_neither_what_somebody_waits_for_nor_the_end_waits_for_more(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, StoreSettings(gather_s=3600.0, gather_awaited_s=0.001))
+    applied = _started(store)
     store.create(1, 5)
     store.is_awaited = True
     store.apply(1, 5, [put(1, "a", b"v")])
@@ -553,12 +559,20 @@ def test_changes_gather_but_neither_what_somebody_waits_for_nor_the_end_waits_fo
 
 def test_changes_gather_no_longer_once_they_are_a_long_transaction(tmp_path: Path) -> None:
     store = Store.open(tmp_path, StoreSettings(gather_s=3600.0, gather_bytes=1000))
-    applied = threading.Event()
-    store.on_applied = lambda _moved: applied.set()
-    store.start(lambda function, *arguments: function(*arguments), lambda error: pytest.fail(repr(error)))
     store.create(1, 5)
-    for sn in (1, 2, 3):
-        store.apply(1, 5, [put(sn, f"k{sn}", b"v" * 400)])
+    store.pump()  # Somebody waits for that; for what follows nobody does.
+    gathers = threading.Event()
+
+    class Hurry(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            gathers.set()
+            return super().wait(timeout)
+
+    store._hurry = Hurry()
+    applied = _started(store)
+    store.apply(1, 5, [put(1, "k1", b"v" * 400)])
+    assert gathers.wait(10)
+    store.apply(1, 5, [put(sn, f"k{sn}", b"v" * 400) for sn in (2, 3)])
     assert applied.wait(10)
 
     assert store.applied(1, 5) is not None
