@@ -10,6 +10,7 @@ those without Helm; its first lines name the checksum of the chart, so that a te
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # it has no types, and its stubs are not worth a dependency
 
 from ringkeep_core.crd import crd
-from ringkeep_core.resource import SETTING_PATTERN
+from ringkeep_core.quantities import DURATION_PATTERN, QUANTITY_PATTERN
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "helm" / "ringkeep"
+VALUES_FILE = CHART / "values.schema.json"
 CRD_FILE = CHART / "templates" / "crd.yaml"
 PLAIN_FILE = ROOT / "deploy" / "operator.yaml"
 DOC_FILE = ROOT / "docs" / "kubernetes.md"
@@ -99,9 +101,44 @@ def _type_of(field: dict[str, Any]) -> str:
         return "list"
     if kind == "integer" and ("minimum" in field or "maximum" in field):
         return f"{field.get('minimum', '')}..{field.get('maximum', '')}"
-    if "pattern" in field and field["pattern"] != SETTING_PATTERN:
+    if field.get("pattern") in (DURATION_PATTERN, QUANTITY_PATTERN):
         return "duration" if "h)" in field["pattern"] else "amount"
     return {"object": "object", "string": "text", "boolean": "true or false", "integer": "whole number"}.get(kind, kind)
+
+
+def values_schema(text: str) -> str:
+    """Return the schema of the chart's values with that of ``cluster.spec`` made anew: a mistake ends the installation."""
+    schema: dict[str, Any] = json.loads(text)
+    spec = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    shown = _checked_by_helm(spec)
+    # Not a setting: it belongs to `kubectl scale`, and cluster.replicas is where it begins.
+    del shown["properties"]["replicas"]
+    schema["properties"]["cluster"]["properties"]["spec"] = shown
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _checked_by_helm(field: dict[str, Any]) -> dict[str, Any]:
+    """Return a field of the CRD as JSON Schema: no other fields, and null for one that has no default."""
+    made = {key: value for key, value in field.items() if not key.startswith("x-") and key not in ("format", "default")}
+    if "properties" in field:
+        required = field.get("required", ())
+        made["properties"] = {
+            name: _or_null(inner) if "default" not in inner and name not in required else _checked_by_helm(inner)
+            for name, inner in field["properties"].items()
+        }
+        made["additionalProperties"] = False
+    elif "additionalProperties" in field:
+        made["additionalProperties"] = _checked_by_helm(field["additionalProperties"])
+    if "items" in field:
+        made["items"] = _checked_by_helm(field["items"])
+    return made
+
+
+def _or_null(field: dict[str, Any]) -> dict[str, Any]:
+    made = _checked_by_helm(field)
+    if "enum" in made:
+        made["enum"] = [*made["enum"], None]
+    return {**made, "type": [made["type"], "null"]}
 
 
 def checksum() -> str:
@@ -155,6 +192,11 @@ def main(arguments: list[str]) -> int:
         wrong.append(DOC_FILE)
     elif not checks:
         DOC_FILE.write_text(documented(text))
+    schema = VALUES_FILE.read_text()
+    if checks and schema != values_schema(schema):
+        wrong.append(VALUES_FILE)
+    elif not checks:
+        VALUES_FILE.write_text(values_schema(schema))
     helm = shutil.which("helm")
     if helm is None:
         print("manifests: helm is not there, deploy/operator.yaml was left alone", file=sys.stderr)

@@ -19,7 +19,7 @@ from msgspec import inspect
 from ringkeep_core import resource
 from ringkeep_core.maprules import BYTES_PER_S_MAX
 from ringkeep_core.quantities import QUANTITY_PATTERN
-from ringkeep_core.resource import ClusterSpec, ClusterStatus, Moves, Storage
+from ringkeep_core.resource import ClusterSpec, ClusterStatus, Monitoring, Moves, Pods, Storage
 
 INT64_MIN = 1 << 31
 
@@ -87,6 +87,8 @@ def _root() -> dict[str, Any]:
     status["description"] = "What became of it; written by the operator."
     status["properties"]["conditions"] |= _keyed_by("type")
     spec["properties"]["settings"] |= _keyed_by("name")
+    for field in ("env", "imagePullSecrets"):
+        spec["properties"]["pods"]["properties"][field] |= _keyed_by("name")
     return {
         "type": "object",
         "description": "A Ringkeep cluster: users' documents on a few members, chosen by consistent hashing.",
@@ -156,6 +158,13 @@ def _rules_of_field(kind: type, field: str) -> list[dict[str, Any]]:
     if (kind, field) == (ClusterSpec, "settings"):
         fixed = ", ".join(f"'{name}'" for name in resource.SETTINGS_FIXED)
         return [_rule(f"!self.exists(setting, setting.name in [{fixed}])", resource.SETTINGS_RULE)]
+    if field == "labels" and kind in (Pods, Monitoring):
+        ours = " || ".join(f"label.startsWith('{prefix}')" for prefix in resource.OUR_PREFIXES)
+        message = resource.LABELS_RULE if kind is Pods else resource.MONITORING_LABELS_RULE
+        return [_rule(f"!self.exists(label, {ours})", message)]
+    if (kind, field) == (Pods, "env"):
+        ours = f"one.name.startsWith('RINGKEEP_') || one.name == '{resource.OUR_VARIABLE}'"
+        return [_rule(f"!self.exists(one, {ours})", resource.ENV_RULE)]
     if (kind, field) == (Moves, "bytesPerSecond"):
         return [
             _rule(

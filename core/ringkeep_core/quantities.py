@@ -35,6 +35,18 @@ def parse_quantity(text: str | int | float) -> Fraction:
     return Fraction(parts[1]) * _UNITS[parts[2]]
 
 
+def are_equal_amounts(first: object, second: object) -> bool:
+    """Return whether two amounts are the same, however they are written: the API server rewrites them."""
+    return _amount(first) == _amount(second)
+
+
+def _amount(value: object) -> object:
+    try:
+        return parse_quantity(value)  # type: ignore[arg-type]  # what is no text and no number is no amount either
+    except (TypeError, ValueError):
+        return value
+
+
 def parse_bytes(text: str | int) -> int:
     """Return the whole bytes that ``text`` stands for. Raises ``ValueError`` with one sentence."""
     amount = parse_quantity(text)

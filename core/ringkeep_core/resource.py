@@ -64,6 +64,12 @@ SETTINGS_FIXED = (
 )
 """Settings of a node that the operator makes, or that are secret: the resource cannot say them."""
 
+OUR_PREFIXES = ("ringkeep.dev/", "app.kubernetes.io/")
+"""Labels of pods with these prefixes are the operator's own: Services and budgets choose pods by them."""
+OUR_VARIABLE = "POD_IP"
+"""A variable of pods that the operator makes, beside those of settings."""
+VARIABLE_PATTERN = "^[A-Za-z_][A-Za-z0-9_]*$"
+
 Quantity = Annotated[str, Meta(pattern=QUANTITY_PATTERN, max_length=32)]
 Duration = Annotated[str, Meta(pattern=DURATION_PATTERN, max_length=8)]
 
@@ -141,6 +147,10 @@ class Monitoring(Struct, frozen=True, rename="camel", kw_only=True):
     service_monitor: Annotated[
         bool, Meta(description="Make a ServiceMonitor; its CRD (Prometheus operator) must be installed.")
     ] = False
+    labels: Annotated[
+        dict[str, Annotated[str, Meta(max_length=63)]],
+        Meta(description="Further labels of the ServiceMonitor: many a Prometheus chooses by one.", max_length=32),
+    ] = {}
 
 
 class Networking(Struct, frozen=True, rename="camel", kw_only=True):
@@ -172,6 +182,76 @@ class Setting(Struct, frozen=True, kw_only=True):
         ),
     ]
     value: Annotated[str, Meta(description="Its value as a text.", max_length=1024)]
+
+
+class Toleration(Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
+    """A taint that pods put up with, as in a pod."""
+
+    key: Annotated[str, Meta(description="Key of the taint; absent: all of them.", max_length=317)] = ""
+    operator: Annotated[Literal["Equal", "Exists"], Meta(description="Equal: the value too; Exists: any value.")] = (
+        "Equal"
+    )
+    value: Annotated[str, Meta(description="Value of the taint.", max_length=63)] = ""
+    effect: Annotated[
+        Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None, Meta(description="Absent: every effect.")
+    ] = None
+    toleration_seconds: Annotated[
+        Annotated[int, Meta(ge=0, le=2**31 - 1)] | None,
+        Meta(description="With NoExecute: for so long; absent: for ever."),
+    ] = None
+
+
+class SecretName(Struct, frozen=True, kw_only=True):
+    """A Secret in the namespace of the Cluster."""
+
+    name: Annotated[str, Meta(description="Its name, in the namespace of the Cluster.", min_length=1, max_length=253)]
+
+
+class EnvSource(Struct, frozen=True, rename="camel", kw_only=True):
+    """Variables that are keys of a Secret. Those that the operator makes win over them."""
+
+    secret_ref: Annotated[SecretName, Meta(description="The Secret; pods wait until it is there.")]
+
+
+class Variable(Struct, frozen=True, kw_only=True):
+    """A variable of the environment of every node."""
+
+    name: Annotated[
+        str, Meta(description="Like OTEL_EXPORTER_OTLP_ENDPOINT.", pattern=VARIABLE_PATTERN, max_length=128)
+    ]
+    value: Annotated[str, Meta(description="Its value as it is: nothing in it is replaced.", max_length=4096)]
+
+
+class Pods(Struct, frozen=True, rename="camel", kw_only=True):
+    """What else the pods of members and gateways get. Nothing of it is the operator's business, and all of it a pod's."""
+
+    labels: Annotated[
+        dict[str, Annotated[str, Meta(max_length=63)]], Meta(description="Further labels.", max_length=32)
+    ] = {}
+    annotations: Annotated[
+        dict[str, Annotated[str, Meta(max_length=4096)]], Meta(description="Further annotations.", max_length=32)
+    ] = {}
+    node_selector: Annotated[
+        dict[str, Annotated[str, Meta(max_length=63)]],
+        Meta(description="Only Nodes with all of these labels.", max_length=32),
+    ] = {}
+    tolerations: Annotated[
+        tuple[Toleration, ...], Meta(description="Taints of Nodes that are put up with.", max_length=32)
+    ] = ()
+    priority_class_name: Annotated[
+        Annotated[str, Meta(max_length=253)] | None, Meta(description="PriorityClass; absent: the default one.")
+    ] = None
+    image_pull_secrets: Annotated[
+        tuple[SecretName, ...], Meta(description="Secrets of the registry of the image.", max_length=16)
+    ] = ()
+    env: Annotated[
+        tuple[Variable, ...],
+        Meta(description="Further variables, for tracing for example (docs/tracing.md).", max_length=64),
+    ] = ()
+    env_from: Annotated[
+        tuple[EnvSource, ...],
+        Meta(description="Further variables that are secret: all keys of these Secrets.", max_length=16),
+    ] = ()
 
 
 class ClusterSpec(Struct, frozen=True, rename="camel", kw_only=True):
@@ -206,6 +286,7 @@ class ClusterSpec(Struct, frozen=True, rename="camel", kw_only=True):
     ] = 0
     resources: Annotated[Resources, Meta(description="Requests and limits of each node.")] = Resources()
     placement: Annotated[Placement, Meta(description="Where pods and copies go.")] = Placement()
+    pods: Annotated[Pods, Meta(description="What else the pods get. A change restarts the nodes one by one.")] = Pods()
     recovery: Annotated[Recovery, Meta(description="When something is taken for lost.")] = Recovery()
     moves: Annotated[Moves, Meta(description="How fast copies may move.")] = Moves()
     suspend: Annotated[bool, Meta(description="Stop all pods and keep their volumes.")] = False
@@ -432,6 +513,12 @@ def offences_of(name: str, spec: ClusterSpec, before: ClusterSpec | None = None)
         found.append(SPEED_RULE)
     if any(setting.name in SETTINGS_FIXED for setting in spec.settings):
         found.append(SETTINGS_RULE)
+    if any(label.startswith(OUR_PREFIXES) for label in spec.pods.labels):
+        found.append(LABELS_RULE)
+    if any(label.startswith(OUR_PREFIXES) for label in spec.monitoring.labels):
+        found.append(MONITORING_LABELS_RULE)
+    if any(variable.name.startswith("RINGKEEP_") or variable.name == OUR_VARIABLE for variable in spec.pods.env):
+        found.append(ENV_RULE)
     if before is not None:
         if spec.shards != before.shards:
             found.append(SHARDS_IMMUTABLE)
@@ -462,3 +549,8 @@ SIZE_SHRINKS = "storage.size must not shrink: volumes can only grow"
 CLASS_IMMUTABLE = "storage.className cannot be changed: volumes stay in their class"
 SPEED_RULE = "moves.bytesPerSecond must be at most 1Ti, in whole bytes"
 SETTINGS_RULE = f"settings cannot name {', '.join(SETTINGS_FIXED)}: the operator makes these, or a Secret has them"
+LABELS_RULE = f"pods.labels cannot begin with {' or '.join(OUR_PREFIXES)}: Services find the pods by these"
+MONITORING_LABELS_RULE = f"monitoring.labels cannot begin with {' or '.join(OUR_PREFIXES)}: these are the operator's"
+ENV_RULE = (
+    f"pods.env cannot name RINGKEEP_* or {OUR_VARIABLE}: settings has the former, and the operator makes the latter"
+)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ringkeep_core.resource import KIND
 from ringkeep_operator import manifests
-from ringkeep_operator.drift import are_equal_amounts, is_as_wanted
+from ringkeep_operator.drift import is_as_wanted
 from ringkeep_operator.naming import TOKEN_KEY
 from ringkeep_operator.scaling import grown_volumes, owned_volumes, set_size
 from ringkeep_operator.state import Action, Apply, CreateSecret, Delete, ObjectId
@@ -67,7 +67,7 @@ def extras(view: View) -> Outcome:
 def sets_of(view: View) -> list[manifests.Json]:
     """Return the StatefulSets; that of gateways only if there are, or were, any."""
     nodes, gateways = view.groups
-    wanted = [manifests.nodes_set(view.resource, set_size(view, nodes), _claim_size(view))]
+    wanted = [manifests.nodes_set(view.resource, set_size(view, nodes), _live_claim(view))]
     if view.spec.gateways or view.live_set(gateways) is not None:
         wanted.append(manifests.gateways_set(view.resource, set_size(view, gateways)))
     return wanted
@@ -82,14 +82,11 @@ def set_is_applied(view: View, component: str) -> bool:
     return True
 
 
-def _claim_size(view: View) -> str:
-    """Return the size in the live template of the volumes, where it is another than wanted: it cannot be changed."""
+def _live_claim(view: View) -> manifests.Json | None:
+    """Return the live template of the volumes, which cannot be changed."""
     live: Any = view.live_set(view.names.nodes) or {}
-    for template in (live.get("spec") or {}).get("volumeClaimTemplates") or ():
-        requests = ((template.get("spec") or {}).get("resources") or {}).get("requests") or {}
-        size = str(requests.get("storage", ""))
-        return "" if are_equal_amounts(size, view.spec.storage.size) else size
-    return ""
+    templates = (live.get("spec") or {}).get("volumeClaimTemplates") or ()
+    return dict(templates[0]) if templates else None
 
 
 def _applied(view: View, wanted: list[manifests.Json]) -> list[Action]:

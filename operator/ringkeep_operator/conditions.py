@@ -31,6 +31,7 @@ RANK = (
     Reason.DATA_MISSING,
     Reason.NO_STORAGE_CLASS,
     Reason.ACTION_REFUSED,
+    Reason.NOT_MADE,
     Reason.IMAGE,
     Reason.CRASHING,
     Reason.UNSCHEDULABLE,
@@ -172,6 +173,7 @@ def _pods_wrong(view: View) -> list[Note]:
         named = view.spec.storage.class_name
         what = f"StorageClass {named} does not exist" if named else "there is no default StorageClass"
         notes.append(Note(Reason.NO_STORAGE_CLASS, f"{what}: {', '.join(sorted(unbound))} cannot be made"))
+    notes += [Note(Reason.NOT_MADE, f"pod {name}: {why}") for name, why in sorted(view.seen.not_made.items())]
     for name, pod in sorted(view.pods.items()):
         if pod.is_ready or pod.is_deleting:
             continue
@@ -226,7 +228,7 @@ def _unfinished(view: View) -> list[Note]:
         elif cluster.plan.copies:
             notes.append(Note(Reason.MOVING, f"{cluster.plan.copies} copies are left to be moved"))
     # One that cannot start is not on its way: what keeps it is told as what is wrong.
-    starting = sorted(name for name in view.expected() if name not in view.pods or _starts(view, name))
+    starting = sorted(name for name in view.expected() if _starts(view, name))
     if starting:
         notes.append(Note(Reason.STARTING, f"waiting for {', '.join(starting)} to be ready"))
     over = sorted(name for name in view.pods if not view.is_wanted(name) and view.listed(name) is None)
@@ -244,7 +246,9 @@ def _returning(view: View) -> list[Note]:
 
 
 def _starts(view: View, name: str) -> bool:
-    pod = view.pods[name]
+    pod = view.pods.get(name)
+    if pod is None:
+        return name not in view.seen.not_made
     return pod.is_deleting or (not pod.is_ready and not pod.waiting)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ringkeep_core.quantities import parse_quantity
+from ringkeep_core.quantities import are_equal_amounts
 from ringkeep_operator.manifests import HASH_ANNOTATION
 from ringkeep_operator.state import Manifest
 
@@ -49,20 +49,8 @@ def covers(live: Any, wanted: Any, *, are_amounts: bool = False) -> bool:
     return bool(live == wanted)
 
 
-def are_equal_amounts(first: Any, second: Any) -> bool:
-    """Return whether two amounts are the same, however they are written: the API server rewrites them."""
-    return bool(_amount(first) == _amount(second))
-
-
 def _list_covers(live: Any, wanted: Any) -> bool:
     """Others may add elements that have a name or key of their own; a list of plain values is ours as a whole."""
     if any(isinstance(element, Mapping) for element in wanted):
         return all(any(covers(candidate, element) for candidate in live) for element in wanted)
     return list(live) == list(wanted)
-
-
-def _amount(value: Any) -> Any:
-    try:
-        return parse_quantity(value)
-    except (TypeError, ValueError):
-        return value

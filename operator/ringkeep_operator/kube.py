@@ -220,9 +220,12 @@ class Api:
         except Missing:
             return None
 
-    async def list(self, kind: str, namespace: str = "", selector: str = "", *, metadata_only: bool = False) -> Listing:
-        """Return the objects of a kind with these labels; of all namespaces if none is named."""
-        query = [("labelSelector", selector)] if selector else []
+    async def list(
+        self, kind: str, namespace: str = "", selector: str = "", *, fields: str = "", metadata_only: bool = False
+    ) -> Listing:
+        """Return the objects of a kind with these labels and fields; of all namespaces if none is named."""
+        chosen = {"labelSelector": selector, "fieldSelector": fields}
+        query = [(name, value) for name, value in chosen.items() if value]
         accept = METADATA_LIST if metadata_only else ""
         said = await self._call("GET", _path(kind, namespace), query=query, accept=accept)
         # What stands in a list says neither its kind nor its version: the list says it once for all.

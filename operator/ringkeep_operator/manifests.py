@@ -19,14 +19,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 from xxhash import xxh3_64_hexdigest
 
-from ringkeep_core.resource import API_VERSION, GROUP, KIND, ClusterResource
+from ringkeep_core.quantities import are_equal_amounts
+from ringkeep_core.resource import API_VERSION, GROUP, KIND, ClusterResource, Pods
 from ringkeep_operator.naming import (
     API_PORT,
     CLUSTER_LABEL,
     DATA_CLAIM,
     GATEWAY,
+    INSTANCE_LABEL,
     NODE,
     PEER_PORT,
     TOKEN_KEY,
@@ -83,7 +86,7 @@ def _object(resource: ClusterResource, api: str, kind: str, name: str, component
     metadata: Json = {
         "name": name,
         "namespace": resource.namespace,
-        "labels": labels_of(resource.name, component) | rest.pop("labels", {}),
+        "labels": rest.pop("labels", {}) | labels_of(resource.name, component),
         "ownerReferences": [_owner(resource, is_controller=True)],
     }
     if annotations := rest.pop("annotations", None):
@@ -190,6 +193,7 @@ def service_monitor(resource: ClusterResource) -> Json:
         "monitoring.coreos.com/v1",
         "ServiceMonitor",
         resource.name,
+        labels=resource.spec.monitoring.labels,
         spec={
             "selector": {"matchLabels": {CLUSTER_LABEL: resource.name, SERVICE_LABEL: "nodes"}},
             "endpoints": [{"port": "http", "path": "/metrics"}],
@@ -200,18 +204,18 @@ def service_monitor(resource: ClusterResource) -> Json:
 # --- the pods ----------------------------------------------------------------------------------------------------
 
 
-def nodes_set(resource: ClusterResource, replicas: int, claim_size: str = "") -> Json:
+def nodes_set(resource: ClusterResource, replicas: int, live: Json | None = None) -> Json:
     """Return the StatefulSet of the members that hold data.
 
     Args:
         resource: the cluster.
         replicas: pods that should exist now; not ``spec.replicas``, which a scale-down reaches only in the end.
-        claim_size: size in the live template of the volumes, which cannot be changed any more; "" if there is none yet.
+        live: the live template of the volumes, whose size and labels cannot be changed any more; None if there is none yet.
     """
     spec, names = resource.spec, names_of(resource)
     claim: Json = {
         "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": claim_size or spec.storage.size}},
+        "resources": {"requests": {"storage": _live_size(live, spec.storage.size)}},
     }
     if spec.storage.class_name is not None:
         claim["storageClassName"] = spec.storage.class_name
@@ -225,11 +229,27 @@ def nodes_set(resource: ClusterResource, replicas: int, claim_size: str = "") ->
             {
                 "apiVersion": "v1",
                 "kind": "PersistentVolumeClaim",
-                "metadata": {"name": DATA_CLAIM, "labels": labels_of(resource.name, NODE)},
+                "metadata": {"name": DATA_CLAIM, "labels": _claim_labels(resource, live)},
                 "spec": claim,
             }
         ],
     )
+
+
+def _live_size(live: Json | None, wanted: str) -> str:
+    size = str((((live or {}).get("spec") or {}).get("resources") or {}).get("requests", {}).get("storage", ""))
+    return wanted if not size or are_equal_amounts(size, wanted) else size
+
+
+def _claim_labels(resource: ClusterResource, live: Json | None) -> Json:
+    """Nothing that says ``instance``: Argo CD may track by it, and would delete volumes, which no chart renders.
+
+    What else of ours has that label is owned by the Cluster, and left alone for that.
+    """
+    if live is not None:
+        return dict((live.get("metadata") or {}).get("labels") or {})
+    labels = labels_of(resource.name, NODE)
+    return {label: value for label, value in labels.items() if label != INSTANCE_LABEL}
 
 
 def gateways_set(resource: ClusterResource, replicas: int) -> Json:
@@ -252,17 +272,18 @@ def _set(resource: ClusterResource, group: Group, replicas: int, **rest: Any) ->
 
 
 def _pod_template(resource: ClusterResource, group: Group) -> Json:
-    names = names_of(resource)
+    names, pods = names_of(resource), resource.spec.pods
     volumes: list[Json] = [{"name": "tmp", "emptyDir": {}}]
     if group.component == GATEWAY:
         volumes.append({"name": DATA_CLAIM, "emptyDir": {}})
     return {
         "metadata": {
-            "labels": labels_of(resource.name, group.component),
+            "labels": {**pods.labels, **labels_of(resource.name, group.component)},
             "annotations": {
                 "prometheus.io/scrape": "true",
                 "prometheus.io/port": str(API_PORT),
                 "prometheus.io/path": "/metrics",
+                **pods.annotations,
             },
         },
         "spec": {
@@ -285,8 +306,20 @@ def _pod_template(resource: ClusterResource, group: Group) -> Json:
             ],
             "containers": [_container(resource, group, names)],
             "volumes": volumes,
+            **_wishes(pods),
         },
     }
+
+
+def _wishes(pods: Pods) -> Json:
+    """Return the fields of a pod that people chose. What they did not is not there: a newer operator restarts nothing."""
+    fields = {
+        "nodeSelector": pods.node_selector,
+        "tolerations": [msgspec.to_builtins(one) for one in pods.tolerations],
+        "priorityClassName": pods.priority_class_name,
+        "imagePullSecrets": [msgspec.to_builtins(one) for one in pods.image_pull_secrets],
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def _anti_affinity(resource: ClusterResource, group: Group) -> Json:
@@ -330,6 +363,8 @@ def _container(resource: ClusterResource, group: Group, names: Names) -> Json:
         },
         "volumeMounts": [{"name": DATA_CLAIM, "mountPath": "/data"}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     }
+    if sources := resource.spec.pods.env_from:
+        container["envFrom"] = [msgspec.to_builtins(one) for one in sources]
     resources = resource.spec.resources
     if resources.requests or resources.limits:
         both = {"requests": dict(resources.requests), "limits": dict(resources.limits)}
@@ -365,9 +400,17 @@ def _environment(resource: ClusterResource, group: Group, names: Names) -> list[
             "name": "RINGKEEP_SERVICES_TOKEN",
             "valueFrom": {"secretKeyRef": {"name": names.services_secret, "key": TOKEN_KEY, "optional": True}},
         },
-        # The kubelet would put another variable's value, the token's too, in the place of $(NAME).
-        *({"name": f"RINGKEEP_{one.name}", "value": one.value.replace("$(", "$$(")} for one in resource.spec.settings),
+        *({"name": f"RINGKEEP_{one.name}", "value": _as_it_is(one.value)} for one in resource.spec.settings),
+        *({"name": one.name, "value": _as_it_is(one.value)} for one in resource.spec.pods.env),
     ]
+
+
+def _as_it_is(value: str) -> str:
+    """Return a value in which the kubelet puts nothing in the place of $(NAME), which could be the token.
+
+    The kubelet makes one $ of two wherever it finds them, so each is doubled, not only those before a bracket.
+    """
+    return value.replace("$", "$$")
 
 
 def _probe(path: str, *, period_s: int, failures: int) -> Json:

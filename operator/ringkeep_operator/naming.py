@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ringkeep_core.resource import GROUP
 
 CLUSTER_LABEL = f"{GROUP}/cluster"
+INSTANCE_LABEL = "app.kubernetes.io/instance"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 NODE, GATEWAY = "node", "gateway"
 MANAGED_BY = "ringkeep-operator"
@@ -103,7 +104,7 @@ def labels_of(cluster: str, component: str) -> dict[str, str]:
     """Return the labels of an object or pod of ours."""
     return {
         "app.kubernetes.io/name": "ringkeep",
-        "app.kubernetes.io/instance": cluster,
+        INSTANCE_LABEL: cluster,
         "app.kubernetes.io/managed-by": MANAGED_BY,
         COMPONENT_LABEL: component,
         CLUSTER_LABEL: cluster,

@@ -23,7 +23,15 @@ from ringkeep_operator.kube import Api, Denied, Json, Missing
 from ringkeep_operator.naming import CLUSTER_LABEL, TOKEN_KEY, Names
 from ringkeep_operator.nodes import Answering, Nodes
 from ringkeep_operator.queueing import Key
-from ringkeep_operator.reading import condition_of, has_default_class, only_node_of, pods_of, volume_name, volumes_of
+from ringkeep_operator.reading import (
+    condition_of,
+    has_default_class,
+    not_made,
+    only_node_of,
+    pods_of,
+    volume_name,
+    volumes_of,
+)
 from ringkeep_operator.state import Refusal, Seen, SeenPod, SeenVolume
 
 CHILD_KINDS = ("StatefulSet", "Service", "ServiceAccount", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy")
@@ -31,6 +39,8 @@ MONITOR_KIND = "ServiceMonitor"
 WATCHED_KINDS = (*CHILD_KINDS, "Pod", "PersistentVolumeClaim")
 KEPT_S = 10.0
 """So long what a Node or a class said is taken for true."""
+TOLD_KEPT_S = 3.0
+"""So long what events say of pods that are missing: the API server goes through all of a namespace for an answer."""
 KEPT_MAX = 5_000
 
 
@@ -96,6 +106,7 @@ class Observer:
     def __init__(self, api: Api, nodes: Nodes, *, now: Callable[[], float], clock: Callable[[], float]) -> None:
         self._api, self._nodes, self._now = api, nodes, now
         self._machines, self._classes, self._installed = Kept(clock), Kept(clock), Kept(clock)
+        self._told = Kept(clock, kept_s=TOLD_KEPT_S)
         self._volumes = Kept(clock, kept_s=float("inf"))  # A volume's Node never changes.
 
     async def resource(self, key: Key) -> Json | None:
@@ -124,8 +135,12 @@ class Observer:
                 self._has_class(resource),
             ]
         )
-        lost, cluster = await _all(
-            [self._machines_of("", volumes), self._nodes.cluster(answering, resource.status.cluster_id)]
+        lost, not_made, cluster = await _all(
+            [
+                self._machines_of("", volumes),
+                self._not_made(resource, children, {pod.name for pod in pods}),
+                self._nodes.cluster(answering, resource.status.cluster_id),
+            ]
         )
         secret = children.get(("Secret", Names(resource.name, resource.namespace).secret), {})
         seen = Seen(
@@ -138,6 +153,7 @@ class Observer:
             zones=machines.zones,
             nodes_gone=machines.gone | lost.gone,
             nodes_down=machines.down | lost.down,
+            not_made=not_made,
             answering=tuple(one.node for one in answering),
             cluster=cluster,
             refusal=refusal,
@@ -173,6 +189,30 @@ class Observer:
             else:
                 children[who] = manifest
         return frozenset(foreign)
+
+    async def _not_made(
+        self, resource: ClusterResource, children: Mapping[tuple[str, str], Json], there: set[str]
+    ) -> Mapping[str, str]:
+        """Return why pods that should be there cannot be made. Only who misses one asks, and not too often."""
+        found: dict[str, str] = {}
+        for (kind, name), child in children.items():
+            replicas = (child.get("spec") or {}).get("replicas") or 0
+            missing = {f"{name}-{ordinal}" for ordinal in range(replicas)} - there if kind == "StatefulSet" else set()
+            if missing:
+                told = await self._told_of(resource.namespace, str(child["metadata"].get("uid", "")))
+                found |= {pod: why for pod, why in told.items() if pod in missing}
+        return found
+
+    async def _told_of(self, namespace: str, uid: str) -> Mapping[str, str]:
+        is_known, told = self._told.get(uid)
+        if not is_known:
+            try:
+                events = await self._api.list("Event", namespace, fields=f"involvedObject.uid={uid}")
+                told = not_made(events.items)
+            except Denied:
+                told = {}
+            self._told.put(uid, told)
+        return dict(told)
 
     # --- what is not of our namespace
 

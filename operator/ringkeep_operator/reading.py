@@ -3,11 +3,12 @@
 A field that is missing is as if it were not set, and an object that cannot be understood is left out: the API server has
 checked the shapes, but pods of ours may be edited by anybody.
 
-Source: Kubernetes API reference (Pod, PersistentVolumeClaim, PersistentVolume, Node).
+Source: Kubernetes API reference (Pod, PersistentVolumeClaim, PersistentVolume, Node, Event).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,8 @@ from ringkeep_operator.state import ObjectId, SeenPod, SeenVolume
 
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 DETAIL_MAX = 512
+# "create Pod demo-1 in StatefulSet demo failed error: ...", "... successful"; of its claim "... success".
+_MADE = re.compile(r"create (?:Claim \S+ )?Pod (\S+) in StatefulSet \S+ (?:failed error: (.+)|success)", re.DOTALL)
 
 
 def identity(kind: str, manifest: Mapping[str, Any]) -> ObjectId:
@@ -75,6 +78,26 @@ def _why_it_waits(status: Mapping[str, Any]) -> tuple[str, str]:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return str(condition.get("reason") or "Unschedulable"), str(condition.get("message") or "")
     return "", ""
+
+
+def not_made(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return why pods cannot be made, by pod: from what a StatefulSet's controller said last about making each."""
+    last: dict[str, tuple[float, str]] = {}
+    for event in events:
+        said = _MADE.search(str(event.get("message") or ""))
+        if said is None:
+            continue
+        pod, why, at = said[1], said[2] or "", _told_at(event)
+        if at >= last.get(pod, (0.0, ""))[0]:
+            last[pod] = (at, why)
+    return {pod: why[:DETAIL_MAX] for pod, (_, why) in last.items() if why}
+
+
+def _told_at(event: Mapping[str, Any]) -> float:
+    """Return when an event was told last; one that is told often is one object with a count."""
+    series = event.get("series") or {}
+    times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
+    return max(seconds_of(str(time or "")) for time in times)
 
 
 def condition_of(status: Mapping[str, Any], type_: str) -> str:

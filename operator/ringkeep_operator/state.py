@@ -162,7 +162,8 @@ class Seen:
     ``children`` are the live objects that carry the cluster's label, by (kind, name), the Secret too (its metadata is
     enough); ``foreign`` those that have a name we need (``naming.Names.all``) but are not ours. ``zones`` by Kubernetes
     Node name, from the label ``spec.placement.zoneKey``; ``nodes_gone`` are names of Kubernetes Nodes that pods or volumes
-    refer to and that do not exist any more, ``nodes_down`` those NotReady.
+    refer to and that do not exist any more, ``nodes_down`` those NotReady. ``not_made``: why pods that are missing cannot be
+    made (a quota, an admission rule), by pod, in the words of the StatefulSet's controller.
     ``refusal`` is the leader's last word on a change of the wanted state, kept for some seconds: the same is not asked again
     meanwhile, and everything else goes on. ``failures`` are sentences about what this very pass was refused, by the API
     server or a member.
@@ -177,6 +178,7 @@ class Seen:
     zones: Mapping[str, str] = field(default_factory=dict)
     nodes_gone: frozenset[str] = frozenset()
     nodes_down: frozenset[str] = frozenset()
+    not_made: Mapping[str, str] = field(default_factory=dict)
     answering: tuple[SeenNode, ...] = ()
     cluster: SeenCluster | None = None
     refusal: Refusal | None = None

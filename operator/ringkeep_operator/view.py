@@ -70,6 +70,7 @@ class Reason(StrEnum):
     FOREIGN_DATA = "ForeignData"
     DATA_MISSING = "DataMissing"
     NO_STORAGE_CLASS = "StorageClassMissing"
+    NOT_MADE = "PodCreateFailed"
     UNSCHEDULABLE = "PodUnschedulable"
     IMAGE = "ImagePullFailed"
     CRASHING = "PodCrashing"

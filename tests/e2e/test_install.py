@@ -83,6 +83,8 @@ BAD = [
     ({"settings": [{"name": "ADMIN_TOKEN", "value": "x"}]}, resource.SETTINGS_RULE),
     ({"settings": [{"name": "log_level", "value": "x"}]}, "spec.settings[0].name"),
     ({"settings": TWICE}, "Duplicate value"),
+    ({"pods": {"labels": {"ringkeep.dev/cluster": "x"}}}, resource.LABELS_RULE),
+    ({"pods": {"env": [{"name": "RINGKEEP_DATA", "value": "/"}]}}, resource.ENV_RULE),
     ({"placement": {"antiAffinity": "perhaps"}}, "Unsupported value"),
     ({"moves": {"bytesPerSecond": "-1"}}, "spec.moves.bytesPerSecond"),
     ({"recovery": {"replaceAfter": "soon"}}, "spec.recovery.replaceAfter"),

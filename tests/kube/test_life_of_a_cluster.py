@@ -135,6 +135,62 @@ def test_a_bad_image_takes_one_pod_only_and_heals_when_the_spec_is_corrected() -
     run(test)
 
 
+def test_a_pod_that_cannot_be_made_is_told_and_heals_when_it_can() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        before = bench.end_state()
+        bench.pods.over_quota.add("demo-1")
+        bench.kube.remove("pods", "demo-1")
+        for _ in range(10):
+            await bench.one_pass()
+        degraded, progressing = bench.condition("Degraded"), bench.condition("Progressing")
+        told = [event.get("reason") for (plural, _, _), event in bench.kube.objects.items() if plural == "events"]
+        bench.pods.over_quota.clear()
+        await bench.settle()
+
+        assert (degraded["status"], degraded["reason"]) == ("True", "PodCreateFailed")
+        assert degraded["message"].startswith("pod demo-1: pods is forbidden: exceeded quota")
+        assert progressing["status"] == "False" and told.count("PodCreateFailed") == 1
+        assert bench.end_state() == before
+
+    run(test)
+
+
+def test_a_rollout_stops_at_a_pod_that_cannot_be_made() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        bench.pods.over_quota |= {"demo-0", "demo-1", "demo-2"} - {bench.pods.leader}
+        bench.kube.writes.clear()
+        bench.change(image="node:2")
+        for _ in range(20):
+            await bench.one_pass()
+        deleted = [name for verb, plural, name in bench.kube.writes if (verb, plural) == ("delete", "pods")]
+        reason = bench.condition("Degraded")["reason"]
+        bench.pods.over_quota.clear()
+        await bench.settle()
+
+        assert len(deleted) == 1 and reason == "PodCreateFailed"
+
+    run(test)
+
+
+def test_an_operator_that_may_not_read_events_does_everything_else() -> None:
+    async def test(bench: Bench) -> None:
+        await ready(bench)
+        bench.kube.refusals = lambda method, plural: 403 if (method, plural) == ("GET", "events") else 0
+        bench.pods.over_quota.add("demo-1")
+        bench.kube.remove("pods", "demo-1")
+        for _ in range(5):
+            await bench.one_pass()
+        reason = bench.condition("Progressing")["reason"]
+        bench.pods.over_quota.clear()
+        await bench.settle()
+
+        assert reason == "PodsStarting"
+
+    run(test)
+
+
 def test_what_somebody_changed_in_an_object_of_ours_is_repaired_and_a_deleted_one_comes_back() -> None:
     async def test(bench: Bench) -> None:
         await ready(bench)

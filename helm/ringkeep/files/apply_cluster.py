@@ -14,6 +14,8 @@ import urllib.request
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 PATIENCE_S = 60
+REFUSED = 2
+"""Exit code for a spec that the API server does not take: the Job does not try again."""
 
 
 def ask(method: str, path: str, body: bytes | None = None) -> dict:
@@ -37,6 +39,14 @@ def ask(method: str, path: str, body: bytes | None = None) -> dict:
         raise
 
 
+def message_of(said: str) -> str:
+    """Return the sentence in a refusal, or the refusal as it is."""
+    try:
+        return json.loads(said)["message"]
+    except (ValueError, KeyError, TypeError):
+        return said
+
+
 def main() -> int:
     """Apply it, waiting a while for the kind to be served."""
     wanted = json.loads(os.environ["CLUSTER"])
@@ -57,9 +67,10 @@ def main() -> int:
             return 0
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")
-            if error.code in (400, 401, 403, 422):
-                print(f"cluster {namespace}/{name} was refused: {said}", file=sys.stderr)
-                return 1
+            # A field that the kind does not know is answered with 500 (kubernetes #122480).
+            if error.code in (400, 401, 403, 422) or "field not declared in schema" in said:
+                print(f"cluster {namespace}/{name} was refused: {message_of(said)}", file=sys.stderr)
+                return REFUSED
             last = f"{error.code}: {said}"
         except OSError as error:
             last = str(error)

@@ -12,6 +12,11 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* The name of what has no namespace: two releases of one name, in two namespaces, must not want the same. */ -}}
+{{- define "ringkeep.clusterwide" -}}
+{{- printf "%s-%s" (include "ringkeep.fullname" .) .Release.Namespace -}}
+{{- end -}}
+
 {{- define "ringkeep.selector" -}}
 app.kubernetes.io/name: {{ include "ringkeep.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -46,8 +51,64 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if $image.digest -}}@{{ $image.digest }}{{- else -}}:{{ default $root.Chart.AppVersion $image.tag }}{{- end -}}
 {{- end -}}
 
+{{- /* The name of the chart's Cluster. What the operator could not act on ends the installation with a sentence. */ -}}
 {{- define "ringkeep.clusterName" -}}
-{{- default .Release.Name .Values.cluster.name -}}
+{{- $name := default .Release.Name .Values.cluster.name -}}
+{{- if or (gt (len $name) 44) (not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name)) -}}
+{{- fail (printf "a Cluster cannot be called %s: set cluster.name to a lower-case label of at most 44 characters that begins with a letter" $name) -}}
+{{- end -}}
+{{- if has $name (list (include "ringkeep.fullname" .) (include "ringkeep.serviceAccount" .)) -}}
+{{- fail (printf "%s is the name of the operator's own objects, and the Cluster's Service and account need it: set cluster.name to another" $name) -}}
+{{- end -}}
+{{- $watched := include "ringkeep.namespaces" . -}}
+{{- if and $watched (not (has .Release.Namespace (splitList "," $watched))) -}}
+{{- fail (printf "the operator looks after %s alone, and the Cluster would be in %s: add that to watchNamespaces, or leave cluster.create off" $watched .Release.Namespace) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
+{{- /* Where every pod of the chart may run, and with which registry's Secrets. */ -}}
+{{- define "ringkeep.scheduling" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* The labels of the pods of hook and test: never those that select the operator's. (list $ component) */ -}}
+{{- define "ringkeep.helperLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "ringkeep.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- with $root.Values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- /* Another release's operator that looks after all namespaces: two of them would act on the same Clusters. */ -}}
+{{- define "ringkeep.otherOperator" -}}
+{{- if not (include "ringkeep.namespaces" .) -}}
+{{- range (lookup "rbac.authorization.k8s.io/v1" "ClusterRoleBinding" "" "").items -}}
+{{- $labels := default (dict) .metadata.labels -}}
+{{- $annotations := default (dict) .metadata.annotations -}}
+{{- if and (eq (dig "app.kubernetes.io/part-of" "" $labels) "ringkeep") (eq (dig "ringkeep.dev/watches" "" $annotations) "all") -}}
+{{- $owner := printf "%s/%s" (dig "meta.helm.sh/release-namespace" "" $annotations) (dig "meta.helm.sh/release-name" "" $annotations) -}}
+{{- if ne $owner (printf "%s/%s" $.Release.Namespace $.Release.Name) -}}{{ $owner }} {{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- /* What the operator looks after: the namespaces of the release, of the values, or all. */ -}}
@@ -84,10 +145,10 @@ capabilities:
   verbs: [patch]
 - apiGroups: [apps]
   resources: [statefulsets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [services, serviceaccounts, configmaps]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create]
@@ -99,7 +160,7 @@ capabilities:
   verbs: [get, list, watch, patch, delete]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [create, list]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
@@ -108,7 +169,7 @@ capabilities:
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [monitoring.coreos.com]
   resources: [servicemonitors]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, create, patch, delete]
 {{- end -}}
 
 {{- /* Whether this release brings the CRD. One that another release brought, or left behind, cannot be taken over here. */ -}}

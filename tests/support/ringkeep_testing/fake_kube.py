@@ -343,6 +343,13 @@ def selects(request: web.Request, where: Where, key: Where, manifest: Json) -> b
         name, equals, value = term.partition("=")
         if name not in labels or (equals and labels[name] != value):
             return False
+    for term in filter(None, request.query.get("fieldSelector", "").split(",")):
+        path, _, value = term.partition("=")
+        found: Any = manifest
+        for part in path.split("."):
+            found = (found or {}).get(part)
+        if found != value:
+            return False
     return True
 
 

@@ -58,6 +58,8 @@ class FakePods:
         self.holds_moves = False
         """While true a plan stands still: copies stay where they are."""
         self.bad_images: set[str] = set()
+        self.over_quota: set[str] = set()
+        """Pods that the API server does not let the controller make."""
         self.silent: set[str] = set()
         """Pods whose node does not answer, and that the others call dead."""
         self.hanging: set[str] = set()
@@ -125,9 +127,12 @@ class FakePods:
                     "persistentvolumeclaims",
                     {"metadata": {"name": claim, "labels": labels}, "spec": size, "status": {"phase": "Bound"}},
                 )
-            if pod not in kube.names("pods"):
+            if pod in self.over_quota:
+                self._tell(manifest, pod, "failed error: pods is forbidden: exceeded quota")
+            elif pod not in kube.names("pods"):
+                self._tell(manifest, pod, "successful")
                 self._start(pod, spec["template"], revision)
-        pods = [kube.get("pods", pod) for pod in wanted]
+        pods = [kube.get("pods", pod) for pod in wanted if pod in kube.names("pods")]
         kube.change(
             "statefulsets",
             name,
@@ -140,6 +145,17 @@ class FakePods:
                 }
             },
         )
+
+    def _tell(self, manifest: Json, pod: str, outcome: str) -> None:
+        """What the controller says of making a pod; a second is later than the first."""
+        message = f"create Pod {pod} in StatefulSet {manifest['metadata']['name']} {outcome}"
+        about = {"kind": "StatefulSet", "uid": manifest["metadata"]["uid"]}
+        if any(one.get("message") == message for (kind, _, _), one in self.kube.objects.items() if kind == "events"):
+            return
+        at = f"2026-01-01T00:00:{len(self.kube.names('events')) % 60:02}Z"
+        event = {"metadata": {"name": f"set-{len(self.kube.names('events'))}"}, "involvedObject": about}
+        reason = "SuccessfulCreate" if outcome == "successful" else "FailedCreate"
+        self.kube.put("events", {**event, "reason": reason, "message": message, "lastTimestamp": at})
 
     def _start(self, pod: str, template: Json, revision: str) -> None:
         labels = {**template["metadata"]["labels"], "controller-revision-hash": revision}

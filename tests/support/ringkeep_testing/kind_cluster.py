@@ -30,6 +30,7 @@ RECORDER = Path(__file__).with_name("recorder.py")
 LIMIT_S = 180.0
 POLL_S = 0.25
 EARLY_POLL_S = 0.1
+KILLED = 137
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -379,6 +380,22 @@ class Operator:
         except AssertionError:
             return False
         return True
+
+    def set_failpoint(self, point: str) -> None:
+        """Have its process end each time that it comes to a failpoint; "" takes that back. Returns once it runs so."""
+        name = "deployment/ringkeep-operator"
+        change = f"RINGKEEP_OPERATOR_FAILPOINT={point}:1" if point else "RINGKEEP_OPERATOR_FAILPOINT-"
+        kubectl("--namespace", self.namespace, "set", "env", name, change)
+        kubectl("--namespace", self.namespace, "rollout", "status", name, "--timeout=120s")
+
+    def deaths(self) -> int:
+        """Return how often the process that runs now was ended as a kill ends one."""
+        selector = "app.kubernetes.io/component=operator"
+        pods = decoded(kubectl("--namespace", self.namespace, "get", "pods", "-l", selector, "-o", "json"))["items"]
+        containers = [row for pod in pods for row in pod["status"].get("containerStatuses", ())]
+        ends = [row["lastState"].get("terminated", row["state"].get("terminated", {})) for row in containers]
+        killed = [row for row, end in zip(containers, ends, strict=True) if end.get("exitCode") == KILLED]
+        return sum(max(1, int(row["restartCount"])) for row in killed)
 
     def memory_bytes(self) -> int:
         """Return its resident memory."""

@@ -125,14 +125,21 @@ def test_the_rules_say_the_same_sentences_as_the_operator() -> None:
         (".spec.storage.size", resource.SIZE_SHRINKS),
         (".spec.moves.bytesPerSecond", resource.SPEED_RULE),
         (".spec.settings", resource.SETTINGS_RULE),
+        (".spec.pods.labels", resource.LABELS_RULE),
+        (".spec.monitoring.labels", resource.MONITORING_LABELS_RULE),
+        (".spec.pods.env", resource.ENV_RULE),
     }
 
 
-def test_a_setting_is_named_once() -> None:
-    settings = _root()["properties"]["spec"]["properties"]["settings"]
+def test_a_setting_a_variable_and_a_secret_are_named_once() -> None:
+    fields = _root()["properties"]["spec"]["properties"]
+    settings, variables = fields["settings"], fields["pods"]["properties"]["env"]
+    named = (settings, variables, fields["pods"]["properties"]["imagePullSecrets"])
 
-    assert (settings["x-kubernetes-list-type"], settings["x-kubernetes-list-map-keys"]) == ("map", ["name"])
-    assert settings["items"]["required"] == ["name", "value"]
+    assert [(one["x-kubernetes-list-type"], one["x-kubernetes-list-map-keys"]) for one in named] == [
+        ("map", ["name"])
+    ] * 3
+    assert settings["items"]["required"] == variables["items"]["required"] == ["name", "value"]
 
 
 def test_what_may_not_change_is_compared_with_what_it_was() -> None:

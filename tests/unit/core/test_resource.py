@@ -6,7 +6,10 @@ import pytest
 
 from ringkeep_core.resource import (
     CLASS_IMMUTABLE,
+    ENV_RULE,
+    LABELS_RULE,
     MIN_IN_SYNC_RULE,
+    MONITORING_LABELS_RULE,
     NAME_MAX,
     NAME_RULE,
     SETTINGS_FIXED,
@@ -99,6 +102,11 @@ def test_durations_and_amounts_have_one_form() -> None:
         ({"moves": {"bytesPerSecond": "2Ti"}}, SPEED_RULE),
         ({"moves": {"bytesPerSecond": "500m"}}, SPEED_RULE),
         *(({"settings": [{"name": name, "value": "x"}]}, SETTINGS_RULE) for name in SETTINGS_FIXED),
+        ({"pods": {"labels": {"ringkeep.dev/cluster": "x"}}}, LABELS_RULE),
+        ({"pods": {"labels": {"app.kubernetes.io/name": "x"}}}, LABELS_RULE),
+        ({"monitoring": {"labels": {"ringkeep.dev/cluster": "x"}}}, MONITORING_LABELS_RULE),
+        ({"pods": {"env": [{"name": "RINGKEEP_DATA", "value": "/"}]}}, ENV_RULE),
+        ({"pods": {"env": [{"name": "POD_IP", "value": "::1"}]}}, ENV_RULE),
     ],
 )
 def test_a_rule_between_fields_is_told(spec: dict[str, Any], sentence: str) -> None:

@@ -63,3 +63,37 @@ def test_the_replicas_of_a_cluster_that_exists_are_left_alone(
 
     assert hook.main() == 0
     assert (server.live["spec"], server.writes) == ({"replicas": replicas, "image": "node:2"}, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "code"),
+    [
+        (422, '{"message": "spec.shards: shards must be a power of two"}', 2),
+        (500, '{"message": ".spec.storage.clasName: field not declared in schema"}', 2),
+        (403, "no JSON", 2),
+        (500, '{"message": "etcdserver: leader changed"}', 1),
+    ],
+)
+def test_a_refusal_is_told_as_a_sentence_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: int, said: str, code: int
+) -> None:
+    hook, now, asked = _hook(), iter(range(0, 1000, 40)), []
+
+    def ask(method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        asked.append(method)
+        if method == "GET":
+            return {}
+        raise urllib.error.HTTPError(path, status, "", Message(), io.BytesIO(said.encode()))
+
+    monkeypatch.setenv("CLUSTER", json.dumps({"metadata": {"name": "demo", "namespace": "ns"}, "spec": {}}))
+    monkeypatch.setattr(hook, "ask", ask)
+    monkeypatch.setattr(hook.time, "sleep", lambda _: None)
+    monkeypatch.setattr(hook.time, "monotonic", lambda: next(now))
+    ended = hook.main()
+    told = capsys.readouterr().err
+
+    assert ended == code
+    assert asked.count("PATCH") == (1 if code == 2 else 2)
+    if code == 2:
+        wanted = said if said == "no JSON" else json.loads(said)["message"]
+        assert told == f"cluster ns/demo was refused: {wanted}\n"

@@ -79,6 +79,17 @@ def test_a_pod_that_cannot_run_is_told_with_its_reason(world: OperatorWorld, wai
     assert _judged(world, pods=(pods[0], bad, pods[2]))["Ready"] == ("False", reason)
 
 
+def test_a_pod_that_cannot_be_made_is_told_and_is_not_on_its_way(world: OperatorWorld) -> None:
+    pods = world.seen().pods
+    status = plan(with_(world.seen(), pods=(pods[0], pods[2]), not_made={"demo-1": "exceeded quota"})).status
+    told = {one.type: (one.status, one.reason, one.message) for one in status.conditions}
+
+    assert told["Degraded"][:2] == ("True", "PodCreateFailed")
+    assert told["Degraded"][2].startswith("pod demo-1: exceeded quota")
+    assert told["Ready"][:2] == told["Progressing"][:2] == ("False", "PodCreateFailed")
+    assert _judged(world, pods=(pods[0], pods[2]))["Progressing"] == ("True", "PodsStarting")
+
+
 def test_a_missing_storage_class_is_told_while_volumes_wait_for_it() -> None:
     world = OperatorWorld()
     world.pass_()

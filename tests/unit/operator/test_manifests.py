@@ -1,21 +1,30 @@
 """The objects of a cluster: the same for the same spec, and fit for a namespace with restricted Pod Security."""
 
 import json
+import re
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 from xxhash import xxh3_64_hexdigest
 
 from ringkeep_core.resource import (
+    OUR_PREFIXES,
     SETTINGS_FIXED,
     ClusterResource,
     ClusterSpec,
+    EnvSource,
+    Monitoring,
     Networking,
     Placement,
+    Pods,
     Resources,
     Retain,
+    SecretName,
     Setting,
     Storage,
+    Toleration,
+    Variable,
 )
 from ringkeep_operator import manifests
 from ringkeep_operator.drift import hash_of
@@ -147,6 +156,79 @@ def test_a_setting_cannot_say_the_value_of_another_variable() -> None:
     tuned = _with(settings=(Setting(name="LOG_LEVEL", value="$(RINGKEEP_ADMIN_TOKEN)"),))
 
     assert _environment(manifests.nodes_set(tuned, 3))["RINGKEEP_LOG_LEVEL"] == "$$(RINGKEEP_ADMIN_TOKEN)"
+
+
+@pytest.mark.parametrize("value", ["$(A)", "$$(A)", "$$$(A)", "a$", "$$", "no", "$()", "$(A", "x$(A)$(A)y"])
+def test_a_value_reaches_a_node_as_it_is_in_the_resource(value: str) -> None:
+    variables, settings = (Variable(name="OTEL_SERVICE_NAME", value=value),), (Setting(name="NOTE", value=value),)
+    told = _environment(manifests.nodes_set(_with(settings=settings, pods=Pods(env=variables)), 3))
+
+    assert _expanded(told["OTEL_SERVICE_NAME"]) == _expanded(told["RINGKEEP_NOTE"]) == value
+
+
+def _expanded(text: str) -> str:
+    """What the kubelet makes of a value where $(A) is secret: k8s.io/kubernetes/third_party/forked/golang/expansion."""
+    return re.sub(r"\$\$|\$\(A\)", lambda found: {"$$": "$"}.get(found[0], "secret"), text)
+
+
+def test_what_people_choose_for_pods_reaches_members_and_gateways() -> None:
+    toleration = Toleration(key="storage", operator="Exists", effect="NoExecute", toleration_seconds=60)
+    chosen = Pods(
+        labels={"team": "data"},
+        annotations={"sidecar": "no", "prometheus.io/scrape": "false"},
+        node_selector={"disk": "ssd"},
+        tolerations=(toleration, Toleration(key="spot", value="yes")),
+        priority_class_name="databases",
+        image_pull_secrets=(SecretName(name="registry"),),
+        env=(Variable(name="OTEL_TRACES_EXPORTER", value="otlp"),),
+        env_from=(EnvSource(secret_ref=SecretName(name="tracing")),),
+    )
+    for make in (manifests.nodes_set, manifests.gateways_set):
+        usual, made = make(CLUSTER, 1), make(_with(pods=chosen), 1)
+        before, after = usual["spec"]["template"]["metadata"], made["spec"]["template"]["metadata"]
+
+        assert after == {
+            "labels": {"team": "data", **before["labels"]},
+            "annotations": {**before["annotations"], "sidecar": "no", "prometheus.io/scrape": "false"},
+        }
+        assert {name: field for name, field in _pod(made).items() if name not in _pod(usual)} == {
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [
+                {"key": "storage", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60},
+                {"key": "spot", "value": "yes"},
+            ],
+            "priorityClassName": "databases",
+            "imagePullSecrets": [{"name": "registry"}],
+        }
+        assert _environment(made).items() - _environment(usual).items() == {("OTEL_TRACES_EXPORTER", "otlp")}
+        assert made["spec"]["selector"] == usual["spec"]["selector"]
+        assert _pod(made)["containers"][0]["envFrom"] == [{"secretRef": {"name": "tracing"}}]
+        assert "envFrom" not in _pod(usual)["containers"][0]
+
+
+def test_a_service_monitor_has_the_labels_that_a_prometheus_chooses_by() -> None:
+    chosen = Monitoring(service_monitor=True, labels={"release": "kube-prometheus-stack"})
+    usual, made = (manifests.service_monitor(one)["metadata"]["labels"] for one in (CLUSTER, _with(monitoring=chosen)))
+
+    assert made == {**usual, "release": "kube-prometheus-stack"}
+
+
+def test_volumes_have_no_label_that_argo_cd_tracks_by_and_a_live_template_stays_as_it_is() -> None:
+    (fresh,) = manifests.nodes_set(CLUSTER, 3)["spec"]["volumeClaimTemplates"]
+    older = {"metadata": {"name": "data", "labels": {"app.kubernetes.io/instance": "demo"}}, "spec": fresh["spec"]}
+    (kept,) = manifests.nodes_set(CLUSTER, 3, older)["spec"]["volumeClaimTemplates"]
+
+    assert "app.kubernetes.io/instance" not in fresh["metadata"]["labels"]
+    assert fresh["metadata"]["labels"]["ringkeep.dev/cluster"] == "demo"
+    assert kept == {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **older}
+
+
+def test_no_label_of_ours_can_be_replaced() -> None:
+    theirs = Pods(labels=dict.fromkeys(_nodes_labels(), "theirs"))
+    made = manifests.nodes_set(_with(pods=theirs), 3)["spec"]["template"]["metadata"]["labels"]
+
+    assert made == _nodes_labels()
+    assert all(label.startswith(OUR_PREFIXES) for label in made)
 
 
 def test_what_the_operator_sets_no_setting_can() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ringkeep_operator.reading import has_default_class, only_node_of, ordinal_of, pods_of, volumes_of
+from ringkeep_operator.reading import has_default_class, not_made, only_node_of, ordinal_of, pods_of, volumes_of
 from ringkeep_operator.state import SeenPod, SeenVolume
 
 POD: dict[str, Any] = {
@@ -104,3 +104,37 @@ def test_a_default_class_is_one_that_says_so() -> None:
     default = {"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}
 
     assert (has_default_class([{"metadata": {}}, default]), has_default_class([{"metadata": {}}])) == (True, False)
+
+
+def _said(message: str, at: str, **more: Any) -> dict[str, Any]:
+    return {"message": message, "lastTimestamp": at, **more}
+
+
+def test_the_last_word_about_making_a_pod_says_whether_it_can_be_made() -> None:
+    events = [
+        _said('create Pod d-0 in StatefulSet d failed error: pods "d-0" is forbidden: quota', "2026-01-01T00:00:02Z"),
+        _said("create Pod d-0 in StatefulSet d successful", "2026-01-01T00:00:01Z"),
+        _said("create Pod d-1 in StatefulSet d failed error: quota", "2026-01-01T00:00:01Z"),
+        _said("create Pod d-1 in StatefulSet d successful", "2026-01-01T00:00:02Z"),
+        _said("create Claim data-d-2 Pod d-2 in StatefulSet d failed error: storage quota", "2026-01-01T00:00:01Z"),
+        _said("create Claim data-d-3 Pod d-3 in StatefulSet d success", "2026-01-01T00:00:01Z"),
+        _said("delete Pod d-4 in StatefulSet d successful", "2026-01-01T00:00:01Z"),
+        {"message": "(combined from similar events): create Pod d-5 in StatefulSet d failed error: two\nlines"},
+        {},
+    ]
+
+    assert not_made(events) == {
+        "d-0": 'pods "d-0" is forbidden: quota',
+        "d-2": "storage quota",
+        "d-5": "two\nlines",
+    }
+
+
+def test_an_event_that_is_told_again_is_as_new_as_its_last_time() -> None:
+    old = "create Pod d-0 in StatefulSet d successful"
+    again = _said(
+        "create Pod d-0 in StatefulSet d failed error: x", "", series={"lastObservedTime": "2026-01-01T00:00:09Z"}
+    )
+
+    assert not_made([_said(old, "2026-01-01T00:00:05Z"), again]) == {"d-0": "x"}
+    assert not_made([again, _said(old, "2026-01-01T00:00:10Z")]) == {}
