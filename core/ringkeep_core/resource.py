@@ -420,6 +420,7 @@ class ClusterResource(Struct, frozen=True, kw_only=True):
     spec: ClusterSpec = ClusterSpec()
     status: ClusterStatus = ClusterStatus()
     annotations: dict[str, str] = {}
+    created: str = ""
     is_deleting: bool = False
 
 
@@ -450,6 +451,7 @@ def decode_cluster(manifest: Mapping[str, Any]) -> ClusterResource:
         spec=spec,
         status=decode_status(manifest.get("status")),
         annotations=dict(metadata.get("annotations") or {}),
+        created=str(metadata.get("creationTimestamp") or ""),
         is_deleting=bool(metadata.get("deletionTimestamp")),
     )
 

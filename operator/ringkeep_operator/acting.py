@@ -14,7 +14,8 @@ import structlog
 
 from ringkeep_core.errors import RingkeepError
 from ringkeep_core.resource import API_VERSION, KIND, ClusterResource
-from ringkeep_operator.kube import Api, Changed, Missing
+from ringkeep_operator.drift import lack_of
+from ringkeep_operator.kube import Api, Changed, Missing, Rewritten
 from ringkeep_operator.nodes import NodeError, Nodes, NodeSilent
 from ringkeep_operator.observing import Observed
 from ringkeep_operator.state import (
@@ -54,7 +55,7 @@ class Actor:
             logger.info("action", cluster=resource.name, namespace=resource.namespace, **described(action))
         match action:
             case Apply():
-                await self._api.apply(action.manifest, resource.namespace, part=action.part)
+                await self._apply(action, resource.namespace)
             case CreateSecret():
                 await self._create_secret(action, resource.namespace)
             case Delete():
@@ -74,6 +75,11 @@ class Actor:
     async def tell(self, about: ClusterResource, what: Tell) -> None:
         """Post an event about a resource."""
         await self._teller.tell(about, what)
+
+    async def _apply(self, action: Apply, namespace: str) -> None:
+        kept = await self._api.apply(action.manifest, namespace, part=action.part)
+        if lack := lack_of(kept, action.manifest):
+            raise Rewritten(f"something else than was applied is kept at {lack}: an admission rule changes it")
 
     async def _create_secret(self, action: CreateSecret, namespace: str) -> None:
         token = secrets.token_urlsafe(TOKEN_BYTES)

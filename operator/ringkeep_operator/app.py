@@ -84,10 +84,10 @@ class Operator:
             stack.push_async_callback(nodes.close)
             queue = KeyQueue(clock)
             resync = Resync(api, queue, self.metrics, settings.namespaces, settings.resync_s, clock=clock)
-            reconciler = self._reconciler(api, nodes, queue, clock)
             watches = self._watches(api, queue, resync, clock)
             told = self.metrics.leading.set
             leadership = Leadership(api, settings, self.identity, clock=clock, now=time.time, told=told)
+            reconciler = self._reconciler(api, nodes, queue, clock, lambda: not settings.lease or leadership.may_act)
             self.metrics.leading.set(not settings.lease)
             health = Health(
                 watches, resync, queue, lambda: not settings.lease or leadership.is_leading, settings.resync_s, clock
@@ -107,7 +107,9 @@ class Operator:
                 *(watch.run() for watch in watches),
             )
 
-    def _reconciler(self, api: Api, nodes: Nodes, queue: KeyQueue, clock: Callable[[], float]) -> Reconciler:
+    def _reconciler(
+        self, api: Api, nodes: Nodes, queue: KeyQueue, clock: Callable[[], float], may_act: Callable[[], bool]
+    ) -> Reconciler:
         teller = Teller(api, component=self.settings.field_manager, instance=self.identity, now=time.time)
         observer = Observer(api, nodes, now=time.time, clock=clock)
         return Reconciler(
@@ -120,6 +122,7 @@ class Operator:
             self.metrics,
             clock=clock,
             now=time.time,
+            may_act=may_act,
         )
 
     def _watches(self, api: Api, queue: KeyQueue, resync: Resync, clock: Callable[[], float]) -> list[Watch]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ringkeep_core.resource import KIND
 from ringkeep_operator import manifests
 from ringkeep_operator.drift import is_as_wanted
 from ringkeep_operator.naming import TOKEN_KEY
+from ringkeep_operator.reading import owners_of, uid_of
 from ringkeep_operator.scaling import grown_volumes, owned_volumes, set_size
 from ringkeep_operator.state import Action, Apply, CreateSecret, Delete, ObjectId
 from ringkeep_operator.view import Note, Outcome, Reason, View
@@ -22,10 +22,6 @@ from ringkeep_operator.view import Note, Outcome, Reason, View
 
 def foundations(view: View) -> Outcome:
     """Return the objects that pods need before they start, then the pods' sets."""
-    if _is_of_a_former_cluster(view):
-        # The garbage collector is about to take it: pods that began with its token would know a wrong one.
-        note = Note(Reason.APPLYING, f"waiting until Secret {view.names.secret} of a former Cluster is gone")
-        return Outcome(under_way=(note,), wrong=_foreign(view), soon_s=1.0)
     actions: list[Action] = []
     secret = ("Secret", view.names.secret)
     if secret not in view.seen.children and secret not in view.seen.foreign:
@@ -39,12 +35,23 @@ def foundations(view: View) -> Outcome:
     return Outcome(actions=tuple(actions), under_way=notes, wrong=_foreign(view), soon_s=1.0 if actions else None)
 
 
-def _is_of_a_former_cluster(view: View) -> bool:
-    """Whether the Secret belongs to a Cluster of this name that was deleted; one without an owner is people's, and ours."""
-    live: Any = view.seen.children.get(("Secret", view.names.secret)) or {}
-    owners = (live.get("metadata") or {}).get("ownerReferences") or ()
-    clusters = [owner.get("uid") for owner in owners if owner.get("kind") == KIND]
-    return bool(clusters) and view.resource.uid not in clusters
+def former_objects(view: View) -> list[str]:
+    """Return what belongs to a deleted Cluster of this name, and goes soon; what has no owner is people's, and ours.
+
+    Its Secret has a token that new pods must not begin with, its pods say that they have a cluster, and its volumes are
+    about to be deleted: a new Cluster that took any of them over would lose it again.
+    """
+    uid = view.resource.uid
+    found = [
+        f"{kind} {name}"
+        for (kind, name), live in sorted(view.seen.children.items())
+        if (owners := owners_of(live)) and uid not in owners
+    ]
+    found += [f"volume {one.name}" for one in view.volumes.values() if one.owners and uid not in one.owners]
+    if not view.status.cluster_id:
+        made_by = {uid_of(live) for group in view.groups if (live := view.live_set(group)) is not None}
+        found += [f"pod {pod.name}" for pod in view.pods.values() if pod.owner and pod.owner not in made_by]
+    return found
 
 
 def extras(view: View) -> Outcome:

@@ -36,6 +36,7 @@ RANK = (
     Reason.CRASHING,
     Reason.UNSCHEDULABLE,
     Reason.LAST_COPY,
+    Reason.VOLUME_TERMINATING,
     Reason.REFUSED,
     Reason.UNREACHABLE,
     Reason.NO_LEADER,
@@ -88,6 +89,18 @@ def invalid(status: ClusterStatus, generation: int, offences: Iterable[str], now
         Condition(type=DEGRADED, status="True", reason=Reason.INVALID_SPEC, message=text),
     ]
     return tuple(_timed(status, condition, generation, now) for condition in judged)
+
+
+def waiting_for_a_former_one(view: View, former: Iterable[str]) -> tuple[Condition, ...]:
+    """Return the conditions of a Cluster whose name another one had, of which something is still there."""
+    note = Note(Reason.APPLYING, f"waiting until {', '.join(former)} of a former Cluster of this name is gone")
+    judged = [
+        _condition(READY, "False", note),
+        _condition(AVAILABLE, "False", note),
+        _condition(PROGRESSING, "True", Note(note.reason, _cut(note.message))),
+        _condition(DEGRADED, "False", Note(Reason.AS_WANTED, "nothing is wrong")),
+    ]
+    return tuple(_timed(view.status, condition, view.resource.generation, view.now) for condition in judged)
 
 
 def told(before: ClusterStatus, after: Iterable[Condition]) -> tuple[Tell, ...]:
@@ -145,7 +158,8 @@ def _progressing(view: View, wrong: list[Note], under_way: list[Note]) -> Condit
     if view.spec.paused:
         return _condition(PROGRESSING, "False", Note(Reason.PAUSED, "the operator does nothing: spec.paused is set"))
     if under_way:
-        return _condition(PROGRESSING, "True", Note(under_way[0].reason, _text(under_way)))
+        text = "; ".join((_text(under_way), *_waiting(view)))
+        return _condition(PROGRESSING, "True", Note(under_way[0].reason, _cut(text)))
     if view.spec.suspend:
         return _condition(PROGRESSING, "False", Note(Reason.SUSPENDED, "all pods are stopped, their volumes are kept"))
     if wrong and wrong[0].reason is not Reason.FEWER_MEMBERS:
@@ -167,7 +181,7 @@ def _ranked(notes: list[Note]) -> list[Note]:
 
 
 def _pods_wrong(view: View) -> list[Note]:
-    notes = []
+    notes: list[Note] = []
     unbound = [volume.name for volume in view.volumes.values() if volume.phase == "Pending"]
     if not view.seen.has_storage_class and unbound:
         named = view.spec.storage.class_name
@@ -198,6 +212,9 @@ def _cluster_wrong(view: View) -> list[Note]:
     cluster = view.cluster
     if cluster is None:
         return [*notes, Note(Reason.UNREACHABLE, "no member answers")]
+    if (count := len(cluster.shard_map.shards)) != view.spec.shards:
+        text = f"the data here have {count} shards, not {view.spec.shards}: delete the Cluster and make it with {count}"
+        notes.append(Note(Reason.FOREIGN_DATA, text))
     if cluster.term == 0 or not cluster.leader:
         notes.append(Note(Reason.NO_LEADER, "the members have no leader"))
     if cluster.shards_unavailable:
@@ -231,6 +248,10 @@ def _unfinished(view: View) -> list[Note]:
     starting = sorted(name for name in view.expected() if _starts(view, name))
     if starting:
         notes.append(Note(Reason.STARTING, f"waiting for {', '.join(starting)} to be ready"))
+    for volume in view.volumes.values():
+        if 0 < volume.capacity < volume.requested and not volume.is_deleting:
+            text = f"{volume.name} has {volume.capacity} of {volume.requested} bytes yet"
+            notes.append(Note(Reason.APPLYING, text))
     over = sorted(name for name in view.pods if not view.is_wanted(name) and view.listed(name) is None)
     if over:
         notes.append(Note(Reason.SCALING_DOWN, f"waiting for {', '.join(over)} to end"))
@@ -309,8 +330,17 @@ def _is_settled(view: View) -> bool:
 # --- building ----------------------------------------------------------------------------------------------------
 
 
+def _waiting(view: View) -> tuple[str, ...]:
+    """Return what the leader's plan waits for, and what nodes refuse for now, in their own words."""
+    plan = view.cluster.plan.waiting if view.cluster is not None else ()
+    return (*plan, *view.seen.hindrances)
+
+
 def _text(notes: list[Note]) -> str:
-    text = "; ".join(dict.fromkeys(note.message for note in notes))
+    return _cut("; ".join(dict.fromkeys(note.message for note in notes)))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= MESSAGE_MAX else text[: MESSAGE_MAX - 3] + "..."
 
 

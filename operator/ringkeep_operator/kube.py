@@ -122,6 +122,12 @@ class Invalid(ApiError):
     code = "api_invalid"
 
 
+class Rewritten(ApiError):
+    """The API server took an object and keeps something else than was applied. Trying again would not help."""
+
+    code = "api_rewritten"
+
+
 class Unavailable(ApiError):
     """The API server cannot be reached, or is overloaded. A write may or may not have been made: look again.
 
@@ -203,6 +209,8 @@ class Api:
         request_s: float = REQUEST_S,
         first_wait_s: float = FIRST_WAIT_S,
     ) -> None:
+        # A watch holds its connection for good: with the client's limit of 100 they would leave none for anything else.
+        where.connection_pool_maxsize = 0
         self._client, self._manager, self.reached, self._count = ApiClient(where), field_manager, reached, count
         self._request_s, self._first_wait_s = request_s, first_wait_s
         self._random = random.Random()  # noqa: S311 - spreads retries, protects nothing

@@ -63,6 +63,11 @@ class Leadership:
         self._random = random.Random()  # noqa: S311 - spreads attempts, protects nothing
         self.is_leading = False
 
+    @property
+    def may_act(self) -> bool:
+        """Whether the Lease is ours now, by our own clock: what is under way is cancelled only once the loop turns."""
+        return self.is_leading and self._left_s(self._lease_s * HELD_SHARE) > 0
+
     async def lead(self, work: Callable[[], Awaitable[None]]) -> None:
         """For ever: take the Lease, and do ``work`` while it is ours. What ``work`` raises ends it; so does cancelling."""
         try:

@@ -400,9 +400,14 @@ def _environment(resource: ClusterResource, group: Group, names: Names) -> list[
             "name": "RINGKEEP_SERVICES_TOKEN",
             "valueFrom": {"secretKeyRef": {"name": names.services_secret, "key": TOKEN_KEY, "optional": True}},
         },
-        *({"name": f"RINGKEEP_{one.name}", "value": _as_it_is(one.value)} for one in resource.spec.settings),
-        *({"name": one.name, "value": _as_it_is(one.value)} for one in resource.spec.pods.env),
+        *(_variable(f"RINGKEEP_{one.name}", one.value) for one in resource.spec.settings),
+        *(_variable(one.name, one.value) for one in resource.spec.pods.env),
     ]
+
+
+def _variable(name: str, value: str) -> Json:
+    """Return a variable; the API server drops an empty value, and what it drops must not be wanted."""
+    return {"name": name, "value": _as_it_is(value)} if value else {"name": name}
 
 
 def _as_it_is(value: str) -> str:

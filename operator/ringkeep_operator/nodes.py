@@ -260,9 +260,10 @@ class Nodes:
         A node that did not answer last time is waited for only shortly. The question goes on meanwhile: once it is
         answered, however late, the node is waited for again.
         """
-        bases = {self._address(pod) for pod in pods if pod.ip and pod.phase == "Running"}
+        bases = {self._address(pod): pod.name for pod in pods if pod.ip and pod.phase == "Running"}
         found = await asyncio.gather(*(self._who_in_time(base) for base in sorted(bases)))
-        answers = [answer for answer in found if answer is not None]
+        # The address of a pod whose Node is gone may belong to another one by now, of another cluster.
+        answers = [one for one in found if one is not None and one.node.name == bases[one.base]]
         leaders = {answer.leader for answer in answers} - {""}
         return tuple(sorted(answers, key=lambda one: (one.node.name not in leaders, -one.version, one.node.name)))
 

@@ -24,6 +24,7 @@ from ringkeep_operator.naming import CLUSTER_LABEL, TOKEN_KEY, Names
 from ringkeep_operator.nodes import Answering, Nodes
 from ringkeep_operator.queueing import Key
 from ringkeep_operator.reading import (
+    HOSTNAME,
     condition_of,
     has_default_class,
     not_made,
@@ -53,12 +54,16 @@ def cluster_of(manifest: Mapping[str, Any]) -> Key | None:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What a pass saw. ``answering`` are the nodes that can be asked for changes, the best first; ``raw`` the resource."""
+    """What a pass saw. ``answering`` are the nodes that can be asked for changes, the best first; ``raw`` the resource.
+
+    ``at`` is when, on the observer's clock.
+    """
 
     seen: Seen
     raw: Json
     answering: tuple[Answering, ...]
     token: str
+    at: float = 0.0
 
     @property
     def resource(self) -> ClusterResource:
@@ -104,7 +109,7 @@ class Observer:
     """Looks at clusters. ``now`` is unix time, ``clock`` monotonic."""
 
     def __init__(self, api: Api, nodes: Nodes, *, now: Callable[[], float], clock: Callable[[], float]) -> None:
-        self._api, self._nodes, self._now = api, nodes, now
+        self._api, self._nodes, self._now, self._clock = api, nodes, now, clock
         self._machines, self._classes, self._installed = Kept(clock), Kept(clock), Kept(clock)
         self._told = Kept(clock, kept_s=TOLD_KEPT_S)
         self._volumes = Kept(clock, kept_s=float("inf"))  # A volume's Node never changes.
@@ -159,7 +164,7 @@ class Observer:
             refusal=refusal,
             has_storage_class=has_class,
         )
-        return Observed(seen, raw, answering, token_of(secret))
+        return Observed(seen, raw, answering, token_of(secret), self._clock())
 
     async def _list(self, kind: str, resource: ClusterResource) -> tuple[Json, ...]:
         is_wanted = kind != MONITOR_KIND or resource.spec.monitoring.service_monitor
@@ -247,22 +252,36 @@ class Observer:
     async def _volumes_of(self, claims: Sequence[Json]) -> tuple[SeenVolume, ...]:
         nodes: dict[str, str] = {}
         for name in sorted({volume_name(claim) for claim in claims} - {""}):
-            is_known, node = self._volumes.get(name)
+            is_known, place = self._volumes.get(name)
             if not is_known:
-                is_known, node = self._classes.get(f"volume {name}")
+                is_known, place = self._classes.get(f"volume {name}")
             if not is_known:
                 try:
                     volume = await self._api.get("PersistentVolume", "", name)
                 except Denied:
                     volume = None
-                node = only_node_of(volume or {})
+                place = only_node_of(volume or {})
                 if volume is not None:
-                    self._volumes.put(name, node)
+                    self._volumes.put(name, place)
                 else:
                     # None yet, or none for us: a right may be given later.
-                    self._classes.put(f"volume {name}", node)
-            nodes[name] = node
+                    self._classes.put(f"volume {name}", place)
+            nodes[name] = place.name or await self._name_of(place.hostname)
         return volumes_of(claims, nodes)
+
+    async def _name_of(self, hostname: str) -> str:
+        """Return the name of the Node with this host name: the host name itself if there is none, "" if nobody says."""
+        if not hostname:
+            return ""
+        is_known, name = self._machines.get(f"host {hostname}")
+        if not is_known:
+            try:
+                found = (await self._api.list("Node", selector=f"{HOSTNAME}={hostname}", metadata_only=True)).items
+                name = str(found[0]["metadata"]["name"]) if found else hostname
+            except Denied:
+                name = ""
+            self._machines.put(f"host {hostname}", name)
+        return str(name)
 
     async def _has_class(self, resource: ClusterResource) -> bool:
         wanted = resource.spec.storage.class_name

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ringkeep_core.quantities import parse_bytes
+from ringkeep_core.resource import KIND
 from ringkeep_operator.state import ObjectId, SeenPod, SeenVolume
 
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+HOSTNAME = "kubernetes.io/hostname"
 DETAIL_MAX = 512
 # "create Pod demo-1 in StatefulSet demo failed error: ...", "... successful"; of its claim "... success".
 _MADE = re.compile(r"create (?:Claim \S+ )?Pod (\S+) in StatefulSet \S+ (?:failed error: (.+)|success)", re.DOTALL)
@@ -63,6 +66,7 @@ def _pod(manifest: Mapping[str, Any]) -> SeenPod | None:
         waiting=waiting,
         detail=detail[:DETAIL_MAX],
         since=seconds_of(str(metadata.get("creationTimestamp") or "")),
+        owner=next((str(one.get("uid")) for one in metadata.get("ownerReferences") or () if one.get("controller")), ""),
     )
 
 
@@ -125,19 +129,29 @@ def volumes_of(manifests: Iterable[Mapping[str, Any]], nodes: Mapping[str, str])
                 phase=str((manifest.get("status") or {}).get("phase") or "Pending"),
                 is_deleting=bool((manifest.get("metadata") or {}).get("deletionTimestamp")),
                 node=nodes.get(volume_name(manifest), ""),
-                requested=_requested(manifest),
-                owners=frozenset(
-                    str(owner.get("uid", "")) for owner in (manifest.get("metadata") or {}).get("ownerReferences") or ()
-                ),
+                requested=_bytes_of((manifest.get("spec") or {}).get("resources") or {}, "requests"),
+                capacity=_bytes_of(manifest.get("status") or {}, "capacity"),
+                owners=owners_of(manifest),
+                since=seconds_of(str((manifest.get("metadata") or {}).get("creationTimestamp") or "")),
             )
         )
     return tuple(sorted(seen, key=lambda volume: volume.name))
 
 
-def _requested(claim: Mapping[str, Any]) -> int:
-    requests = ((claim.get("spec") or {}).get("resources") or {}).get("requests") or {}
+def uid_of(manifest: Mapping[str, Any]) -> str:
+    """Return an object's uid, "" if it says none."""
+    return str((manifest.get("metadata") or {}).get("uid", ""))
+
+
+def owners_of(manifest: Mapping[str, Any]) -> frozenset[str]:
+    """Return the uids of the Clusters that an object is deleted with."""
+    owners = (manifest.get("metadata") or {}).get("ownerReferences") or ()
+    return frozenset(str(owner.get("uid", "")) for owner in owners if owner.get("kind") == KIND)
+
+
+def _bytes_of(part: Mapping[str, Any], field: str) -> int:
     try:
-        return parse_bytes(str(requests.get("storage") or "0"))
+        return parse_bytes(str((part.get(field) or {}).get("storage") or "0"))
     except ValueError:
         return 0
 
@@ -147,18 +161,32 @@ def volume_name(claim: Mapping[str, Any]) -> str:
     return str((claim.get("spec") or {}).get("volumeName") or "")
 
 
-def only_node_of(volume: Mapping[str, Any]) -> str:
-    """Return the one Node that can mount a PersistentVolume, "" if several can."""
+@dataclass(frozen=True, slots=True)
+class OnlyNode:
+    """The one Node that can mount a volume: by its name, or by its label ``kubernetes.io/hostname``, which may differ."""
+
+    name: str = ""
+    hostname: str = ""
+
+
+def only_node_of(volume: Mapping[str, Any]) -> OnlyNode:
+    """Return the one Node that can mount a PersistentVolume; nothing if several can."""
     required = ((volume.get("spec") or {}).get("nodeAffinity") or {}).get("required") or {}
     terms = list(required.get("nodeSelectorTerms") or ())
     if len(terms) != 1:
-        return ""
-    for field in ("matchExpressions", "matchFields"):
-        for rule in terms[0].get(field) or ():
-            named = rule.get("key") in ("kubernetes.io/hostname", "metadata.name")
-            if named and rule.get("operator") == "In" and len(rule.get("values") or ()) == 1:
-                return str(rule["values"][0])
-    return ""
+        return OnlyNode()
+    for rule in terms[0].get("matchFields") or ():
+        if rule.get("key") == "metadata.name" and (name := _only_value(rule)):
+            return OnlyNode(name=name)
+    for rule in terms[0].get("matchExpressions") or ():
+        if rule.get("key") == HOSTNAME and (hostname := _only_value(rule)):
+            return OnlyNode(hostname=hostname)
+    return OnlyNode()
+
+
+def _only_value(rule: Mapping[str, Any]) -> str:
+    values = list(rule.get("values") or ())
+    return str(values[0]) if rule.get("operator") == "In" and len(values) == 1 else ""
 
 
 def has_default_class(classes: Iterable[Mapping[str, Any]]) -> bool:

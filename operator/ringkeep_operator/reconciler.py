@@ -22,12 +22,25 @@ from ringkeep_core.errors import RingkeepError
 from ringkeep_core.resource import ClusterResource, InvalidSpec, decode_status, status_json
 from ringkeep_operator.acting import Actor, described, show_status
 from ringkeep_operator.kube import Api, ApiError, Changed
+from ringkeep_operator.leadership import Lost
 from ringkeep_operator.metrics import OperatorMetrics
 from ringkeep_operator.nodes import Answering, NodeError, Nodes, NodeSilent
 from ringkeep_operator.observing import Observed, Observer
 from ringkeep_operator.plan import decide_invalid
 from ringkeep_operator.queueing import Key, KeyQueue
-from ringkeep_operator.state import Action, Apply, CreateSecret, Decision, Refusal, Seen, Tell
+from ringkeep_operator.state import (
+    Action,
+    Apply,
+    Bootstrap,
+    Decision,
+    Delete,
+    Leave,
+    Refusal,
+    Seen,
+    SetWanted,
+    Tell,
+    TransferLeader,
+)
 from ringkeep_operator.view import Reason
 
 REFUSAL_KEPT_S = 10.0
@@ -37,6 +50,11 @@ ACTED_AGAIN_S = 1.0
 """After a pass that changed something: what it changed may tell nobody."""
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 10.0
+AT_ONCE_S = 0.1
+FRESH_S = 3.0
+"""Nothing is deleted that the cluster may need on the strength of a look that is older than this."""
+NODE_PATIENCE_S = 15.0
+"""What members refuse for so long is wrong; before that it may be over in a moment, as that a member still votes."""
 POLL_PAUSE_S = 0.3
 """At least so much time between two passes that only the map called for: a plan changes it many times a second."""
 
@@ -53,6 +71,7 @@ class _Known:
 
     refusal: Refusal | None = None
     refused_at: float = 0.0
+    hindered_since: dict[str, float] = field(default_factory=dict)
     failures: int = 0
     follower: asyncio.Task[None] | None = None
     answering: tuple[Answering, ...] = ()
@@ -62,12 +81,17 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """How far a pass came with its actions: what was ``done``, and what stopped it, if anything did."""
+    """How far a pass came with its actions: what was ``done``, and what stopped it, if anything did.
+
+    ``is_cut``: what comes next has to be decided from a new look.
+    """
 
     done: tuple[Action, ...]
     refusal: Refusal | None = None
     failed: RingkeepError | None = None
     failures: tuple[str, ...] = ()
+    hindrances: tuple[str, ...] = ()
+    is_cut: bool = False
 
     @property
     def is_change(self) -> bool:
@@ -85,7 +109,11 @@ class Outcome:
 
 
 class Reconciler:
-    """Runs passes. ``decide`` is ``ringkeep_operator.plan.plan``; ``clock`` is the event loop's."""
+    """Runs passes. ``decide`` is ``ringkeep_operator.plan.plan``; ``clock`` is the event loop's and the observer's.
+
+    ``may_act`` is asked before everything that changes something: a process that was stopped in the middle of a pass and
+    wakes up as nobody's leader must not finish it.
+    """
 
     def __init__(
         self,
@@ -99,7 +127,9 @@ class Reconciler:
         *,
         clock: Callable[[], float],
         now: Callable[[], float],
+        may_act: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._may_act = may_act
         self._api, self._nodes, self._observer, self._actor, self._decide = api, nodes, observer, actor, decide
         self.queue, self._metrics, self._clock, self._now = queue, metrics, clock, now
         self._known: dict[Key, _Known] = {}
@@ -183,7 +213,7 @@ class Reconciler:
             return await self._show_invalid(raw, error)
         decision = self._decide(observed.seen)
         self._follow(key, known, observed)
-        work = await self._act(decision.actions, observed, ())
+        work = await self._act(decision.actions, observed, (), known)
         is_refused = work.refusal is not None
         for _ in range(REFUSALS_MAX):
             if work.refusal is None:
@@ -192,54 +222,81 @@ class Reconciler:
             known.refusal, known.refused_at = work.refusal, self._clock()
             observed = replace(observed, seen=replace(observed.seen, refusal=work.refusal))
             decision = self._decide(observed.seen)
-            work = await self._act(decision.actions, observed, work.done)
-        if work.failures:
-            decision = self._decide(replace(observed.seen, failures=work.failures))
+            work = await self._act(decision.actions, observed, work.done, known)
+        if work.failures or work.hindrances:
+            decision = self._decide(replace(observed.seen, failures=work.failures, hindrances=work.hindrances))
+        self._check_leading()
         shown = await self._actor.show_status(observed, status_json(decision.status))
         if work.failed is not None:
             again_s = 0.1 if isinstance(work.failed, Changed) else None
             return self._failed(key, known, work.failed, again_s)
+        if work.is_cut:
+            return Outcome("acted", AT_ONCE_S)
         if is_refused:
             return Outcome("refused", min(ACTED_AGAIN_S, decision.look_again_s))
         if work.is_change:
             return Outcome("acted", min(ACTED_AGAIN_S, decision.look_again_s))
         return Outcome("acted" if shown else "converged", decision.look_again_s)
 
-    async def _act(self, actions: Sequence[Action], observed: Observed, done: tuple[Action, ...]) -> _Work:
+    def _check_leading(self) -> None:
+        if not self._may_act():
+            raise Lost("the Lease ran out in the middle of a pass")
+
+    async def _act(
+        self, actions: Sequence[Action], observed: Observed, done: tuple[Action, ...], known: _Known
+    ) -> _Work:
         """Carry out in order what is not ``done``, until one is refused or fails; the status is shown all the same.
 
-        An object that the API server does not take as it is holds up nothing else: pods that died are replaced, and members
-        come and go, whatever is wrong with a field.
+        An object that the API server does not take as it is, or does not let go, holds up nothing else: pods that died are
+        replaced, and members come and go, whatever is wrong with a field. Raises ``Lost`` if we lead no more.
         """
-        failed, failures = None, list[str]()
+        work, is_refused = _Work(done), False
         for action in actions:
-            if action in done:
+            # What tells of something that was refused would not be true.
+            if action in work.done or (is_refused and isinstance(action, Tell)):
                 continue
+            if is_destructive(action) and self._is_outdated(observed, work.done):
+                work = replace(work, is_cut=True)
+                break
+            self._check_leading()
             try:
-                refusal = await self._actor.carry_out(action, observed)
+                refusal, is_refused = await self._actor.carry_out(action, observed), False
             except RingkeepError as error:
-                failed = failed or error
-                if not error.retryable:
-                    await self._tell_failure(action, error, observed, failures)
-                if isinstance(action, Apply) and not error.retryable:
+                work, is_refused = await self._failed_at(action, error, observed, work, known), True
+                if isinstance(action, Apply | Delete) and not error.retryable:
                     continue
                 break
             if refusal is not None:
-                return _Work(done, refusal=refusal)
-            done = (*done, action)
-        return _Work(done, failed=failed, failures=tuple(failures))
+                return _Work(work.done, refusal=refusal)
+            work = replace(work, done=(*work.done, action))
+        if not work.hindrances:
+            known.hindered_since.clear()
+        return work
 
-    async def _tell_failure(
-        self, action: Action, error: RingkeepError, observed: Observed, failures: list[str]
-    ) -> None:
+    def _is_outdated(self, observed: Observed, done: Sequence[Action]) -> bool:
+        """Whether the members may be in another state than was seen: it was long ago, or they were just asked to change."""
+        is_old = self._clock() - observed.at > FRESH_S
+        return is_old or any(isinstance(action, SetWanted | Bootstrap | Leave | TransferLeader) for action in done)
+
+    async def _failed_at(
+        self, action: Action, error: RingkeepError, observed: Observed, work: _Work, known: _Known
+    ) -> _Work:
         """Say as an event what will be refused again and again, and in the conditions what the cluster needs."""
+        work = replace(work, failed=work.failed or error)
+        what = " ".join(described(action).values())
+        text = f"{what}: {error.detail}"
         is_denied = isinstance(error, NodeError) and error.status == UNAUTHORIZED
-        if not is_denied and not isinstance(error, ApiError):
-            return
-        text = f"{' '.join(described(action).values())}: {error.detail}"
-        if is_denied or (isinstance(action, Apply | CreateSecret) and not is_extra(action)):
-            failures.append(text)
+        if isinstance(error, NodeError | NodeSilent) and not is_denied:
+            since = known.hindered_since.setdefault(what, self._clock())
+            work = replace(work, hindrances=(*work.hindrances, text))
+            if self._clock() - since < NODE_PATIENCE_S:
+                return work
+        elif error.retryable or not (is_denied or isinstance(error, ApiError)):
+            return work
+        if not is_extra(action):
+            work = replace(work, failures=(*work.failures, text))
         await self._actor.carry_out(Tell(Reason.ACTION_REFUSED, text, "Warning"), observed)
+        return work
 
     async def _show_invalid(self, raw: Mapping[str, Any], error: InvalidSpec) -> Outcome:
         """Say in the conditions what is wrong; nothing else changes."""
@@ -267,7 +324,8 @@ class Reconciler:
         known.answering = tuple(one for one in observed.answering if one.version and not one.node.has_left)
         if cluster is None or not known.answering:
             return
-        known.cluster_id = observed.resource.status.cluster_id
+        if known.cluster_id != observed.resource.status.cluster_id:
+            known.cluster_id, known.version = observed.resource.status.cluster_id, 0
         known.version = max(known.version, cluster.shard_map.version)
         if known.follower is None or known.follower.done():
             known.follower = asyncio.create_task(self._poll(key, known))
@@ -295,6 +353,11 @@ class Reconciler:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def is_destructive(action: Action) -> bool:
+    """Return whether data or service may depend on what this takes away."""
+    return isinstance(action, Delete) and action.target.kind in ("Pod", "PersistentVolumeClaim")
 
 
 def is_extra(action: Action) -> bool:

@@ -5,6 +5,9 @@
     pod ends for ever on a Node that is no more                   -> delete it at once
     disk has left, its ordinal is wanted again                    -> delete the pod; it starts with an empty disk
 
+A claim that somebody has deleted stays while its pod runs, and goes with the pod, its data too. So no pod is deleted, for
+whatever reason, whose claim is Terminating and has an only copy (``spared``).
+
 A pod is only ever deleted as the very one that was seen. At most one member is taken down at a time: one that is down
 already may be deleted while another is away, one that may be up may not.
 
@@ -29,14 +32,65 @@ def recover(view: View) -> Outcome:
     actions: list[Action] = [*_stuck(view)]
     lost, wrong = _lost_volumes(view)
     actions += lost
-    if not actions and not any(pod.is_deleting for pod in view.pods.values()):
+    if not actions and not any(_goes_down(view, pod) for pod in view.pods.values()):
         actions += _dead(view) or _mute(view) or _left(view)
     notes = tuple(
         Note(Reason.RECOVERING, f"{action.target.kind} {action.target.name}: {action.why}")
         for action in actions
         if isinstance(action, Delete)
     )
-    return Outcome(actions=tuple(actions), under_way=notes, wrong=wrong, soon_s=_when(view))
+    return Outcome(actions=tuple(actions), under_way=notes, wrong=(*wrong, *_terminating(view)), soon_s=_when(view))
+
+
+def spared(view: View, actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    """Return the actions without those that would take an only copy along: a pod's whose claim is Terminating."""
+    return tuple(
+        action
+        for action in actions
+        if not (isinstance(action, Delete) and action.target.kind == "Pod" and _takes_along(view, action.target.name))
+    )
+
+
+def _takes_along(view: View, name: str) -> int:
+    """Return of how many shards the last complete copy goes when a pod ends, because its claim is Terminating."""
+    ordinal = view.names.nodes.ordinal(name)
+    volume = view.volumes.get(ordinal) if ordinal is not None else None
+    if volume is None or not volume.is_deleting or not view.is_founded:
+        return 0
+    if view.shard_map is None:
+        return 1  # Nobody can say what is on it.
+    member = view.registered(name)
+    if member is None:
+        return 0
+    living = {other.storage_id for other in view.members.values() if other.state in LIVING} - {member.storage}
+    return only_complete_copies(view.shard_map, member.storage, living)
+
+
+def _terminating(view: View) -> tuple[Note, ...]:
+    """Complain of claims that somebody deleted under members that live."""
+    notes = []
+    for ordinal, volume in sorted(view.volumes.items()):
+        name = view.names.nodes.member(ordinal)
+        pod = view.pods.get(name)
+        if (
+            not volume.is_deleting
+            or pod is None
+            or pod.is_deleting
+            or not view.is_wanted(name)
+            or not view.is_alive(name)
+        ):
+            continue
+        text = f"{volume.name} is being deleted, and goes with its data when pod {name} ends"
+        if count := _takes_along(view, name):
+            text += f"; no other living member has a complete copy of {count} of its shards, so the pod is let be"
+        notes.append(Note(Reason.VOLUME_TERMINATING, text))
+    return tuple(notes)
+
+
+def _goes_down(view: View, pod: SeenPod) -> bool:
+    """Whether a member that may be up is going down: one whose Node is away has been down for long."""
+    is_away = pod.node in view.seen.nodes_down | view.seen.nodes_gone
+    return pod.is_deleting and (not is_away or view.is_alive(pod.name))
 
 
 def _stuck(view: View) -> list[Action]:
@@ -69,7 +123,9 @@ def _lost_volumes(view: View) -> tuple[list[Action], tuple[Note, ...]]:
         member = view.registered(name)
         if view.shard_map is None or view.cluster is None or view.cluster.term == 0:
             if view.is_founded:
-                continue  # Nobody can say what was on it.
+                text = f"{volume.name} {why}, and nobody can say what was on it until the members have a leader"
+                wrong.append(Note(Reason.LAST_COPY, text))
+                continue
         elif member is not None and (count := only_complete_copies(view.shard_map, member.storage, living)):
             text = (
                 f"{volume.name} {why}, and no living member has a complete copy of {count} of its shards: bring it back"

@@ -8,7 +8,8 @@ known only positively: its disk is among those that have left in the map, or the
 name a member proves nothing: the map may be old.
 
 A disk is written into the status before its member is listed or founds the cluster (and so before it can get data), with
-"" as its storage id while it never was to be. So a volume is deleted only if its disk has left, or never was anybody's.
+"" as its storage id while it never was to be. So a volume is deleted only if its disk has left, or never was anybody's:
+its claim is younger than the Cluster.
 
 Source: docs/decisions/0018-the-operator-remembers-only-in-the-status.md.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from ringkeep_core.resource import StorageStatus
 from ringkeep_operator.naming import GATEWAY, Group
+from ringkeep_operator.reading import seconds_of
 from ringkeep_operator.state import Action, Delete, Leave, ObjectId, SeenNode, SeenVolume, Tell
 from ringkeep_operator.view import Note, Outcome, Reason, View
 
@@ -172,10 +174,11 @@ def freed_volumes(view: View) -> Outcome:
     actions: list[Action] = []
     for ordinal, volume in sorted(view.volumes.items()):
         name = group.member(ordinal)
-        if ordinal < over or name in view.pods or volume.is_deleting or not _is_free(view, name):
+        if ordinal < over or name in view.pods or volume.is_deleting or not _is_free(view, name, volume):
             continue
-        actions.append(Delete(volume_id(volume), f"{name} has left the cluster"))
-        actions.append(Tell(Reason.VOLUME_DELETED, f"deleted volume {volume.name}: {name} has left the cluster"))
+        why = f"{name} has left the cluster" if view.written[name].storage_id else f"{name} never joined the cluster"
+        actions.append(Delete(volume_id(volume), why))
+        actions.append(Tell(Reason.VOLUME_DELETED, f"deleted volume {volume.name}: {why}"))
     return Outcome(actions=tuple(actions))
 
 
@@ -185,19 +188,19 @@ def volume_id(volume: SeenVolume) -> ObjectId:
 
 
 def _is_map_current(view: View) -> bool:
-    """An older map than one that we have shown may not know who was listed since."""
-    return view.shard_map is not None and view.shard_map.version >= view.status.map_version
+    """An older map than one that was shown may not know who was listed since; without a leader none is known as new."""
+    cluster = view.cluster
+    return cluster is not None and cluster.term > 0 and cluster.shard_map.version >= view.status.map_version
 
 
-def _is_free(view: View, name: str) -> bool:
+def _is_free(view: View, name: str, volume: SeenVolume) -> bool:
     entry = view.written.get(name)
     if entry is None or must_stay(view, name):
         return False
-    return (
-        not entry.storage_id
-        or entry.has_left
-        or (view.shard_map is not None and entry.storage_id in view.shard_map.left)
-    )
+    if not entry.storage_id:
+        # Its disk never was to be a member's. But a claim that is older than the Cluster may hold what another one kept.
+        return volume.since >= seconds_of(view.resource.created)
+    return entry.has_left or (view.shard_map is not None and entry.storage_id in view.shard_map.left)
 
 
 def grown_volumes(view: View) -> list[SeenVolume]:

@@ -14,7 +14,7 @@ from typing import Any
 from ringkeep_core.resource import GROUP
 from ringkeep_core.shardmap import ShardMap
 from ringkeep_operator import manifests
-from ringkeep_operator.drift import covers
+from ringkeep_operator.drift import lack_of
 from ringkeep_operator.state import Apply
 from ringkeep_operator.view import Outcome, View
 
@@ -34,7 +34,7 @@ def show_map(view: View) -> Outcome:
     annotations = (live.get("metadata") or {}).get("annotations") or {}
     shown, written = _number(annotations.get(VERSION_ANNOTATION)), _number(annotations.get(WRITTEN_ANNOTATION))
     data = {"map.json": _text(view.shard_map)}
-    if live and shown == view.shard_map.version and covers(live, {"data": data}):
+    if live and shown == view.shard_map.version and not lack_of(live, {"data": data}):
         return Outcome()
     if shown > view.shard_map.version and live.get("data"):
         return Outcome()  # Whoever was asked holds an older map than the one that is shown.

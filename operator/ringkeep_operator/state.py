@@ -42,7 +42,7 @@ class SeenPod:
 
     ``revision`` is the label controller-revision-hash; ``waiting`` the reason why a container does not run (ErrImagePull,
     CrashLoopBackOff ...) or why the pod is not scheduled (Unschedulable), with ``detail`` as its message; ``since`` is the
-    unix time of its creation.
+    unix time of its creation; ``owner`` the uid of the StatefulSet that made it, "" if none says so.
     """
 
     name: str
@@ -58,6 +58,7 @@ class SeenPod:
     waiting: str = ""
     detail: str = ""
     since: float = 0.0
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,8 @@ class SeenVolume:
     """A PersistentVolumeClaim of a member.
 
     ``phase`` is Pending, Bound or Lost; ``node`` the only Node that can mount it, if any; ``requested`` the size that it
-    asks for, in bytes, 0 if not known; ``owners`` are the uids of those that it is deleted with.
+    asks for and ``capacity`` the size that it has, in bytes, 0 if not known; ``owners`` are the uids of the Clusters that it
+    is deleted with; ``since`` is the unix time of its creation.
     """
 
     name: str
@@ -76,7 +78,9 @@ class SeenVolume:
     is_deleting: bool = False
     node: str = ""
     requested: int = 0
+    capacity: int = 0
     owners: frozenset[str] = frozenset()
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +170,7 @@ class Seen:
     made (a quota, an admission rule), by pod, in the words of the StatefulSet's controller.
     ``refusal`` is the leader's last word on a change of the wanted state, kept for some seconds: the same is not asked again
     meanwhile, and everything else goes on. ``failures`` are sentences about what this very pass was refused, by the API
-    server or a member.
+    server or a member, ``hindrances`` about what members refused that may be over in a moment.
     """
 
     resource: ClusterResource
@@ -183,6 +187,7 @@ class Seen:
     cluster: SeenCluster | None = None
     refusal: Refusal | None = None
     failures: tuple[str, ...] = ()
+    hindrances: tuple[str, ...] = ()
     has_storage_class: bool = True
 
 

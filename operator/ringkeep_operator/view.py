@@ -83,6 +83,7 @@ class Reason(StrEnum):
     UNREACHABLE = "NoMemberAnswers"
     NO_LEADER = "NoLeader"
     LAST_COPY = "OnlyCopyLost"
+    VOLUME_TERMINATING = "VolumeTerminating"
     # said once, as an event
     BOOTSTRAPPED = "Bootstrapped"
     MEMBER_LEFT = "MemberLeft"
@@ -130,10 +131,18 @@ class View:
         self.names = Names(seen.resource.name, seen.resource.namespace)
         self.groups = (self.names.nodes, self.names.gateways)
         self.pods: dict[str, SeenPod] = {pod.name: pod for pod in seen.pods if self.group_of(pod.name) is not None}
-        self.answers: dict[str, SeenNode] = {node.name: node for node in seen.answering}
+        self.answers: dict[str, SeenNode] = {
+            node.name: node for node in seen.answering if not self._may_be_a_stranger(node)
+        }
         self.volumes: dict[int, SeenVolume] = {
             volume.ordinal: volume for volume in seen.volumes if volume.name == self.names.claim(volume.ordinal)
         }
+
+    def _may_be_a_stranger(self, node: SeenNode) -> bool:
+        """Whether the address of a pod may be somebody else's by now: its Node is away, and who answers is not of ours."""
+        pod = self.pods.get(node.name)
+        is_away = pod is not None and pod.node in self.seen.nodes_down | self.seen.nodes_gone
+        return is_away and (not self.status.cluster_id or node.cluster_id != self.status.cluster_id)
 
     # --- names and numbers ---
 
@@ -191,8 +200,10 @@ class View:
     def cluster(self) -> SeenCluster | None:
         """The cluster as its members report it, if it is ours and any could be asked."""
         cluster = self.seen.cluster
-        known = self.status.cluster_id
-        return None if cluster is None or (known and cluster.shard_map.cluster_id != known) else cluster
+        if cluster is None:
+            return None
+        known = {self.status.cluster_id} if self.status.cluster_id else self.ids_seen
+        return cluster if cluster.shard_map.cluster_id in known else None
 
     @property
     def shard_map(self) -> ShardMap | None:
@@ -202,10 +213,7 @@ class View:
     @cached_property
     def ids_seen(self) -> frozenset[str]:
         """Every cluster id that any pod's disk or map has."""
-        ids = {node.cluster_id for name, node in self.answers.items() if self.group_of(name) is not None}
-        if self.seen.cluster is not None:
-            ids.add(self.seen.cluster.shard_map.cluster_id)
-        return frozenset(ids - {""})
+        return frozenset(node.cluster_id for name, node in self.answers.items() if self.group_of(name)) - {""}
 
     @cached_property
     def cluster_id(self) -> str:

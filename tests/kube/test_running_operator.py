@@ -23,6 +23,7 @@ from ringkeep_testing.running_operator import RunningOperator, until
 def run(test: Callable[[FakeKube, FakePods], Awaitable[None]]) -> None:
     async def inside() -> None:
         async with FakeKube() as kube, FakePods(kube) as pods:
+            pods.make_workers()
             await test(kube, pods)
 
     asyncio.run(inside())

@@ -97,6 +97,14 @@ class FakePods:
         """Return where the node in a pod is asked."""
         return f"{self.url}/{pod.name}"
 
+    def make_workers(self) -> None:
+        """Make the Nodes that the pods run on, each its own zone."""
+        for worker in range(3):
+            labels = {"topology.kubernetes.io/zone": f"zone-{worker}", "kubernetes.io/hostname": f"host-{worker}"}
+            ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+            node = {"metadata": {"name": f"worker-{worker}", "labels": labels}, "status": ready}
+            self.kube.put("nodes", node, "")
+
     # --- what Kubernetes does
 
     def settle(self) -> None:

@@ -56,14 +56,7 @@ class Bench:
         """Start the fakes."""
         await self.kube.__aenter__()
         await self.pods.__aenter__()
-        for worker in range(3):
-            labels = {"topology.kubernetes.io/zone": f"zone-{worker}"}
-            conditions = [{"type": "Ready", "status": "True"}]
-            self.kube.put(
-                "nodes",
-                {"metadata": {"name": f"worker-{worker}", "labels": labels}, "status": {"conditions": conditions}},
-                "",
-            )
+        self.pods.make_workers()
         default = {"storageclass.kubernetes.io/is-default-class": "true"}
         self.kube.put("storageclasses", {"metadata": {"name": "standard", "annotations": default}}, "")
         self.start()

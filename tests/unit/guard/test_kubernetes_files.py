@@ -113,7 +113,8 @@ def test_every_value_of_the_chart_is_in_its_schema_and_in_its_readme() -> None:
         path
         for path in paths(values) - {"monitoring.dashboardLabels.grafana_dashboard"}
         if not re.search(r"resources\.(requests|limits)\.", path)
-        and path not in told and f".{path.rpartition('.')[2]}" not in told
+        and path not in told
+        and f".{path.rpartition('.')[2]}" not in told
     }
 
     assert missing == set()

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from ringkeep_operator.reading import has_default_class, not_made, only_node_of, ordinal_of, pods_of, volumes_of
+from ringkeep_operator.reading import (
+    OnlyNode,
+    has_default_class,
+    not_made,
+    only_node_of,
+    ordinal_of,
+    pods_of,
+    volumes_of,
+)
 from ringkeep_operator.state import SeenPod, SeenVolume
 
 POD: dict[str, Any] = {
@@ -96,8 +104,11 @@ def test_only_a_volume_that_names_one_host_has_an_only_node() -> None:
         terms = [{"matchExpressions": [rule]}]
         return {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}}
 
-    found = [only_node_of(one) for one in (volume("w1"), volume("w1", "w2"), volume("z", key="zone"), {})]
-    assert found == ["w1", "", "", ""]
+    field = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}
+    by_name = {"spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": [field]}}}}
+    found = [only_node_of(one) for one in (volume("w1"), by_name, volume("w1", "w2"), volume("z", key="zone"), {})]
+
+    assert found == [OnlyNode(hostname="w1"), OnlyNode(name="n1"), OnlyNode(), OnlyNode(), OnlyNode()]
 
 
 def test_a_default_class_is_one_that_says_so() -> None:
