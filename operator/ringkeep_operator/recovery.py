@@ -62,8 +62,12 @@ def _takes_along(view: View, name: str) -> int:
     member = view.registered(name)
     if member is None:
         return 0
-    living = {other.storage_id for other in view.members.values() if other.state in LIVING} - {member.storage}
-    return only_complete_copies(view.shard_map, member.storage, living)
+    return only_complete_copies(view.shard_map, member.storage, _living(view))
+
+
+def _living(view: View) -> set[str]:
+    """Return the disks of the members that may serve."""
+    return {member.storage_id for member in view.members.values() if member.state in LIVING}
 
 
 def _terminating(view: View) -> tuple[Note, ...]:
@@ -108,7 +112,7 @@ def _stuck(view: View) -> list[Action]:
 def _lost_volumes(view: View) -> tuple[list[Action], tuple[Note, ...]]:
     actions: list[Action] = []
     wrong = []
-    living = {member.storage_id for member in view.members.values() if member.state in LIVING}
+    living = _living(view)
     for ordinal, volume in sorted(view.volumes.items()):
         name = view.names.nodes.member(ordinal)
         pod = view.pods.get(name)

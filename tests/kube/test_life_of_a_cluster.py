@@ -21,6 +21,10 @@ CHANGES: dict[str, tuple[Change, Change]] = {
     "five become three": ({"replicas": 5}, {"replicas": 3}),
     "another image": (START, {"image": "node:2"}),
     "suspended": (START, {"suspend": True}),
+    "volumes belong to the cluster": (START, {"storage": {"retain": {"whenDeleted": "Delete"}}}),
+    "gateways come": (START, {"gateways": 2}),
+    "gateways go": ({"replicas": 3, "gateways": 2}, {"gateways": 0}),
+    "larger, and another image": (START, {"replicas": 4, "image": "node:2"}),
 }
 
 
@@ -403,6 +407,7 @@ def test_a_new_cluster_comes_to_the_same_end_wherever_the_operator_is_killed() -
             bench.kill_at = number
             await ready(bench)
             assert (bench.kills, bench.end_state()) == (1, wanted), f"killed at {number} {point}"
+            assert bench.pods.broken == [], f"killed at {number} {point}"
             assert bench.pods.changes.count("bootstrap") == 1
 
     run(test)
@@ -426,6 +431,7 @@ def test_a_change_comes_to_the_same_end_wherever_the_operator_is_killed(name: st
             bench.kill_at = number
             await settled_after(bench, change)
             assert (bench.kills, bench.end_state()) == (1, wanted), f"killed at {number} {point}"
+            assert bench.pods.broken == [], f"killed at {number} {point}"
 
     run(test)
 

@@ -209,3 +209,16 @@ def test_it_shows_that_it_lives_and_what_it_did() -> None:
             assert shutil.which("promtool") is None or check_metrics(text.encode()) == ""
 
     run(test)
+
+
+def test_clusters_in_twenty_namespaces_are_looked_after_by_an_operator_that_watches_each_by_itself() -> None:
+    async def test(kube: FakeKube, pods: FakePods) -> None:
+        namespaces = ("default", *(f"other-{number}" for number in range(19)))
+        async with RunningOperator(kube, pods, namespaces=namespaces, lease=True, lease_namespace="default"):
+            await made(kube)
+            watches = kube.watches
+
+        # More than a client keeps connections for by itself.
+        assert watches >= 8 * 20
+
+    run(test)

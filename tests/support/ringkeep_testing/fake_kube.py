@@ -70,8 +70,12 @@ class FakeKube:
         """While true watches are silent, and keep silent about what they missed until they are begun anew."""
         self.refusals: Callable[[str, str], int] = lambda _verb, _plural: 0
         """Asked for the status with which a request is refused, 0 to carry it out."""
+        self.rewrites: Callable[[str, Json], Json] = lambda _plural, manifest: manifest
+        """What an admission rule makes of an applied object of a kind."""
         self.watch_refusals: dict[str, int] = {}
         """The status with which watches of a kind are refused, by plural."""
+        self.deleting: Callable[[Where], None] = lambda _where: None
+        """Told of each object that a client deletes, before it goes."""
         self.settled: Callable[[], None] = lambda: None
         self.bookmark_s = 0.2
         self._watches: set[asyncio.Queue[tuple[str, Where, Json] | None]] = set()
@@ -282,7 +286,9 @@ class FakeKube:
         base = without(before or {}, self.applied.get(key, {}), body)
         part = {"status": body.get("status", {})} if subresource else {k: v for k, v in body.items() if k != "status"}
         self.applied[key] = part
-        if self._store(where, merged(base, part), status=bool(subresource)):
+        if self._store(
+            where, self.rewrites(where[0], without_empty_values(merged(base, part))), status=bool(subresource)
+        ):
             self.writes.append(("status" if subresource else "apply", where[0], where[2]))
         return web.json_response(self.objects[where])
 
@@ -316,6 +322,7 @@ class FakeKube:
             if before["metadata"][field] != wanted:
                 return status_answer(409, "Conflict", f"the {field} is another one")
         self.writes.append(("delete", where[0], where[2]))
+        self.deleting(where)
         self.remove(where[0], where[2], where[1])
         return web.json_response({"kind": "Status", "status": "Success"})
 
@@ -373,6 +380,15 @@ def without(base: Mapping[str, Any], owned: Mapping[str, Any], wanted: Mapping[s
         elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping) and isinstance(wanted[key], Mapping):
             result[key] = without(result[key], value, wanted[key])
     return result
+
+
+def without_empty_values(manifest: Json) -> Json:
+    """Return an object as it is kept: a variable whose value is empty has none."""
+    for container in manifest.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ()):
+        for variable in container.get("env", ()):
+            if variable.get("value") == "":
+                del variable["value"]
+    return manifest
 
 
 def line(kind: str, manifest: Json) -> bytes:

@@ -57,9 +57,13 @@ class FakePods:
         """What the operator changed: bootstrap, wanted, leave, transfer."""
         self.holds_moves = False
         """While true a plan stands still: copies stay where they are."""
+        self.running: Json | None = None
+        """What the leader says of the plan that it carries out."""
         self.bad_images: set[str] = set()
         self.over_quota: set[str] = set()
         """Pods that the API server does not let the controller make."""
+        self.refusals: dict[str, str] = {}
+        """The sentence with which a change is refused, by the end of its path."""
         self.silent: set[str] = set()
         """Pods whose node does not answer, and that the others call dead."""
         self.hanging: set[str] = set()
@@ -73,7 +77,9 @@ class FakePods:
         self._map_changed = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self.url = ""
-        kube.settled = self.settle
+        self.broken: list[str] = []
+        """What must never be: volumes that go before their member has left, sets that shrink below a member."""
+        kube.settled, kube.deleting = self.settle, self._check_volume
 
     async def __aenter__(self) -> Self:
         """Listen on a free port of loopback."""
@@ -120,8 +126,24 @@ class FakePods:
                 return
         raise AssertionError("the fake controllers never come to an end")
 
+    def _check_volume(self, where: tuple[str, str, str]) -> None:
+        plural, _, claim = where
+        disk = self.disks.get(claim)
+        if plural == "persistentvolumeclaims" and disk is not None and disk.cluster_id and not disk.has_left:
+            self.broken.append(f"{claim} is deleted, and its member has not left")
+
+    def _check_size(self, name: str, replicas: int) -> None:
+        """A suspended cluster has no pods, and all its members."""
+        listed = self.map.wanted.members if self.map is not None and replicas else ()
+        self.broken += [
+            f"{name} shrinks to {replicas}, and {member} has not left"
+            for member in listed
+            if member.rpartition("-")[0] == name and int(member.rpartition("-")[2]) >= replicas
+        ]
+
     def _follow(self, manifest: Json) -> None:
         name, spec, kube = manifest["metadata"]["name"], manifest["spec"], self.kube
+        self._check_size(name, spec["replicas"])
         revision = f"{name}-{xxh3_64_hexdigest(msgspec.json.encode(spec['template']))[:8]}"
         wanted = [f"{name}-{ordinal}" for ordinal in range(spec["replicas"])]
         for pod in [pod for pod in kube.names("pods") if pod.rpartition("-")[0] == name and pod not in wanted]:
@@ -187,8 +209,10 @@ class FakePods:
         for pod in self.kube.names("pods"):
             if pod.rpartition("-")[0] not in sets:
                 self.kube.remove("pods", pod)
+        # A gateway's disk ends with its pod.
+        kept = {*self.kube.names("persistentvolumeclaims"), *(f"data-{pod}" for pod in self.kube.names("pods"))}
         for claim in list(self.disks):
-            if claim.startswith("data-") and claim not in self.kube.names("persistentvolumeclaims"):
+            if claim.startswith("data-") and claim not in kept:
                 del self.disks[claim]
 
     def _ready(self) -> None:
@@ -320,7 +344,7 @@ class FakePods:
             case "/plan":
                 left = self._moves_left()
                 return encoded(
-                    {"copies": left, "primaries": 0, "bytes": left * 1000, "opinion": "same", "running": None}
+                    {"copies": left, "primaries": 0, "bytes": left * 1000, "opinion": "same", "running": self.running}
                 )
         return problem(404, "not_found", rest)
 
@@ -390,6 +414,8 @@ class FakePods:
         if request.headers.get("Authorization") != f"Bearer {self.token}" and self.token:
             return problem(401, "unauthorized", "the token is missing or wrong")
         body = await request.read()
+        if refused := next((said for end, said in self.refusals.items() if rest.endswith(end)), ""):
+            return problem(409, "conflict", refused)
         if rest == "/bootstrap":
             return self._found(msgspec.json.decode(body, type=BootstrapRequest))
         if self.map is None:

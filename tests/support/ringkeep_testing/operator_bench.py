@@ -44,6 +44,8 @@ class Bench:
         self.now = BEGAN
         self.points: list[str] = []
         """Every failpoint that was reached, in order."""
+        self.leads = True
+        """Whether the Lease is ours."""
         self.kill_at = 0
         """The number of the failpoint, from 1, at which the operator is killed; 0: never."""
         self.kills = 0
@@ -91,6 +93,7 @@ class Bench:
             OperatorMetrics(),
             clock=self._time,
             now=self._time,
+            may_act=lambda: self.leads,
         )
 
     async def stop(self) -> None:

@@ -45,52 +45,10 @@ from ringkeep_operator import state
 from ringkeep_operator.naming import Group, Names
 from ringkeep_operator.plan import plan
 from ringkeep_operator.shards import counts_of
+from ringkeep_testing.operator_parts import Claim, Disk, Pod
 
 SHARDS = 16
 NODES = ("worker-a", "worker-b", "worker-c")
-
-
-@dataclass
-class Disk:
-    """What a volume holds. ``listed``: whether its storage id ever was in the wanted state, and so may have data."""
-
-    storage: str
-    cluster_id: str = ""
-    listed: bool = False
-
-
-@dataclass
-class Claim:
-    """A PersistentVolumeClaim."""
-
-    uid: str
-    disk: Disk
-    phase: str = "Bound"
-    node: str = ""
-    is_deleting: bool = False
-    requested: int = 1 << 30
-    owners: frozenset[str] = frozenset()
-
-
-@dataclass
-class Pod:
-    """A pod; ``hangs``: its node does nothing while the kubelet calls it fine."""
-
-    uid: str
-    revision: str
-    image: str
-    node: str
-    disk: Disk
-    since: float
-    boot: str = ""
-    is_deleting: bool = False
-    hangs: bool = False
-    is_told: bool = False
-
-    @property
-    def starts(self) -> bool:
-        """Whether its image can be had."""
-        return "bad" not in self.image
 
 
 class Crashed(Exception):
@@ -101,6 +59,7 @@ class Crashed(Exception):
 class OperatorWorld:
     """See the module."""
 
+    uid: str = "u-demo"
     spec: ClusterSpec = field(default_factory=lambda: ClusterSpec(shards=SHARDS))
     now: float = 1_000_000.0
     generation: int = 1
@@ -114,6 +73,8 @@ class OperatorWorld:
     leader: str = ""
     dead_since: dict[str, float] = field(default_factory=dict)
     nodes_gone: set[str] = field(default_factory=set)
+    nodes_down: set[str] = field(default_factory=set)
+    """Nodes that are NotReady; whether their pods run is not said by that."""
     refusal: state.Refusal | None = None
     refused_at: float = 0.0
     writes: int = 0
@@ -140,6 +101,22 @@ class OperatorWorld:
         self.spec = replace(self.spec, **changes)
         self.generation += 1
 
+    def make_anew(self) -> None:
+        """Delete the Cluster and make it again at once: the garbage collector has not begun yet."""
+        self.uid, self.status, self.generation = f"{self.uid}+", ClusterStatus(), 1
+
+    def collect(self) -> None:
+        """Let the garbage collector take what belonged to former Clusters, the pods of their sets, and owned volumes."""
+        self.objects = {
+            key: one
+            for key, one in self.objects.items()
+            if self.uid in {owner["uid"] for owner in one["metadata"].get("ownerReferences", ())}
+        }
+        self.pods = {}
+        self.claims = {name: one for name, one in self.claims.items() if not one.owners or self.uid in one.owners}
+        if not self.claims:
+            self.map, self.voters, self.leader = None, set(), ""
+
     def kill(self, name: str) -> None:
         """Delete a pod, as anybody may."""
         if name in self.pods:
@@ -158,7 +135,7 @@ class OperatorWorld:
     def resource(self) -> ClusterResource:
         """Return the Cluster as the API server has it."""
         return ClusterResource(
-            name="demo", namespace="ns", uid="u-demo", generation=self.generation, spec=self.spec, status=self.status
+            name="demo", namespace="ns", uid=self.uid, generation=self.generation, spec=self.spec, status=self.status
         )
 
     def seen(self) -> state.Seen:
@@ -173,6 +150,7 @@ class OperatorWorld:
             volumes=tuple(self._seen_volume(name, claim) for name, claim in sorted(self.claims.items())),
             zones={node: f"zone-{node[-1]}" for node in NODES},
             nodes_gone=frozenset(self.nodes_gone),
+            nodes_down=frozenset(self.nodes_down),
             answering=answering,
             cluster=self._cluster() if self.map is not None and any(node.cluster_id for node in answering) else None,
             refusal=self.refusal if self.now - self.refused_at < 5 else None,

@@ -202,3 +202,43 @@ def test_a_spec_that_cannot_be_acted_on_is_told_and_nothing_is_done(world: Opera
     assert decide_invalid(decision.status, 9, ("first.", "second."), world.now + 50).status == decision.status
     assert decide_invalid(decision.status, 9, ("first.", "second."), world.now + 50).actions == ()
     assert len(decide_invalid(ClusterStatus(), 1, ("no.",), 0.0).status.conditions) == 4
+
+
+def test_ready_waits_until_volumes_have_the_size_that_they_ask_for(world: OperatorWorld) -> None:
+    volumes = world.seen().volumes
+    growing = (with_(volumes[0], capacity=1 << 30, requested=2 << 30), *volumes[1:])
+    status = plan(with_(world.seen(), volumes=growing)).status
+    told = {one.type: (one.status, one.message) for one in status.conditions}
+
+    text = f"data-demo-0 has {1 << 30} of {2 << 30} bytes yet"
+    assert (told["Ready"], told["Progressing"]) == (("False", text), ("True", text))
+
+
+def test_data_with_another_number_of_shards_than_the_spec_says_are_told(world: OperatorWorld) -> None:
+    seen = world.seen()
+    spec = replace(seen.resource.spec, shards=1024)
+    status = plan(with_(seen, resource=replace(seen.resource, spec=spec))).status
+    told = {one.type: (one.status, one.reason, one.message) for one in status.conditions}
+
+    text = "the data here have 16 shards, not 1024: delete the Cluster and make it with 16"
+    assert told["Degraded"] == ("True", "ForeignData", text)
+    assert told["Ready"][:2] == ("False", "ForeignData")
+
+
+def test_what_a_plan_waits_for_and_what_members_refuse_for_now_are_told_while_something_goes_on(
+    world: OperatorWorld,
+) -> None:
+    seen = world.seen()
+    assert seen.cluster is not None
+    waits = SeenPlan(copies=2, waiting=("demo-2 cannot give up its copies",))
+    moving = with_(seen, cluster=with_(seen.cluster, plan=waits), hindrances=("leave demo-2: it still votes",))
+    idle = with_(seen, cluster=with_(seen.cluster, plan=SeenPlan(waiting=("nothing",))))
+    told = [
+        next((one.status, one.message) for one in plan(view).status.conditions if one.type == "Progressing")
+        for view in (moving, idle)
+    ]
+
+    assert told == [
+        ("True", "2 copies are left to be moved; demo-2 cannot give up its copies; leave demo-2: it still votes"),
+        ("False", "nothing is left to do"),
+    ]

@@ -113,3 +113,18 @@ def test_a_node_that_did_not_answer_holds_nothing_up_and_is_waited_for_again_onc
     assert found == [["a"], ["a"], ["a"], ["a", "b"]]
     # The question that is open is not asked a second time.
     assert questions == [1, 2, 2, 3]
+
+
+def test_who_answers_under_another_name_than_the_pod_has_is_somebody_else() -> None:
+    async def test() -> list[str]:
+        nodes = Nodes(cast(aiohttp.ClientSession, _Session()))
+        # At the address of pod c answers a node that calls itself d.
+        pods = [
+            SeenPod(name=name, uid="", version="", ordinal=n, ip=ip, phase="Running")
+            for n, (name, ip) in enumerate({"a": "a", "c": "d"}.items())
+        ]
+        found = [one.node.name for one in await nodes.answering(pods)]
+        await nodes.close()
+        return found
+
+    assert asyncio.run(test()) == ["a"]

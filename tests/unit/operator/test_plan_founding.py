@@ -1,5 +1,11 @@
 """A cluster is founded once, by all its pods, and never beside data of a former one."""
 
+from dataclasses import replace as with_
+
+import pytest
+
+from ringkeep_core.resource import Retain, Storage
+from ringkeep_operator.plan import plan
 from ringkeep_operator.state import Apply, Bootstrap, CreateSecret
 from ringkeep_testing.operator_world import OperatorWorld
 
@@ -140,3 +146,78 @@ def test_an_idle_cluster_is_left_alone() -> None:
     world.run(300)
 
     assert (world.writes - writes, world.pass_().look_again_s) == (0, 30.0)
+
+
+def test_a_cluster_that_is_made_again_at_once_takes_nothing_of_the_former_over_and_is_founded_anew() -> None:
+    world = OperatorWorld()
+    world.want(storage=Storage(retain=Retain(when_deleted="Delete")))
+    assert world.settle()
+    world.run(3)
+    former = {name: claim.owners for name, claim in world.claims.items()}
+    world.make_anew()
+    world.writes = 0
+    actions = [action for _ in range(5) for action in world.pass_().actions]
+    told = world.status.condition("Progressing")
+    assert told is not None
+
+    # The status of the five passes is one write: what it waits for.
+    assert (world.writes, world.status.cluster_id, world.status.storages) == (1, "", ())
+    assert [type(action).__name__ for action in actions] == ["Tell"]
+    assert {name: claim.owners for name, claim in world.claims.items()} == former
+    assert told.message.startswith("waiting until ConfigMap demo-shard-map, ") and "volume data-demo-2" in told.message
+    assert (world.condition("Ready")[0], world.condition("Available")[0]) == ("False", "False")
+    world.collect()
+    assert world.settle()
+    assert (world.foundings, world.broken) == (2, [])
+
+
+def test_kept_volumes_of_a_former_cluster_are_taken_over_once_its_objects_are_gone() -> None:
+    world = OperatorWorld()
+    assert world.settle()
+    world.run(3)
+    world.make_anew()
+    world.run(3)
+    before = world.status.cluster_id
+    world.collect()
+
+    assert world.settle()
+    assert (before, world.foundings, world.status.cluster_id, world.broken) == ("", 1, "c" * 16, [])
+
+
+def test_pods_of_a_former_set_found_nothing_and_give_no_id() -> None:
+    world = _standing()
+    pods = tuple(with_(pod, owner="u-former-set") for pod in world.seen().pods)
+    decision = plan(with_(world.seen(), pods=pods))
+    told = {condition.type: condition.message for condition in decision.status.conditions}
+
+    assert decision.actions == ()
+    assert (
+        told["Progressing"]
+        == "waiting until pod demo-0, pod demo-1, pod demo-2 of a former Cluster of this name is gone"
+    )
+
+
+@pytest.mark.parametrize("where", ["nodes_down", "nodes_gone"])
+def test_a_stranger_at_the_address_of_a_pod_whose_node_is_away_gives_no_id(where: str) -> None:
+    world = _standing()
+    seen = world.seen()
+    strangers = tuple(with_(node, cluster_id="5" * 16) if node.name == "demo-1" else node for node in seen.answering)
+    away = frozenset({next(pod.node for pod in seen.pods if pod.name == "demo-1")})
+    others = {"answering": strangers, where: away}
+    here, gone = plan(with_(seen, answering=strangers)).status, plan(with_(seen, **others)).status  # type: ignore[arg-type]
+
+    assert (here.cluster_id, gone.cluster_id) == ("5" * 16, "")
+
+
+def test_a_stranger_at_the_address_of_a_pod_whose_node_is_away_is_not_taken_for_a_wrong_volume() -> None:
+    world = OperatorWorld()
+    assert world.settle()
+    seen = world.seen()
+    strangers = tuple(with_(node, cluster_id="5" * 16) if node.name == "demo-1" else node for node in seen.answering)
+    away = frozenset({next(pod.node for pod in seen.pods if pod.name == "demo-1")})
+    reasons = [
+        {one.type: one.reason for one in plan(with_(seen, answering=strangers, nodes_down=down)).status.conditions}
+        for down in (frozenset[str](), away)
+    ]
+
+    assert [found["Degraded"] for found in reasons] == ["ForeignData", "AsWanted"]

@@ -1,7 +1,10 @@
 """What is broken is replaced where Kubernetes does not see it, one at a time, and never at the cost of an only copy."""
 
+from typing import Any
+
 import pytest
 
+from ringkeep_core.resource import Recovery
 from ringkeep_operator.state import Delete
 from ringkeep_testing.operator_world import OperatorWorld
 
@@ -136,3 +139,82 @@ def test_a_silent_pod_is_replaced_before_the_founding_too() -> None:
 
     assert _deletions(world) == [("demo-2", None)]
     assert world.settle()
+
+
+def _without_copies(**spec: Any) -> OperatorWorld:
+    """A cluster of two members and one copy of each shard."""
+    world = OperatorWorld()
+    world.want(replicas=2, replication_factor=1, min_in_sync=1, **spec)
+    assert world.settle()
+    world.run(3)
+    return world
+
+
+def test_a_claim_that_was_deleted_under_a_member_is_told_and_no_rollout_takes_its_only_copies_along() -> None:
+    world = _without_copies()
+    world.claims["data-demo-1"].is_deleting = True
+    world.want(image="good:2")
+    deleted = [name for _ in range(60) for name, _ in (*_deletions(world), ("", world.tick()))]  # type: ignore[func-returns-value]
+    degraded = world.status.condition("Degraded")
+    assert degraded is not None
+
+    assert (set(deleted), world.is_ready()) == ({""}, False)
+    assert (degraded.status, degraded.reason) == ("True", "VolumeTerminating")
+    assert degraded.message.startswith(
+        "data-demo-1 is being deleted, and goes with its data when pod demo-1 ends; no other"
+    )
+
+
+def test_a_dead_member_whose_claim_was_deleted_keeps_its_pod_while_it_has_an_only_copy() -> None:
+    world = _without_copies()
+    world.claims["data-demo-1"].is_deleting = True
+    world.pods["demo-1"].hangs = True
+    _after(world, 90)
+    world.now += 60
+
+    assert [_deletions(world) for _ in range(3)] == [[], [], []]
+
+
+def test_a_claim_that_was_deleted_under_a_member_is_replaced_by_a_rollout_where_others_have_all_copies(
+    world: OperatorWorld,
+) -> None:
+    storage = world.claims["data-demo-1"].disk.storage
+    world.claims["data-demo-1"].is_deleting = True
+    world.pass_()
+    degraded = world.status.condition("Degraded")
+    assert degraded is not None
+    text = degraded.message
+    world.want(image="good:2")
+
+    assert world.settle()
+    assert text == "data-demo-1 is being deleted, and goes with its data when pod demo-1 ends"
+    assert (world.claims["data-demo-1"].disk.storage != storage, world.broken) == (True, [])
+
+
+def test_a_pod_that_ends_on_a_node_that_is_away_keeps_nobody_else_from_being_replaced() -> None:
+    world = OperatorWorld()
+    world.want(replicas=5, recovery=Recovery(replace_after="60s"))
+    assert world.settle()
+    _after(world, 100)
+    for name in ("demo-1", "demo-3"):
+        world.pods[name].hangs = True
+    _after(world, 90)
+    world.now += 60
+    # Kubernetes has given the first up and waits for its kubelet; the second is fine for its own.
+    world.nodes_down.add(world.pods["demo-1"].node)
+    world.pods["demo-1"].is_deleting = True
+    world.pods["demo-3"].node = next(node for node in ("worker-a", "worker-c") if node not in world.nodes_down)
+
+    assert _deletions(world) == [("demo-3", None)]
+
+
+def test_a_volume_that_is_lost_while_nobody_leads_is_told_and_kept(world: OperatorWorld) -> None:
+    world.lose_disk("demo-1")
+    world.pods["demo-0"].hangs = True
+    world.tick()
+    deleted = _deletions(world)
+    degraded = world.status.condition("Degraded")
+    assert degraded is not None
+
+    assert (deleted, degraded.reason) == ([], "OnlyCopyLost")
+    assert "data-demo-1 is lost, and nobody can say what was on it until the members have a leader" in degraded.message

@@ -1,11 +1,14 @@
 """Members come when they are listed, and go only when they hold nothing and have left; the pods follow."""
 
+from dataclasses import replace as with_
+
 import pytest
 from msgspec.structs import replace
 
 from ringkeep_core.plans import expected_digest
 from ringkeep_core.shardmap import WantedMember
-from ringkeep_operator.state import Apply, Delete, Leave, SetWanted
+from ringkeep_operator.plan import plan
+from ringkeep_operator.state import Apply, Delete, Leave, Seen, SetWanted
 from ringkeep_testing.operator_world import OperatorWorld
 
 
@@ -317,3 +320,51 @@ def test_a_paused_cluster_is_only_looked_at(world: OperatorWorld) -> None:
         ("False", "Paused"),
         "False",
     )
+
+
+def _with_a_volume_that_never_joined(world: OperatorWorld, volume_since: float) -> Seen:
+    """One pod above the size was made and never registered; then the size went back."""
+    world.want(replicas=4)
+    world.pass_()
+    world.tick()
+    world.pods["demo-3"].hangs = True
+    world.run(3)
+    world.want(replicas=3)
+    world.run(5)
+    seen = world.seen()
+    volumes = [with_(one, since=volume_since if one.name == "data-demo-3" else one.since) for one in seen.volumes]
+    created = replace(seen.resource, created="1970-01-01T00:10:00Z")
+    return with_(seen, volumes=tuple(volumes), resource=created)
+
+
+def test_a_volume_that_never_was_a_members_goes_only_if_it_was_made_for_this_cluster(world: OperatorWorld) -> None:
+    storage = world.spec.storage
+    world.want(storage=replace(storage, retain=replace(storage.retain, when_scaled="Retain")))
+    assert world.settle()
+    older = _with_a_volume_that_never_joined(world, volume_since=599.0)
+    spec = replace(older.resource.spec, storage=storage)
+    older = with_(older, resource=replace(older.resource, spec=spec))
+    younger = with_(older, volumes=tuple(with_(one, since=601.0) for one in older.volumes))
+    found = [
+        [(one.target.name, one.why) for one in plan(seen).actions if isinstance(one, Delete)]
+        for seen in (older, younger)
+    ]
+
+    assert found == [[], [("data-demo-3", "demo-3 never joined the cluster")]]
+
+
+def test_no_volume_goes_while_nobody_leads(world: OperatorWorld) -> None:
+    _retaining(world)
+    assert world.settle()
+    world.want(replicas=4)
+    assert world.settle()
+    world.want(replicas=3)
+    assert world.settle()
+    storage = world.spec.storage
+    world.want(storage=replace(storage, retain=replace(storage.retain, when_scaled="Delete")))
+    seen = world.seen()
+    assert seen.cluster is not None
+    leaderless = with_(seen, cluster=with_(seen.cluster, leader="", term=0))
+    found = [[one.target.name for one in plan(one).actions if isinstance(one, Delete)] for one in (seen, leaderless)]
+
+    assert found == [["data-demo-3"], []]
