@@ -14,24 +14,28 @@
 
 {{- /* The name of what has no namespace: two releases of one name, in two namespaces, must not want the same. */ -}}
 {{- define "ringkeep.clusterwide" -}}
-{{- printf "%s-%s" (include "ringkeep.fullname" .) .Release.Namespace -}}
+{{- printf "%s:%s" (include "ringkeep.fullname" .) .Release.Namespace -}}
 {{- end -}}
 
 {{- define "ringkeep.selector" -}}
-app.kubernetes.io/name: {{ include "ringkeep.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "ringkeep.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
+{{- /* Labels of an object, and more of its own: (list $ $more). No key may stand there twice: ours win, then its own. */ -}}
+{{- define "ringkeep.labelsWith" -}}
+{{- $root := index . 0 -}}
+{{- $ours := fromYaml (include "ringkeep.selector" $root) -}}
+{{- $_ := set $ours "app.kubernetes.io/version" $root.Chart.AppVersion -}}
+{{- $_ := set $ours "app.kubernetes.io/managed-by" $root.Release.Service -}}
+{{- $_ := set $ours "app.kubernetes.io/part-of" "ringkeep" -}}
+{{- $_ := set $ours "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") -}}
+{{- merge $ours (deepCopy (index . 1)) (deepCopy $root.Values.commonLabels) | toYaml -}}
+{{- end -}}
+
 {{- define "ringkeep.labels" -}}
-{{ include "ringkeep.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/part-of: ringkeep
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- include "ringkeep.labelsWith" (list . dict) -}}
 {{- end -}}
 
 {{- define "ringkeep.serviceAccount" -}}
@@ -67,13 +71,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $name -}}
 {{- end -}}
 
+{{- /* The operator's pods; what people choose wins. */ -}}
+{{- define "ringkeep.podAnnotations" -}}
+{{- $ours := dict "kubectl.kubernetes.io/default-container" "operator" -}}
+{{- if .Values.metrics.annotations -}}
+{{- $_ := merge $ours (dict "prometheus.io/scrape" "true" "prometheus.io/port" "8081" "prometheus.io/path" "/metrics") -}}
+{{- end -}}
+{{- merge (deepCopy .Values.podAnnotations) $ours | toYaml -}}
+{{- end -}}
+
 {{- /* Where every pod of the chart may run, and with which registry's Secrets. */ -}}
 {{- define "ringkeep.scheduling" -}}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .Values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
@@ -86,15 +99,9 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- /* The labels of the pods of hook and test: never those that select the operator's. (list $ component) */ -}}
 {{- define "ringkeep.helperLabels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ include "ringkeep.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
-app.kubernetes.io/component: {{ index . 1 }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
-{{- with $root.Values.podLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $ours := dict "app.kubernetes.io/name" (include "ringkeep.name" $root) "app.kubernetes.io/instance" $root.Release.Name -}}
+{{- $_ := set $ours "app.kubernetes.io/component" (index . 1) -}}
+{{- merge $ours (deepCopy $root.Values.podLabels) (deepCopy $root.Values.commonLabels) | toYaml -}}
 {{- end -}}
 
 {{- /* Another release's operator that looks after all namespaces: two of them would act on the same Clusters. */ -}}
