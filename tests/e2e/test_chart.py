@@ -173,7 +173,10 @@ WRONG = [
     ({"settings": {"PASSES": 0}}, "settings.PASSES", ""),
     ({"commonLabels": {"app.kubernetes.io/name": "mine"}}, "commonLabels", "app.kubernetes.io"),
     ({"commonLabels": {"helm.sh/chart": "mine"}}, "commonLabels", "helm.sh"),
+    ({"commonLabels": {"ringkeep.dev/cluster": "mine"}}, "commonLabels", "ringkeep.dev"),
+    ({"commonLabels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}}, "commonLabels", "rbac.authorization"),
     ({"commonLabels": {"cost": 7}}, "commonLabels.cost", ""),
+    ({"imagePullSecrets": [{}]}, "imagePullSecrets.0", "name"),
     ({"podLabels": {"app.kubernetes.io/component": "mine"}}, "podLabels", "app.kubernetes.io"),
     ({"podLabels": {"helm.sh/chart": "mine"}}, "podLabels", "helm.sh"),
     ({"podLabels": {"cost": 7}}, "podLabels.cost", ""),
@@ -250,7 +253,7 @@ def no_name(name: str) -> str:
 
 def taken(name: str) -> str:
     return (
-        f"{name} is the name of the operator's own objects, and the Cluster's Service and account need it: "
+        f"{name} is the name of an object of the operator, and the Cluster needs it for one of its own: "
         "set cluster.name to another"
     )
 
@@ -275,7 +278,10 @@ def called(name: str, **values: object) -> Json:
 
 REFUSED = [
     (RELEASE, called(FULLNAME), taken(FULLNAME)),
+    (RELEASE, called(FULLNAME, serviceAccount={"name": "another"}), taken(FULLNAME)),
     (RELEASE, merged(CREATED, {"fullnameOverride": RELEASE}), taken(RELEASE)),
+    (RELEASE, merged(CREATED, {"fullnameOverride": f"{RELEASE}-nodes"}), taken(f"{RELEASE}-nodes")),
+    (RELEASE, called(HOOK), taken(HOOK)),
     (RELEASE, called("ops", serviceAccount={"name": "ops"}), taken("ops")),
     (RELEASE, called("ops", serviceAccount={"create": False, "name": "ops"}), taken("ops")),
     (RELEASE, called("default", serviceAccount={"create": False}), taken("default")),
@@ -393,21 +399,23 @@ def test_every_object_and_every_pod_has_the_common_labels() -> None:
 # -- namespaces ----------------------------------------------------------------------------------------------------
 
 
-# A namespace may end like one of the chart's own suffixes.
-TWO_NAMESPACES = [("east", "west"), ("team", "team-nodes"), ("team", "team-view"), ("team", "team-edit")]
+TWO = [
+    (("demo", "east"), ("demo", "west")),
+    # A namespace may end like one of the chart's own suffixes,
+    *((("demo", "team"), ("demo", f"team-{end}")) for end in ("nodes", "view", "edit")),
+    # or begin like the end of another release's name.
+    (("demo", "operator-east"), ("demo-ringkeep-operator", "east")),
+]
 
 
-@pytest.mark.parametrize(("one", "other"), TWO_NAMESPACES, ids=str)
-def test_two_releases_of_one_name_share_nothing_but_the_crd(one: str, other: str) -> None:
+@pytest.mark.parametrize(("one", "other"), TWO, ids=str)
+def test_two_releases_in_two_namespaces_share_nothing_but_the_crd(one: tuple[str, str], other: tuple[str, str]) -> None:
     """The CRD is left out where it is there already; without a cluster Helm cannot know, and renders it for both."""
-    wide = [
-        [
-            identity(document)
-            for document in rendered(merged(everything(), {"watchNamespaces": [namespace]}), namespace=namespace)
-            if "namespace" not in document["metadata"]
-        ]
-        for namespace in (one, other)
-    ]
+    wide = []
+    for release, namespace in (one, other):
+        values = merged(everything(), {"watchNamespaces": [namespace]})
+        documents = rendered(values, release=release, namespace=namespace)
+        wide.append([identity(document) for document in documents if "namespace" not in document["metadata"]])
 
     assert [len(names) for names in wide] == [len(set(names)) for names in wide] == [7, 7]
     assert set(wide[0]) & set(wide[1]) == {CRD}
@@ -446,18 +454,16 @@ def test_who_may_make_nothing_outside_of_a_namespace_can_install_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "annotations"),
-    [
-        ({}, {"ringkeep.dev/watches": "all"}),
-        ({"watchNamespaces": ["one"]}, None),
-    ],
+    ("values", "marks"),
+    [({}, ["all"]), ({"watchNamespaces": ["one"]}, []), ({"rbac": {"namespaced": True}}, [])],
     ids=str,
 )
-def test_only_an_operator_of_all_namespaces_is_marked_as_one(values: Json, annotations: Json | None) -> None:
+def test_only_an_operator_of_all_namespaces_is_marked_as_one(values: Json, marks: list[str]) -> None:
     """By this mark another release would be refused, so whoever looks after a few must not have it."""
-    bindings = {identity(one)[1]: one["metadata"] for one in of_kind(rendered(values), "ClusterRoleBinding")}
+    bindings = of_kind(rendered(values), "ClusterRoleBinding")
+    found = [one["metadata"].get("annotations", {}).get("ringkeep.dev/watches") for one in bindings]
 
-    assert bindings[f"{FULLNAME}:{NAMESPACE}"].get("annotations") == annotations
+    assert [mark for mark in found if mark is not None] == marks
 
 
 # -- the hook ------------------------------------------------------------------------------------------------------
@@ -669,13 +675,22 @@ AWKWARD = [("123", "ns", "first"), ("demo", "2024", "first"), ("demo", "ns", "tr
 def test_a_name_that_yaml_could_take_for_something_else_stays_a_text(release: str, namespace: str, name: str) -> None:
     """Kubernetes and Helm allow such names; a label, a name or a namespace that is no text is refused."""
 
-    def texts(*names: str) -> list[str]:
-        values = merged(called(names[2]), {"cluster": {"adminToken": "x"}, "crds": {"install": False}})
-        documents = rendered(values, release=names[0], namespace=names[1])
-        return [json.dumps(one, sort_keys=True) for one in sorted(documents, key=identity)]
+    def texts(release: str, namespace: str, name: str) -> list[str]:
+        documents = [
+            document
+            for namespaced in (False, True)
+            for document in rendered(
+                merged(
+                    everything(), called(name), {"watchNamespaces": [namespace], "rbac": {"namespaced": namespaced}}
+                ),
+                release=release,
+                namespace=namespace,
+            )
+        ]
+        return sorted(json.dumps(one, sort_keys=True) for one in documents)
 
     plain = texts("the-release", "the-namespace", "the-cluster")
     for before, after in (("the-release", release), ("the-namespace", namespace), ("the-cluster", name)):
         plain = [text.replace(before, after) for text in plain]
 
-    assert sorted(texts(release, namespace, name)) == sorted(plain)
+    assert texts(release, namespace, name) == sorted(plain)

@@ -10,7 +10,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # it has no types, and its stubs are not worth a dependency
 
 from ringkeep_core import resource
-from ringkeep_testing.kind_cluster import CHART, Namespace, Report, helm, until
+from ringkeep_testing.kind_cluster import CHART, Failed, Namespace, Report, helm, until
 
 NAMESPACE = "e2e-first"
 WRITE = """
@@ -60,6 +60,9 @@ def test_from_nothing_to_a_write_and_on_with_helm(first: Namespace, report: Repo
     kept, changed = replicas(first), first.cluster("first")["spec"]["recovery"]["replaceAfter"]
     pods = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in first.pods("first")}
     first.settled("first")
+    helm("rollback", "first", "1", "--namespace", NAMESPACE, "--timeout", "120s")
+    back = replicas(first), first.cluster("first")["spec"]["recovery"]["replaceAfter"]
+    first.settled("first")
     helm("uninstall", "first", "--namespace", NAMESPACE)
     left = first.cluster("first")["spec"]["replicas"]
     again = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in first.pods("first")}
@@ -67,9 +70,16 @@ def test_from_nothing_to_a_write_and_on_with_helm(first: Namespace, report: Repo
     gone = until(lambda: True if not first.pods("first") else None, "nothing of it is left")
 
     assert status == "201" and "Phase:          Succeeded" in tested
-    assert (kept, changed, left) == (4, "61s", 4)
+    assert (kept, changed, back, left) == (4, "61s", (4, "60s"), 4)
     assert again == pods and gone
     assert first.get("crd", "clusters.ringkeep.dev") is not None
+
+
+def test_a_second_operator_of_all_namespaces_is_refused_with_a_sentence(operator: str) -> None:
+    with pytest.raises(Failed) as refused:
+        helm("install", "second", str(CHART), "--namespace", "e2e-second", "--create-namespace", "--dry-run=server")
+
+    assert f"the operator of release {operator}/ringkeep looks after all namespaces already" in refused.value.said
 
 
 TWICE = [{"name": "LOG_LEVEL", "value": "info"}, {"name": "LOG_LEVEL", "value": "debug"}]

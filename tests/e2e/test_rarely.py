@@ -114,10 +114,76 @@ def test_volumes_go_with_their_cluster_where_that_is_wanted(space: Namespace) ->
     assert volume is not None
 
 
+def test_a_cluster_that_is_deleted_and_made_again_at_once_is_a_new_one_without_the_former_ones_data(
+    space: Namespace,
+) -> None:
+    manifest = cluster_manifest("again", 3, storage={"size": "64Mi", "retain": {"whenDeleted": "Delete"}})
+    space.apply(manifest)
+    space.ready("again", limit_s=120)
+    former = space.cluster("again")["status"]["clusterId"]
+    volumes = {row["metadata"]["uid"] for row in space.all("pvc", "ringkeep.dev/cluster=again")}
+    space.kubectl("delete", "cluster", "again", "--timeout=60s")
+    space.apply(manifest)
+    found = space.settled("again", limit_s=180)["status"]
+    now = {row["metadata"]["uid"] for row in space.all("pvc", "ringkeep.dev/cluster=again")}
+    space.kubectl("delete", "cluster", "again", "--timeout=60s")
+
+    assert found["clusterId"] not in ("", former)
+    assert (len(volumes), len(now), volumes & now) == (3, 3, set())
+
+
+def test_a_pod_that_a_quota_forbids_is_told_and_comes_once_it_is_allowed(space: Namespace) -> None:
+    space.apply(cluster_manifest("poor", 1))
+    space.ready("poor", limit_s=120)
+    pods = len(space.all("pods"))
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few"},
+        "spec": {"hard": {"pods": str(pods)}},
+    }
+    space.apply(quota)
+    until(
+        lambda: (
+            (space.get("resourcequota", "few") or {}).get("status", {}).get("used", {}).get("pods") == str(pods) or None
+        ),
+        "the quota counts",
+    )
+    space.kubectl("scale", "cluster", "poor", "--replicas=2")
+    message = space.complaint("poor", "PodCreateFailed", limit_s=60)
+    told = dict(space.events("poor"))
+    space.kubectl("delete", "resourcequota", "few")
+    space.settled("poor", limit_s=180)
+    space.kubectl("delete", "cluster", "poor", "--timeout=60s")
+    space.kubectl("delete", "pvc", "-l", "ringkeep.dev/cluster=poor")
+
+    assert message.startswith("pod poor-1: ") and "exceeded quota" in message
+    assert "PodCreateFailed" in told
+
+
+def test_a_claim_that_was_deleted_under_a_member_is_told_and_replaced_with_its_pod(demo: Settled) -> None:
+    claim, uid = demo.space.get("pvc", "data-demo-1"), demo.uid("demo-1")
+    with demo.space.recording(demo.name, writes_per_s=50, reads_per_s=50) as recording:
+        demo.space.kubectl("delete", "pvc", "data-demo-1", "--wait=false")
+        message = demo.space.complaint(demo.name, "VolumeTerminating", limit_s=60)
+        kept = demo.uid("demo-1") == uid
+        demo.space.kubectl("delete", "pod", "demo-1")
+        demo.settled()
+    fresh = demo.space.get("pvc", "data-demo-1")
+
+    assert message == "data-demo-1 is being deleted, and goes with its data when pod demo-1 ends" and kept
+    assert claim is not None and fresh is not None and claim["metadata"]["uid"] != fresh["metadata"]["uid"]
+    assert recording.final["checked"] > 0 and recording.offences == [], recording.summary
+
+
 def test_helm_upgrade_brings_an_older_definition_of_the_resource_up_to_date(demo: Settled, operator: str) -> None:
     path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/settings"
     change = json.dumps([{"op": "remove", "path": path}])
     uids = demo.uids()
+    # As the notes of the installation say, in case that another release has left the definition behind.
+    owner = (f"meta.helm.sh/release-{part}" for part in (f"name=ringkeep", f"namespace={operator}"))
+    kubectl("label", "crd", DEFINITION, "app.kubernetes.io/managed-by=Helm", "--overwrite")
+    kubectl("annotate", "crd", DEFINITION, "--overwrite", *owner)
     kubectl("patch", "crd", DEFINITION, "--type=json", "-p", change)
     older = _fields()
     helm(

@@ -61,8 +61,12 @@ app.kubernetes.io/component: operator
 {{- if or (gt (len $name) 44) (not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name)) -}}
 {{- fail (printf "a Cluster cannot be called %s: set cluster.name to a lower-case label of at most 44 characters that begins with a letter" $name) -}}
 {{- end -}}
-{{- if has $name (list (include "ringkeep.fullname" .) (include "ringkeep.serviceAccount" .)) -}}
-{{- fail (printf "%s is the name of the operator's own objects, and the Cluster's Service and account need it: set cluster.name to another" $name) -}}
+{{- $full := include "ringkeep.fullname" . -}}
+{{- $taken := list $full (include "ringkeep.serviceAccount" .) (printf "%s-cluster" $full) -}}
+{{- range (list $name (printf "%s-nodes" $name) (printf "%s-gateway" $name)) -}}
+{{- if has . $taken -}}
+{{- fail (printf "%s is the name of an object of the operator, and the Cluster needs it for one of its own: set cluster.name to another" .) -}}
+{{- end -}}
 {{- end -}}
 {{- $watched := include "ringkeep.namespaces" . -}}
 {{- if and $watched (not (has .Release.Namespace (splitList "," $watched))) -}}

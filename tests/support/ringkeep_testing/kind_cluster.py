@@ -486,7 +486,10 @@ class Recording:
 
     def stop(self) -> None:
         """Stop the load, wait for the verification and take the result."""
-        self.space.run_python(self.pod, "open('/tmp/verify', 'w'); open('/tmp/stop', 'w')")
+        try:
+            self.space.run_python(self.pod, "open('/tmp/verify', 'w'); open('/tmp/stop', 'w')")
+        except Failed as error:
+            raise AssertionError(f"{error}; the recorder: {self._what_became_of_it()}") from error
 
         def ask() -> Json | None:
             lines = self._lines()
@@ -494,6 +497,13 @@ class Recording:
 
         self.final = until(ask, "the recorder has verified everything", every_s=1.0)
         self.seconds = [line for line in self._lines() if not line.get("final")]
+
+    def _what_became_of_it(self) -> str:
+        status = (self.space.get("pod", self.pod) or {"status": {"phase": "gone"}})["status"]
+        log = self.space.kubectl("logs", self.pod, "--ignore-errors", "--tail=5")
+        return (
+            json.dumps({name: status.get(name) for name in ("phase", "reason", "message", "containerStatuses")}) + log
+        )
 
     def _lines(self) -> list[Json]:
         text = self.space.kubectl("logs", self.pod, "--ignore-errors")
