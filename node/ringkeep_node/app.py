@@ -67,7 +67,7 @@ from ringkeep_node.runtime.succeeding import succeed
 from ringkeep_node.runtime.trails import Trails
 from ringkeep_node.runtime.wal.log import Log, LogSettings
 from ringkeep_node.settings import NodeSettings, node_settings, subsystem, unknown, variables_of
-from ringkeep_node.tracing import EXPORTER, NoTracer, OtelTracer, provider_of
+from ringkeep_node.tracing import NoTracer, OtelTracer, exporter_of, provider_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -152,7 +152,7 @@ def configuration(environment: Mapping[str, str]) -> Configuration:
         consul=subsystem("CONSUL", ConsulSettings, environment),
         dns=subsystem("DNS", DnsSettings, environment),
         unknown=unknown(environment, known),
-        exporter=environment.get(EXPORTER, "").strip(),
+        exporter=exporter_of(environment),
     )
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 EXPORTER: Final = "OTEL_TRACES_EXPORTER"
 EXPORTERS: Final = "opentelemetry_traces_exporter"
 OFF: Final = ("", "none")
+OTLP: Final = "otlp"
+OTLP_PROTOCOLS: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
+"""Exporters by the protocol of OTLP; the name without one means whichever is installed."""
 
 
 class Span(Protocol):
@@ -102,6 +105,14 @@ class OtelTracer:
         return OtelSpan(self._tracer.start_span(name, context, self._kinds[serves], dict(notes)))
 
 
+def exporter_of(environment: Mapping[str, str]) -> str:
+    """Return the name of the exporter that the environment wants, "" if none: for OTLP the protocol is part of it."""
+    wanted = environment.get(EXPORTER, "").strip()
+    variables = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    protocol = next((said for name in variables if (said := environment.get(name, "").strip())), "")
+    return OTLP_PROTOCOLS.get(protocol, wanted) if wanted == OTLP else wanted
+
+
 def provider_of(wanted: str, *, name: str) -> tuple[TracerProvider | None, str]:
     """Return a provider with the exporter of that name, or None; and why there is none although one was wanted, else "".
 
@@ -115,7 +126,9 @@ def provider_of(wanted: str, *, name: str) -> tuple[TracerProvider | None, str]:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         return None, f"{EXPORTER} is set and the OpenTelemetry SDK is not installed (pip install 'ringkeep[otel]')"
-    found = [point for point in entry_points(group=EXPORTERS) if point.name == wanted]
+    names = (wanted, *OTLP_PROTOCOLS.values()) if wanted == OTLP else (wanted,)
+    points = {point.name: point for point in entry_points(group=EXPORTERS)}
+    found = [points[one] for one in names if one in points]
     if not found:
         return None, f"{EXPORTER} is {wanted!r} and no package that is installed has such an exporter"
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ringkeep_node.runtime.importing import Importer, ImportSettings
 from ringkeep_node.runtime.service import Service
 from ringkeep_node.runtime.services import Services, ServicesSettings
 from ringkeep_node.runtime.trails import FOLLOWED_MAX, Trails
-from ringkeep_node.tracing import EXPORTERS, NoTracer, OtelTracer, provider_of
+from ringkeep_node.tracing import EXPORTERS, NoTracer, OtelTracer, exporter_of, provider_of
 from ringkeep_testing.live_hosts import SHARDS, LiveNode, found, hosts, run, until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -229,6 +230,38 @@ def test_there_is_no_provider_unless_one_is_wanted_and_possible() -> None:
         and why == "OTEL_TRACES_EXPORTER is 'pigeon' and no package that is installed has such an exporter"
     )
     assert EXPORTERS == "opentelemetry_traces_exporter"
+    provider.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("environment", "exporter"),
+    [
+        ({}, ""),
+        ({"OTEL_TRACES_EXPORTER": " console "}, "console"),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, "otlp"),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "otlp_proto_http"),
+        (
+            {
+                "OTEL_TRACES_EXPORTER": "otlp",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+                "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc",
+            },
+            "otlp_proto_grpc",
+        ),
+        ({"OTEL_TRACES_EXPORTER": "console", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "console"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ""),
+    ],
+)
+def test_the_protocol_of_otlp_says_which_exporter_is_meant(environment: dict[str, str], exporter: str) -> None:
+    assert exporter_of(environment) == exporter
+
+
+@pytest.mark.parametrize("installed", ["otlp", "otlp_proto_grpc", "otlp_proto_http"])
+def test_otlp_without_a_protocol_is_whichever_is_installed(monkeypatch: pytest.MonkeyPatch, installed: str) -> None:
+    point = EntryPoint(installed, "opentelemetry.sdk.trace.export:ConsoleSpanExporter", EXPORTERS)
+    monkeypatch.setattr("ringkeep_node.tracing.entry_points", lambda group: [point])
+    provider, reason = provider_of("otlp", name="n1")
+    assert provider is not None and reason == ""
     provider.shutdown()
 
 
