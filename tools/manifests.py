@@ -85,7 +85,7 @@ def field_rows(schema: dict[str, Any], prefix: str = "") -> list[str]:
         inner = field.get("items", field)
         default = field.get("default")
         text = str(default).lower() if isinstance(default, bool) else str(default)
-        shown = "" if default is None or default in ({}, []) else f"`{text}`"
+        shown = "" if default is None or default in ({}, [], "") else f"`{text}`"
         meaning = field.get("description", "").replace("|", "\\|")
         rows.append(f"| `{prefix}{name}` | {_type_of(field)} | {shown} | {meaning} |\n")
         if "properties" in inner:

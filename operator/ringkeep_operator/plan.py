@@ -59,7 +59,8 @@ def plan(seen: Seen) -> Decision:
         # Of what belonged to another Cluster nothing is taken over: the garbage collector is about to remove it.
         judged = waiting_for_a_former_one(view, former)
         shown = replace(view.status, observed_generation=view.resource.generation, conditions=judged)
-        return Decision(actions=told(view.status, judged), status=shown, look_again_s=1.0)
+        events = () if view.spec.paused else told(view.status, judged)
+        return Decision(actions=events, status=shown, look_again_s=1.0)
     outcome = joined([part(view) for part in PARTS])
     outcome = with_(outcome, actions=spared(view, outcome.actions))
     status = _status(view, outcome)

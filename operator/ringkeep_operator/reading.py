@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from ringkeep_core.quantities import parse_bytes
-from ringkeep_core.resource import KIND
+from ringkeep_core.resource import GROUP, KIND
 from ringkeep_operator.state import ObjectId, SeenPod, SeenVolume
 
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -146,7 +146,12 @@ def uid_of(manifest: Mapping[str, Any]) -> str:
 def owners_of(manifest: Mapping[str, Any]) -> frozenset[str]:
     """Return the uids of the Clusters that an object is deleted with."""
     owners = (manifest.get("metadata") or {}).get("ownerReferences") or ()
-    return frozenset(str(owner.get("uid", "")) for owner in owners if owner.get("kind") == KIND)
+    ours = [owner for owner in owners if owner.get("kind") == KIND and _group_of(owner) == GROUP]
+    return frozenset(str(owner.get("uid", "")) for owner in ours)
+
+
+def _group_of(owner: Mapping[str, Any]) -> str:
+    return str(owner.get("apiVersion", "")).partition("/")[0]
 
 
 def _bytes_of(part: Mapping[str, Any], field: str) -> int:

@@ -167,7 +167,7 @@ def test_volumes_are_owned_by_the_cluster_only_while_they_are_to_be_deleted_with
 
 def test_no_pod_begins_with_the_token_of_a_former_cluster_of_the_same_name() -> None:
     world = OperatorWorld()
-    owner = {"kind": "Cluster", "name": "demo", "uid": "u-former"}
+    owner = {"apiVersion": "ringkeep.dev/v1alpha1", "kind": "Cluster", "name": "demo", "uid": "u-former"}
     world.objects["Secret", "demo-admin"] = {
         "kind": "Secret",
         "metadata": {"name": "demo-admin", "ownerReferences": [owner]},

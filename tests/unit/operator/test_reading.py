@@ -12,6 +12,7 @@ from ringkeep_operator.reading import (
     not_made,
     only_node_of,
     ordinal_of,
+    owners_of,
     pods_of,
     volumes_of,
 )
@@ -149,3 +150,14 @@ def test_an_event_that_is_told_again_is_as_new_as_its_last_time() -> None:
 
     assert not_made([_said(old, "2026-01-01T00:00:05Z"), again]) == {"d-0": "x"}
     assert not_made([again, _said(old, "2026-01-01T00:00:10Z")]) == {}
+
+
+def test_only_clusters_of_our_group_own_anything() -> None:
+    owners = [
+        {"apiVersion": "ringkeep.dev/v1alpha1", "kind": "Cluster", "uid": "ours"},
+        {"apiVersion": "cluster.x-k8s.io/v1beta1", "kind": "Cluster", "uid": "theirs"},
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "uid": "set"},
+    ]
+
+    assert owners_of({"metadata": {"ownerReferences": owners}}) == {"ours"}
+    assert owners_of({"metadata": {}}) == frozenset()
