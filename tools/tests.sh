@@ -32,8 +32,8 @@ part() {  # part NAME ARGUMENTS...: run pytest once and add up what it says
     printf '%s: %s s\n' "$name" "$((SECONDS - started))"
 }
 
-part "unit and simulation tests" -n "$workers" --dist worksteal -m "not cluster and not e2e" tests
-part "tests of real processes" -m "cluster" tests
+part "unit and simulation tests" --durations=15 --durations-min=5 -n "$workers" --dist worksteal -m "not cluster and not e2e" tests
+part "tests of real processes" --durations=10 --durations-min=5 -m "cluster" tests
 
 # A run without a single test proves nothing, and a crash of pytest itself has no failed test to show.
 if [ "$passed" -eq 0 ]; then status=1; fi

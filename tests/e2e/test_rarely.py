@@ -7,6 +7,7 @@ StatefulSet or a Secret that somebody deleted, and a definition of the resource 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ import pytest
 
 from ringkeep_testing.kind_cluster import (
     CHART,
+    Json,
     Namespace,
     Settled,
     cluster_manifest,
@@ -159,6 +161,39 @@ def test_a_pod_that_a_quota_forbids_is_told_and_comes_once_it_is_allowed(space: 
 
     assert message.startswith("pod poor-1: ") and "exceeded quota" in message
     assert "PodCreateFailed" in told
+
+
+CHOSEN: Json = {
+    "labels": {"team": "data"},
+    "annotations": {"example.com/note": "seven"},
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "storage", "operator": "Exists", "effect": "NoSchedule"}, {"key": "spot", "value": "yes"}],
+    "imagePullSecrets": [{"name": "registry"}],
+    "env": [{"name": "NOTE", "value": "$(RINGKEEP_ADMIN_TOKEN) $$(POD_IP) $$$ $"}, {"name": "EMPTY", "value": ""}],
+    "envFrom": [{"secretRef": {"name": "more"}}],
+}
+
+
+def test_what_people_choose_for_pods_is_in_the_pods_word_by_word_and_applied_once(space: Namespace) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "more"}, "stringData": {"SECRET_NOTE": "hush"}}
+    space.apply(secret, cluster_manifest("chosen", 1, pods=CHOSEN))
+    space.ready("chosen", limit_s=120)
+    pod, made = space.get("pod", "chosen-0"), space.get("statefulset", "chosen")
+    shown = space.run_python(
+        "chosen-0", "import os; print([os.environ.get(n) for n in ('NOTE', 'EMPTY', 'SECRET_NOTE')])"
+    )
+    time.sleep(5.0)
+    later = space.get("statefulset", "chosen")
+    space.kubectl("delete", "cluster", "chosen", "--timeout=60s")
+    space.kubectl("delete", "pvc", "-l", "ringkeep.dev/cluster=chosen")
+    assert pod is not None and made is not None and later is not None
+    metadata, spec = pod["metadata"], pod["spec"]
+
+    assert shown.strip() == str(["$(RINGKEEP_ADMIN_TOKEN) $$(POD_IP) $$$ $", "", "hush"])
+    assert (metadata["labels"]["team"], metadata["annotations"]["example.com/note"]) == ("data", "seven")
+    assert (spec["nodeSelector"], spec["imagePullSecrets"]) == (CHOSEN["nodeSelector"], CHOSEN["imagePullSecrets"])
+    assert {row["key"] for row in spec["tolerations"]} >= {"storage", "spot"}
+    assert made["metadata"]["resourceVersion"] == later["metadata"]["resourceVersion"]
 
 
 def test_a_claim_that_was_deleted_under_a_member_is_told_and_replaced_with_its_pod(demo: Settled) -> None:
