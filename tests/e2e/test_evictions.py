@@ -1,4 +1,4 @@
-"""Workers that are drained for maintenance, and a cluster whose operator is told to keep its hands off: `E2E_RARE=1 make e2e`."""
+"""Workers that are drained for maintenance, and an operator that is told to keep its hands off: `E2E_RARE=1 make e2e`."""
 
 from __future__ import annotations
 
