@@ -1,5 +1,5 @@
-"""Write what is generated for Kubernetes: the chart's CRD and the fields in docs/kubernetes.md from ringkeep_core.crd, and
-deploy/operator.yaml from the chart.
+"""Write what is generated for Kubernetes: the chart's CRD, the schema of its cluster.spec and the fields in
+docs/kubernetes.md from ringkeep_core.crd, and deploy/operator.yaml from the chart.
 
 usage: python tools/manifests.py [--check]
 
@@ -180,7 +180,7 @@ def plain_manifests(helm: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write both files, or with --check say whether they are as they should be."""
+    """Write the files, or with --check say whether they are as they should be."""
     checks = arguments == ["--check"]
     wrong = []
     if checks and CRD_FILE.read_text() != crd_template():

@@ -27,11 +27,11 @@ from ringkeep_operator.reading import (
     HOSTNAME,
     condition_of,
     has_default_class,
-    not_made,
     only_node_of,
     pods_of,
     volume_name,
     volumes_of,
+    why_not_made,
 )
 from ringkeep_operator.state import Refusal, Seen, SeenPod, SeenVolume
 
@@ -213,7 +213,7 @@ class Observer:
         if not is_known:
             try:
                 events = await self._api.list("Event", namespace, fields=f"involvedObject.uid={uid}")
-                told = not_made(events.items)
+                told = why_not_made(events.items)
             except Denied:
                 told = {}
             self._told.put(uid, told)

@@ -15,7 +15,6 @@ Source: docs/kubernetes.md, "The life of a cluster"; docs/decisions/0018-the-ope
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace as with_
 
 from msgspec.structs import replace
 
@@ -24,7 +23,7 @@ from ringkeep_operator.bootstrap import bootstrap
 from ringkeep_operator.children import extras, former_objects, foundations
 from ringkeep_operator.conditions import conditions_of, invalid, told, waiting_for_a_former_one
 from ringkeep_operator.naming import selector_text
-from ringkeep_operator.recovery import recover, spared
+from ringkeep_operator.recovery import recover
 from ringkeep_operator.rollout import roll_out
 from ringkeep_operator.scaling import freed_volumes, leaving, storages_of
 from ringkeep_operator.shown import show_map
@@ -62,7 +61,6 @@ def plan(seen: Seen) -> Decision:
         events = () if view.spec.paused else told(view.status, judged)
         return Decision(actions=events, status=shown, look_again_s=1.0)
     outcome = joined([part(view) for part in PARTS])
-    outcome = with_(outcome, actions=spared(view, outcome.actions))
     status = _status(view, outcome)
     if view.spec.paused:
         return Decision(actions=(), status=status, look_again_s=IDLE_S)

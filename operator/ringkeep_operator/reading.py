@@ -84,7 +84,7 @@ def _why_it_waits(status: Mapping[str, Any]) -> tuple[str, str]:
     return "", ""
 
 
-def not_made(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def why_not_made(events: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return why pods cannot be made, by pod: from what a StatefulSet's controller said last about making each."""
     last: dict[str, tuple[float, str]] = {}
     for event in events:

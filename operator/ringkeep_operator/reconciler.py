@@ -179,7 +179,7 @@ class Reconciler:
         try:
             outcome = await self._pass(key, known)
         except Changed as error:
-            return self._failed(key, known, error, again_s=0.1)
+            return self._failed(key, known, error, again_s=AT_ONCE_S)
         except RingkeepError as error:
             return self._failed(key, known, error)
         except Exception as error:
@@ -228,7 +228,7 @@ class Reconciler:
         self._check_leading()
         shown = await self._actor.show_status(observed, status_json(decision.status))
         if work.failed is not None:
-            again_s = 0.1 if isinstance(work.failed, Changed) else None
+            again_s = AT_ONCE_S if isinstance(work.failed, Changed) else None
             return self._failed(key, known, work.failed, again_s)
         if work.is_cut:
             return Outcome("acted", AT_ONCE_S)
@@ -269,8 +269,11 @@ class Reconciler:
             if refusal is not None:
                 return _Work(work.done, refusal=refusal)
             work = replace(work, done=(*work.done, action))
-        if not work.hindrances:
-            known.hindered_since.clear()
+        known.hindered_since = {
+            what: since
+            for what, since in known.hindered_since.items()
+            if any(text.startswith(f"{what}: ") for text in work.hindrances)
+        }
         return work
 
     def _is_outdated(self, observed: Observed, done: Sequence[Action]) -> bool:
@@ -309,6 +312,7 @@ class Reconciler:
             version=metadata.get("resourceVersion", ""),
         )
         decision = decide_invalid(before, about.generation, error.offences, self._now())
+        self._check_leading()
         for action in decision.actions:
             if isinstance(action, Tell):
                 await self._actor.tell(about, action)

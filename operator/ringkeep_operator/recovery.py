@@ -5,8 +5,8 @@
     pod ends for ever on a Node that is no more                   -> delete it at once
     disk has left, its ordinal is wanted again                    -> delete the pod; it starts with an empty disk
 
-A claim that somebody has deleted stays while its pod runs, and goes with the pod, its data too. So no pod is deleted, for
-whatever reason, whose claim is Terminating and has an only copy (``spared``).
+A claim that somebody has deleted stays while its pod runs, and goes with the pod, its data too: whoever would end a pod
+asks ``scaling.goes_with_its_pod`` first.
 
 A pod is only ever deleted as the very one that was seen. At most one member is taken down at a time: one that is down
 already may be deleted while another is away, one that may be up may not.
@@ -16,8 +16,8 @@ Source: docs/kubernetes.md, "When something breaks"; Kubernetes, "Force Delete S
 
 from __future__ import annotations
 
-from ringkeep_operator.scaling import volume_id
-from ringkeep_operator.shards import LIVING, only_complete_copies
+from ringkeep_operator.scaling import goes_with_its_pod, volume_id
+from ringkeep_operator.shards import only_complete_copies
 from ringkeep_operator.state import Action, Delete, SeenPod, SeenVolume, Tell
 from ringkeep_operator.view import Note, Outcome, Reason, View
 
@@ -28,7 +28,7 @@ LEFT_RESTART_S = 20.0
 def recover(view: View) -> Outcome:
     """Return what to replace now, and what cannot be."""
     if view.spec.suspend:
-        return Outcome(actions=tuple(_stuck(view)))
+        return Outcome(actions=tuple(_stuck(view)), wrong=_terminating(view))
     actions: list[Action] = [*_stuck(view)]
     lost, wrong = _lost_volumes(view)
     actions += lost
@@ -42,51 +42,21 @@ def recover(view: View) -> Outcome:
     return Outcome(actions=tuple(actions), under_way=notes, wrong=(*wrong, *_terminating(view)), soon_s=_when(view))
 
 
-def spared(view: View, actions: tuple[Action, ...]) -> tuple[Action, ...]:
-    """Return the actions without those that would take an only copy along: a pod's whose claim is Terminating."""
-    return tuple(
-        action
-        for action in actions
-        if not (isinstance(action, Delete) and action.target.kind == "Pod" and _takes_along(view, action.target.name))
-    )
-
-
-def _takes_along(view: View, name: str) -> int:
-    """Return of how many shards the last complete copy goes when a pod ends, because its claim is Terminating."""
-    ordinal = view.names.nodes.ordinal(name)
-    volume = view.volumes.get(ordinal) if ordinal is not None else None
-    if volume is None or not volume.is_deleting or not view.is_founded:
-        return 0
-    if view.shard_map is None:
-        return 1  # Nobody can say what is on it.
-    member = view.registered(name)
-    if member is None:
-        return 0
-    return only_complete_copies(view.shard_map, member.storage, _living(view))
-
-
-def _living(view: View) -> set[str]:
-    """Return the disks of the members that may serve."""
-    return {member.storage_id for member in view.members.values() if member.state in LIVING}
-
-
 def _terminating(view: View) -> tuple[Note, ...]:
-    """Complain of claims that somebody deleted under members that live."""
+    """Complain of claims that somebody deleted under members that live, or that have what nobody else has."""
     notes = []
     for ordinal, volume in sorted(view.volumes.items()):
         name = view.names.nodes.member(ordinal)
         pod = view.pods.get(name)
-        if (
-            not volume.is_deleting
-            or pod is None
-            or pod.is_deleting
-            or not view.is_wanted(name)
-            or not view.is_alive(name)
-        ):
+        if not volume.is_deleting or pod is None or not view.is_wanted(name):
             continue
         text = f"{volume.name} is being deleted, and goes with its data when pod {name} ends"
-        if count := _takes_along(view, name):
-            text += f"; no other living member has a complete copy of {count} of its shards, so the pod is let be"
+        if count := goes_with_its_pod(view, name):
+            text += (
+                f"; no living member whose volume stays has a complete copy of {count} of its shards: the pod is let be"
+            )
+        elif pod.is_deleting or not view.is_alive(name):
+            continue  # It is replaced.
         notes.append(Note(Reason.VOLUME_TERMINATING, text))
     return tuple(notes)
 
@@ -102,7 +72,7 @@ def _stuck(view: View) -> list[Action]:
     return [
         Delete(view.id_of(pod), f"it ends on Node {pod.node}, which is no more", grace_s=0)
         for pod in view.pods.values()
-        if pod.is_deleting and pod.node in view.seen.nodes_gone
+        if pod.is_deleting and pod.node in view.seen.nodes_gone and not goes_with_its_pod(view, pod.name)
     ]
 
 
@@ -112,13 +82,14 @@ def _stuck(view: View) -> list[Action]:
 def _lost_volumes(view: View) -> tuple[list[Action], tuple[Note, ...]]:
     actions: list[Action] = []
     wrong = []
-    living = _living(view)
+    living = view.living
     for ordinal, volume in sorted(view.volumes.items()):
         name = view.names.nodes.member(ordinal)
         pod = view.pods.get(name)
         if volume.is_deleting:
             # The claim goes only when no pod uses it: also not one that was made before the claim was gone.
-            if pod is not None and not pod.is_deleting and not pod.is_ready and not view.is_alive(name):
+            is_over = pod is not None and not pod.is_deleting and not pod.is_ready and not view.is_alive(name)
+            if pod is not None and is_over and not goes_with_its_pod(view, name):
                 actions.append(Delete(view.id_of(pod), "its volume is being deleted"))
             continue
         why = _why_lost(view, volume, name)
@@ -182,7 +153,8 @@ def _dead(view: View) -> list[Action]:
     for group in view.groups:
         for pod in view.pods_of(group):
             is_vouched = view.cluster.term > 0 or pod.name not in view.answers
-            if is_vouched and _runs(view, pod) and _is_long_dead(view, pod.name) and _is_long_there(view, pod):
+            is_due = _runs(view, pod) and _is_long_dead(view, pod.name) and _is_long_there(view, pod)
+            if is_vouched and is_due and not goes_with_its_pod(view, pod.name):
                 why = f"the cluster has called it dead for {view.spec.recovery.replace_after}, and its pod runs"
                 return [
                     Delete(view.id_of(pod), why),

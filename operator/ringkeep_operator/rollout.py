@@ -14,6 +14,7 @@ Source: kubernetes #67250.
 from __future__ import annotations
 
 from ringkeep_operator.children import set_is_applied
+from ringkeep_operator.scaling import goes_with_its_pod
 from ringkeep_operator.state import Action, Delete, SeenPod, TransferLeader
 from ringkeep_operator.view import BROKEN, Note, Outcome, Reason, View
 
@@ -30,7 +31,9 @@ def roll_out(view: View) -> Outcome:
     under_way = (
         Note(Reason.ROLLING_OUT, f"{names} {'has' if len(stale) == 1 else 'have'} an older revision or token"),
     )
-    broken = [pod for pod in stale if _is_broken(view, pod) and not pod.is_deleting]
+    broken = [
+        pod for pod in stale if _is_broken(view, pod) and not pod.is_deleting and not goes_with_its_pod(view, pod.name)
+    ]
     if broken:
         actions = tuple(Delete(view.id_of(pod), "it does not run, and it is an older one") for pod in broken)
         return Outcome(actions=actions, under_way=under_way, soon_s=1.0)
@@ -80,6 +83,8 @@ def _hindrance(view: View, stale: list[SeenPod]) -> str:
     if ending:
         return f"waiting for {', '.join(ending)} to be replaced"
     chosen = stale[0].name
+    if goes_with_its_pod(view, chosen):
+        return f"the claim of {chosen} is being deleted, and its data would go with the pod"
     for group in view.groups:
         for ordinal in range(max(view.standing(group), view.count(group))):
             name = group.member(ordinal)

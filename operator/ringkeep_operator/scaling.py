@@ -19,6 +19,7 @@ from __future__ import annotations
 from ringkeep_core.resource import StorageStatus
 from ringkeep_operator.naming import GATEWAY, Group
 from ringkeep_operator.reading import seconds_of
+from ringkeep_operator.shards import only_complete_copies
 from ringkeep_operator.state import Action, Delete, Leave, ObjectId, SeenNode, SeenVolume, Tell
 from ringkeep_operator.view import Note, Outcome, Reason, View
 
@@ -72,7 +73,8 @@ def _may_forget(view: View, entry: StorageStatus) -> bool:
 def set_size(view: View, group: Group) -> int:
     """Return how many pods a group's StatefulSet should have now."""
     if view.spec.suspend:
-        return 0
+        is_endangered = any(goes_with_its_pod(view, pod.name) for pod in view.pods_of(group))
+        return view.standing(group) if is_endangered else 0
     wanted, standing = view.count(group), view.standing(group)
     if not view.is_founded:
         return _unfounded_size(view, group)
@@ -180,6 +182,26 @@ def freed_volumes(view: View) -> Outcome:
         actions.append(Delete(volume_id(volume), why))
         actions.append(Tell(Reason.VOLUME_DELETED, f"deleted volume {volume.name}: {why}"))
     return Outcome(actions=tuple(actions))
+
+
+def goes_with_its_pod(view: View, name: str) -> int:
+    """Return of how many shards the last safe copy goes when a pod ends, because somebody has deleted its claim.
+
+    Kubernetes keeps a claim that is Terminating while its pod runs, and no longer. Safe are complete copies on living
+    members whose own volumes stay.
+    """
+    ordinal = view.names.nodes.ordinal(name)
+    volume = view.volumes.get(ordinal) if ordinal is not None else None
+    if volume is None or not volume.is_deleting or not view.is_founded:
+        return 0
+    if view.shard_map is None:
+        return 1  # Nobody can say what is on it.
+    member = view.registered(name)
+    if member is None:
+        return 0
+    going = {view.names.nodes.member(one.ordinal) for one in view.volumes.values() if one.is_deleting}
+    safe = view.living - {other.storage for other in view.shard_map.by_name.values() if other.name in going}
+    return only_complete_copies(view.shard_map, member.storage, safe)
 
 
 def volume_id(volume: SeenVolume) -> ObjectId:

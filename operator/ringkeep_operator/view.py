@@ -212,7 +212,7 @@ class View:
 
     @cached_property
     def ids_seen(self) -> frozenset[str]:
-        """Every cluster id that any pod's disk or map has."""
+        """Every cluster id that any pod's disk has."""
         return frozenset(node.cluster_id for name, node in self.answers.items() if self.group_of(name)) - {""}
 
     @cached_property
@@ -236,6 +236,11 @@ class View:
         """Return whether the cluster calls a member alive."""
         member = self.members.get(name)
         return member is not None and member.state in LIVING
+
+    @cached_property
+    def living(self) -> frozenset[str]:
+        """The disks of the members that may serve."""
+        return frozenset(member.storage_id for member in self.members.values() if member.state in LIVING)
 
     def registered(self, name: str) -> Member | None:
         """Return a member as the map has it."""

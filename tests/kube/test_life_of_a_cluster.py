@@ -5,14 +5,12 @@ Source: docs/kubernetes.md, "The life of a cluster"; Sieve (OSDI 2022).
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from ringkeep_testing.fake_pods import CLUSTER_ID
-from ringkeep_testing.operator_bench import Bench
+from ringkeep_testing.operator_bench import Bench, on_a_bench
 
 Change = dict[str, Any]
 START: Change = {"replicas": 3}
@@ -28,33 +26,9 @@ CHANGES: dict[str, tuple[Change, Change]] = {
 }
 
 
-def run(test: Callable[[Bench], Awaitable[None]]) -> None:
-    async def inside() -> None:
-        async with Bench() as bench:
-            await test(bench)
-
-    asyncio.run(inside())
-
-
-async def ready(bench: Bench, **spec: Any) -> None:
-    bench.create(**spec)
-    await bench.settle()
-
-
-def is_suspended(bench: Bench) -> bool:
-    generation = bench.kube.get("clusters", "demo")["metadata"]["generation"]
-    progressing = bench.condition("Progressing")
-    return not bench.kube.names("pods") and progressing.get("observedGeneration") == generation
-
-
-async def settled_after(bench: Bench, change: Change) -> None:
-    bench.change(**change)
-    await bench.settle((lambda: is_suspended(bench)) if change.get("suspend") else None)
-
-
 def test_a_new_cluster_is_founded_once_and_ready_only_with_all_copies() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         status = bench.kube.get("clusters", "demo")["status"]
 
         assert bench.pods.changes.count("bootstrap") == 1
@@ -71,28 +45,28 @@ def test_a_new_cluster_is_founded_once_and_ready_only_with_all_copies() -> None:
             "demo-2": "zone-2",
         }
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_nothing_is_written_once_everything_is_as_wanted() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         bench.points.clear()
         for _ in range(20):
             await bench.one_pass()
 
         assert bench.points == []
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_five_become_three_by_draining_and_leaving_before_a_pod_or_volume_goes() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench, replicas=5)
+        await bench.ready(replicas=5)
         bench.points.clear()
         bench.kube.writes.clear()
         bench.pods.changes.clear()
-        await settled_after(bench, {"replicas": 3})
+        await bench.settled_after({"replicas": 3})
 
         order = [
             point for point in bench.points if point in ("after:node:leave", "before:delete:PersistentVolumeClaim")
@@ -101,26 +75,26 @@ def test_five_become_three_by_draining_and_leaving_before_a_pod_or_volume_goes()
         assert order == ["after:node:leave"] * 2 + ["before:delete:PersistentVolumeClaim"] * 2
         assert bench.kube.names("persistentvolumeclaims") == ["data-demo-0", "data-demo-1", "data-demo-2"]
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_a_new_image_takes_one_pod_at_a_time_and_the_leader_last() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         leader = bench.pods.leader
         bench.kube.writes.clear()
-        await settled_after(bench, {"image": "node:2"})
+        await bench.settled_after({"image": "node:2"})
 
         deleted = [name for verb, plural, name in bench.kube.writes if (verb, plural) == ("delete", "pods")]
         assert sorted(deleted) == ["demo-0", "demo-1", "demo-2"]
         assert deleted[-1] == leader and "transfer" in bench.pods.changes
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_a_bad_image_takes_one_pod_only_and_heals_when_the_spec_is_corrected() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         bench.pods.bad_images.add("node:bad")
         bench.kube.writes.clear()
         bench.change(image="node:bad")
@@ -130,18 +104,18 @@ def test_a_bad_image_takes_one_pod_only_and_heals_when_the_spec_is_corrected() -
             pod for pod in bench.kube.names("pods") if bench.kube.get("pods", pod)["status"]["phase"] == "Pending"
         ]
         degraded = bench.condition("Degraded")
-        await settled_after(bench, {"image": "node:2"})
+        await bench.settled_after({"image": "node:2"})
 
         assert len(broken) == 1
         assert (degraded["status"], degraded["reason"]) == ("True", "ImagePullFailed")
         assert set(bench.end_state()["images"].values()) == {"node:2"}
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_a_pod_that_cannot_be_made_is_told_and_heals_when_it_can() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         before = bench.end_state()
         bench.pods.over_quota.add("demo-1")
         bench.kube.remove("pods", "demo-1")
@@ -157,12 +131,12 @@ def test_a_pod_that_cannot_be_made_is_told_and_heals_when_it_can() -> None:
         assert progressing["status"] == "False" and told.count("PodCreateFailed") == 1
         assert bench.end_state() == before
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_a_rollout_stops_at_a_pod_that_cannot_be_made() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         bench.pods.over_quota |= {"demo-0", "demo-1", "demo-2"} - {bench.pods.leader}
         bench.kube.writes.clear()
         bench.change(image="node:2")
@@ -175,12 +149,12 @@ def test_a_rollout_stops_at_a_pod_that_cannot_be_made() -> None:
 
         assert len(deleted) == 1 and reason == "PodCreateFailed"
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_an_operator_that_may_not_read_events_does_everything_else() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         bench.kube.refusals = lambda method, plural: 403 if (method, plural) == ("GET", "events") else 0
         bench.pods.over_quota.add("demo-1")
         bench.kube.remove("pods", "demo-1")
@@ -192,12 +166,12 @@ def test_an_operator_that_may_not_read_events_does_everything_else() -> None:
 
         assert reason == "PodsStarting"
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_what_somebody_changed_in_an_object_of_ours_is_repaired_and_a_deleted_one_comes_back() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         before = bench.end_state()
         bench.kube.change("services", "demo", {"spec": {"selector": {"ringkeep.dev/cluster": "other"}}})
         bench.kube.remove("poddisruptionbudgets", "demo")
@@ -206,7 +180,7 @@ def test_what_somebody_changed_in_an_object_of_ours_is_repaired_and_a_deleted_on
         assert bench.kube.get("services", "demo")["spec"]["selector"] == {"ringkeep.dev/cluster": "demo"}
         assert bench.end_state() == before
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_an_object_of_somebody_else_with_a_name_of_ours_is_left_alone_and_told() -> None:
@@ -221,12 +195,12 @@ def test_an_object_of_somebody_else_with_a_name_of_ours_is_left_alone_and_told()
         assert bench.kube.get("services", "demo") == kept
         assert (degraded["status"], degraded["reason"]) == ("True", "ForeignObject")
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_a_spec_that_breaks_a_rule_is_told_in_the_conditions_and_changes_nothing() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         before = bench.end_state()["objects"]
         bench.change(minInSync=5)
         outcome = await bench.one_pass()
@@ -237,12 +211,12 @@ def test_a_spec_that_breaks_a_rule_is_told_in_the_conditions_and_changes_nothing
         assert (state["status"], state["reason"]) == ("False", "InvalidSpec") and "minInSync" in state["message"]
         assert bench.end_state()["objects"] == before and "InvalidSpec" in told
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_a_kind_that_is_not_installed_is_told_and_stops_nothing_else() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench, replicas=4)
+        await bench.ready(replicas=4)
         bench.change(replicas=3, monitoring={"serviceMonitor": True})
         for _ in range(30):
             await bench.one_pass()
@@ -252,12 +226,12 @@ def test_a_kind_that_is_not_installed_is_told_and_stops_nothing_else() -> None:
         assert bench.kube.names("pods") == ["demo-0", "demo-1", "demo-2"]
         assert any("ServiceMonitor/demo" in message for message in told)
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_a_service_monitor_comes_once_its_kind_is_installed_and_goes_when_it_is_wanted_no_more() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         bench.change(monitoring={"serviceMonitor": True})
         # All within a second or two: what is remembered of a kind that is missing must not outlive its coming.
         moment = bench.now
@@ -272,12 +246,12 @@ def test_a_service_monitor_comes_once_its_kind_is_installed_and_goes_when_it_is_
         assert before == [] and made["spec"]["endpoints"] == [{"port": "http", "path": "/metrics"}]
         assert bench.kube.names("servicemonitors") == []
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_an_object_that_the_api_server_does_not_take_is_said_and_holds_up_nothing_else() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         bench.kube.refusals = lambda method, plural: 422 if (method, plural) == ("PATCH", "statefulsets") else 0
         bench.change(resources={"limits": {"mem": "1Gi"}}, recovery={"rereplicateAfter": "277s"})
         outcome = await bench.one_pass()
@@ -294,24 +268,24 @@ def test_an_object_that_the_api_server_does_not_take_is_said_and_holds_up_nothin
 
         assert bench.condition("Degraded")["status"] == "False"
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_members_that_do_not_take_the_token_are_said() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         bench.pods.token = "another"
         bench.change(recovery={"rereplicateAfter": "277s"})
         await bench.one_pass()
 
         assert (bench.condition("Degraded")["reason"], bench.condition("Ready")["status"]) == ("ActionRefused", "False")
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_an_impossible_shrink_is_refused_in_the_conditions_and_the_rest_goes_on() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench, replicas=5)
+        await bench.ready(replicas=5)
         bench.pods.silent |= {"demo-0", "demo-1"}
         bench.kube.writes.clear()
         bench.change(replicas=2)
@@ -325,12 +299,12 @@ def test_an_impossible_shrink_is_refused_in_the_conditions_and_the_rest_goes_on(
         assert bench.kube.get("statefulsets", "demo")["spec"]["replicas"] == 5
         assert bench.kube.get("services", "demo")["spec"]["selector"] == {"ringkeep.dev/cluster": "demo"}
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_an_impossible_shrink_is_refused_in_the_pass_that_sees_it_and_the_possible_part_is_asked_in_the_same() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench, replicas=5)
+        await bench.ready(replicas=5)
         bench.pods.hanging |= {"demo-0", "demo-1"}
         await bench.one_pass()
         bench.pods.changes.clear()
@@ -346,12 +320,12 @@ def test_an_impossible_shrink_is_refused_in_the_pass_that_sees_it_and_the_possib
         assert bench.pods.changes == ["wanted"] and held.wanted.settings.grace_s == 277.0
         assert not any(want.draining for want in held.wanted.members.values())
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_all_that_is_asked_of_a_founded_cluster_names_it_and_a_stranger_at_an_old_address_is_passed_over() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench, replicas=4)
+        await bench.ready(replicas=4)
         bench.pods.asked.clear()
         bench.pods.strangers.add("demo-0")
         bench.change(recovery={"rereplicateAfter": "277s"})
@@ -361,7 +335,7 @@ def test_all_that_is_asked_of_a_founded_cluster_names_it_and_a_stranger_at_an_ol
         assert held is not None
         changed, available = held.wanted.settings.grace_s, bench.condition("Available")["status"]
         bench.pods.strangers.clear()
-        await settled_after(bench, {"replicas": 3, "image": "node:2"})
+        await bench.settled_after({"replicas": 3, "image": "node:2"})
         meant = {(method, rest): cluster for method, rest, cluster in bench.pods.asked if rest}
 
         assert (changed, available) == (277.0, "True")
@@ -378,26 +352,26 @@ def test_all_that_is_asked_of_a_founded_cluster_names_it_and_a_stranger_at_an_ol
         # Who a node is must be answered by a stranger too: it may have the wrong volume.
         assert {cluster for _, rest, cluster in bench.pods.asked if not rest} == {""}
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_a_cluster_that_is_gone_is_forgotten() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         bench.kube.remove("clusters", "demo")
         bench.points.clear()
         outcome = await bench.one_pass()
 
         assert (outcome, bench.points) == (None, [])
 
-    run(test)
+    on_a_bench(test)
 
 
 @pytest.mark.slow
 def test_a_new_cluster_comes_to_the_same_end_wherever_the_operator_is_killed() -> None:
     async def test(bench: Bench) -> None:
         empty = bench.photograph()
-        await ready(bench)
+        await bench.ready()
         wanted, points = bench.end_state(), list(bench.points)
 
         assert len(points) >= 20
@@ -405,12 +379,12 @@ def test_a_new_cluster_comes_to_the_same_end_wherever_the_operator_is_killed() -
             await bench.restore(empty)
             bench.pods.map = None
             bench.kill_at = number
-            await ready(bench)
+            await bench.ready()
             assert (bench.kills, bench.end_state()) == (1, wanted), f"killed at {number} {point}"
             assert bench.pods.broken == [], f"killed at {number} {point}"
             assert bench.pods.changes.count("bootstrap") == 1
 
-    run(test)
+    on_a_bench(test)
 
 
 @pytest.mark.slow
@@ -419,33 +393,33 @@ def test_a_change_comes_to_the_same_end_wherever_the_operator_is_killed(name: st
     before, change = CHANGES[name]
 
     async def test(bench: Bench) -> None:
-        await ready(bench, **before)
+        await bench.ready(**before)
         start = bench.photograph()
         await bench.restore(start)
-        await settled_after(bench, change)
+        await bench.settled_after(change)
         wanted, points = bench.end_state(), list(bench.points)
 
         assert points
         for number, point in enumerate(points, 1):
             await bench.restore(start)
             bench.kill_at = number
-            await settled_after(bench, change)
+            await bench.settled_after(change)
             assert (bench.kills, bench.end_state()) == (1, wanted), f"killed at {number} {point}"
             assert bench.pods.broken == [], f"killed at {number} {point}"
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_volumes_that_go_with_the_cluster_are_owned_by_it_and_stay_when_the_set_is_deleted_by_hand() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench, storage={"retain": {"whenDeleted": "Delete"}})
+        await bench.ready(storage={"retain": {"whenDeleted": "Delete"}})
         uid = bench.kube.get("clusters", "demo")["metadata"]["uid"]
         claims = [bench.kube.get("persistentvolumeclaims", f"data-demo-{n}") for n in range(3)]
         policy = bench.kube.get("statefulsets", "demo")["spec"]["persistentVolumeClaimRetentionPolicy"]
 
         assert [[owner["uid"] for owner in claim["metadata"]["ownerReferences"]] for claim in claims] == [[uid]] * 3
         assert policy == {"whenDeleted": "Retain", "whenScaled": "Retain"}
-        await settled_after(bench, {"storage": {"retain": {"whenDeleted": "Retain"}}})
+        await bench.settled_after({"storage": {"retain": {"whenDeleted": "Retain"}}})
         claims = [bench.kube.get("persistentvolumeclaims", f"data-demo-{n}") for n in range(3)]
         assert [claim["metadata"].get("ownerReferences") for claim in claims] == [None] * 3
         bench.points.clear()
@@ -453,4 +427,4 @@ def test_volumes_that_go_with_the_cluster_are_owned_by_it_and_stay_when_the_set_
             await bench.one_pass()
         assert bench.points == []
 
-    run(test)
+    on_a_bench(test)

@@ -5,35 +5,15 @@ Source: docs/decisions/0034-what-is-lost-for-good-needs-a-fresh-look.md.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # it has no types, and its stubs are not worth a dependency
 
-from ringkeep_testing.operator_bench import Bench
+from ringkeep_testing.operator_bench import Bench, on_a_bench
 
 Change = dict[str, Any]
-
-
-def run(test: Callable[[Bench], Awaitable[None]]) -> None:
-    async def inside() -> None:
-        async with Bench() as bench:
-            await test(bench)
-
-    asyncio.run(inside())
-
-
-async def ready(bench: Bench, **spec: Any) -> None:
-    bench.create(**spec)
-    await bench.settle()
-
-
-async def settled_after(bench: Bench, change: Change) -> None:
-    bench.change(**change)
-    await bench.settle()
 
 
 def told_of(bench: Bench, reason: str) -> list[str]:
@@ -44,19 +24,19 @@ def told_of(bench: Bench, reason: str) -> list[str]:
 def test_an_empty_setting_is_applied_once() -> None:
     async def test(bench: Bench) -> None:
         empty = {"name": "NOTE", "value": ""}
-        await ready(bench, settings=[empty], pods={"env": [empty]})
+        await bench.ready(settings=[empty], pods={"env": [empty]})
         bench.points.clear()
         for _ in range(5):
             await bench.one_pass()
 
         assert bench.points == []
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_an_object_that_an_admission_rule_changes_is_told_and_not_fought_over() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
 
         def rewritten(plural: str, manifest: Change) -> Change:
             if plural == "poddisruptionbudgets":
@@ -79,12 +59,12 @@ def test_an_object_that_an_admission_rule_changes_is_told_and_not_fought_over() 
         )
         assert len(told_of(bench, "ActionRefused")) == 1 and passed_s >= 120
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_a_volume_that_may_not_be_deleted_is_told_and_holds_up_nothing_else() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench, replicas=4)
+        await bench.ready(replicas=4)
         bench.kube.refusals = lambda method, plural: (
             403 if (method, plural) == ("DELETE", "persistentvolumeclaims") else 0
         )
@@ -105,7 +85,7 @@ def test_a_volume_that_may_not_be_deleted_is_told_and_holds_up_nothing_else() ->
         )
         assert bench.kube.names("persistentvolumeclaims") == ["data-demo-0", "data-demo-1", "data-demo-2"]
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_what_members_refuse_is_told_at_once_and_is_wrong_after_a_while() -> None:
@@ -128,12 +108,12 @@ def test_what_members_refuse_is_told_at_once_and_is_wrong_after_a_while() -> Non
         assert len(told_of(bench, "ActionRefused")) == 1
         assert bench.condition("Degraded")["status"] == "False"
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_a_drain_that_cannot_end_says_what_it_waits_for_and_can_be_taken_back() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         before = bench.end_state()
         bench.pods.holds_moves = True
         bench.pods.running = {"waiting": ["demo-2 cannot give up its copies: start demo-0, or drain it too"]}
@@ -156,12 +136,12 @@ def test_a_drain_that_cannot_end_says_what_it_waits_for_and_can_be_taken_back() 
         assert "demo-2 cannot give up its copies: start demo-0, or drain it too" in progressing["message"]
         assert {**after, "generation": 0} == {**before, "generation": 0}
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_no_pod_is_taken_on_a_look_that_has_become_old() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
 
         def events_are_slow(method: str, plural: str) -> int:
             bench.now += 60.0 * ((method, plural) == ("POST", "events"))
@@ -183,12 +163,12 @@ def test_no_pod_is_taken_on_a_look_that_has_become_old() -> None:
         assert not any({told, taken} <= writes for writes in passes)
         assert set(bench.end_state()["images"].values()) == {"node:2"}
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_no_pod_is_taken_in_a_pass_that_has_changed_what_members_are_to_do() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         bench.change(image="node:2")
         await bench.one_pass()
         passes = []
@@ -204,12 +184,12 @@ def test_no_pod_is_taken_in_a_pass_that_has_changed_what_members_are_to_do() -> 
 
         assert passes[:2] == [(["wanted"], False), ([], True)]
 
-    run(test)
+    on_a_bench(test)
 
 
 def test_an_operator_whose_lease_ran_out_in_the_middle_of_a_pass_changes_nothing_more() -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench)
+        await bench.ready()
         bench.change(replicas=5, recovery={"rereplicateAfter": "277s"})
 
         def ends_at_the_first_write(method: str, _plural: str) -> int:
@@ -227,13 +207,13 @@ def test_an_operator_whose_lease_ran_out_in_the_middle_of_a_pass_changes_nothing
         assert outcome is not None and (outcome.result, getattr(outcome.failed, "code", "")) == ("failed", "lease_lost")
         assert len([point for point in points if point.startswith("before:")]) == 1
 
-    run(test)
+    on_a_bench(test)
 
 
 @pytest.mark.parametrize(("hostname", "survives"), [("host-1", True), ("host-9", False)])
 def test_the_host_name_in_a_local_volume_is_not_taken_for_the_name_of_its_node(hostname: str, survives: bool) -> None:
     async def test(bench: Bench) -> None:
-        await ready(bench, recovery={"replaceAfter": "10s"})
+        await bench.ready(recovery={"replaceAfter": "10s"})
         rule = {"key": "kubernetes.io/hostname", "operator": "In", "values": [hostname]}
         affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": [rule]}]}}
         bench.kube.put("persistentvolumes", {"metadata": {"name": "pv-1"}, "spec": {"nodeAffinity": affinity}}, "")
@@ -247,7 +227,7 @@ def test_the_host_name_in_a_local_volume_is_not_taken_for_the_name_of_its_node(h
 
         assert kept is survives
 
-    run(test)
+    on_a_bench(test)
 
 
 RULES = Path(__file__).resolve().parents[2] / "deploy" / "operator.yaml"
@@ -265,10 +245,10 @@ def granted(verb: str) -> set[str]:
 def test_the_operator_may_change_what_it_changes_in_a_whole_life_and_nothing_else() -> None:
     async def test(bench: Bench) -> None:
         bench.kube.not_installed.clear()
-        await ready(bench, monitoring={"serviceMonitor": True}, networkPolicy={"enabled": True}, gateways=1)
-        await settled_after(bench, {"replicas": 4, "image": "node:2", "storage": {"size": "2Gi"}})
+        await bench.ready(monitoring={"serviceMonitor": True}, networkPolicy={"enabled": True}, gateways=1)
+        await bench.settled_after({"replicas": 4, "image": "node:2", "storage": {"size": "2Gi"}})
         optional = {"monitoring": {"serviceMonitor": False}, "networkPolicy": {"enabled": False}, "gateways": 0}
-        await settled_after(bench, {"replicas": 1, **optional})
+        await bench.settled_after({"replicas": 1, **optional})
         used = {
             verb: {plural for (method, plural), _ in bench.kube.requests.items() if method == known}
             for known, verb in VERBS.items()
@@ -276,4 +256,4 @@ def test_the_operator_may_change_what_it_changes_in_a_whole_life_and_nothing_els
 
         assert used == {verb: granted(verb) for verb in VERBS.values()}
 
-    run(test)
+    on_a_bench(test)

@@ -361,12 +361,16 @@ class Operator:
             "--namespace", self.namespace, "exec", "deployment/ringkeep-operator", "--", "python", "-c", code
         )
 
+    def _pods(self) -> list[Json]:
+        selector = "app.kubernetes.io/component=operator"
+        text = kubectl("--namespace", self.namespace, "get", "pods", "-l", selector, "-o", "json")
+        pods: list[Json] = decoded(text)["items"]
+        return pods
+
     @property
     def node(self) -> str:
         """The Node that it runs on."""
-        selector = "app.kubernetes.io/component=operator"
-        path = "jsonpath={.items[0].spec.nodeName}"
-        return kubectl("--namespace", self.namespace, "get", "pods", "-l", selector, "-o", path).strip()
+        return str(self._pods()[0]["spec"]["nodeName"])
 
     def reaches_the_api_server(self) -> bool:
         """Return whether its pod can open a connection to the Service of the API server."""
@@ -390,9 +394,7 @@ class Operator:
 
     def deaths(self) -> int:
         """Return how often the process that runs now was ended as a kill ends one."""
-        selector = "app.kubernetes.io/component=operator"
-        pods = decoded(kubectl("--namespace", self.namespace, "get", "pods", "-l", selector, "-o", "json"))["items"]
-        containers = [row for pod in pods for row in pod["status"].get("containerStatuses", ())]
+        containers = [row for pod in self._pods() for row in pod["status"].get("containerStatuses", ())]
         ends = [row["lastState"].get("terminated", row["state"].get("terminated", {})) for row in containers]
         killed = [row for row, end in zip(containers, ends, strict=True) if end.get("exitCode") == KILLED]
         return sum(max(1, int(row["restartCount"])) for row in killed)

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -148,6 +149,16 @@ class Bench:
                 return
         raise AssertionError(f"no end after {PASSES_MAX} passes: {self.kube.get('clusters', 'demo').get('status')}")
 
+    async def ready(self, **spec: Any) -> None:
+        """Make the resource and wait until it is Ready."""
+        self.create(**spec)
+        await self.settle()
+
+    async def settled_after(self, change: Mapping[str, Any]) -> None:
+        """Change the spec and wait until it is as wanted: Ready, or suspended."""
+        self.change(**change)
+        await self.settle(self.is_suspended if change.get("suspend") else None)
+
     # --- what can be seen
 
     def condition(self, type_: str) -> Json:
@@ -160,6 +171,11 @@ class Bench:
         generation = self.kube.get("clusters", "demo")["metadata"]["generation"]
         ready = self.condition("Ready")
         return ready.get("status") == "True" and ready.get("observedGeneration") == generation
+
+    def is_suspended(self) -> bool:
+        """Return whether no pod is left, as of the present generation."""
+        generation = self.kube.get("clusters", "demo")["metadata"]["generation"]
+        return not self.kube.names("pods") and self.condition("Progressing").get("observedGeneration") == generation
 
     def end_state(self) -> Json:
         """Return everything that must be the same however often the operator was killed: no times, ids or versions."""
@@ -209,6 +225,16 @@ class Bench:
         pods.map, self.now = state["map"], state["now"]
         self.points, self.kill_at, self.kills, self.passes, self.outcomes = [], 0, 0, 0, []
         self.start()
+
+
+def on_a_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
+    """Run a test on a bench of its own."""
+
+    async def inside() -> None:
+        async with Bench() as bench:
+            await test(bench)
+
+    asyncio.run(inside())
 
 
 def cluster(name: str = "demo", **spec: Any) -> Json:

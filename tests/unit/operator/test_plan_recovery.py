@@ -150,6 +150,12 @@ def _without_copies(**spec: Any) -> OperatorWorld:
     return world
 
 
+def _progressing(world: OperatorWorld) -> str:
+    condition = world.status.condition("Progressing")
+    assert condition is not None
+    return condition.message
+
+
 def test_a_claim_that_was_deleted_under_a_member_is_told_and_no_rollout_takes_its_only_copies_along() -> None:
     world = _without_copies()
     world.claims["data-demo-1"].is_deleting = True
@@ -161,8 +167,9 @@ def test_a_claim_that_was_deleted_under_a_member_is_told_and_no_rollout_takes_it
     assert (set(deleted), world.is_ready()) == ({""}, False)
     assert (degraded.status, degraded.reason) == ("True", "VolumeTerminating")
     assert degraded.message.startswith(
-        "data-demo-1 is being deleted, and goes with its data when pod demo-1 ends; no other"
+        "data-demo-1 is being deleted, and goes with its data when pod demo-1 ends; no living"
     )
+    assert "the claim of demo-1 is being deleted" in _progressing(world)
 
 
 def test_a_dead_member_whose_claim_was_deleted_keeps_its_pod_while_it_has_an_only_copy() -> None:
@@ -173,6 +180,36 @@ def test_a_dead_member_whose_claim_was_deleted_keeps_its_pod_while_it_has_an_onl
     world.now += 60
 
     assert [_deletions(world) for _ in range(3)] == [[], [], []]
+    # Nor is anybody told that it was replaced.
+    assert "PodReplaced" not in {tell.reason for tell in world.told}
+    assert world.condition("Degraded") == ("True", "VolumeTerminating")
+
+
+def test_a_cluster_is_not_suspended_while_a_deleted_claim_would_take_an_only_copy_along() -> None:
+    world = _without_copies()
+    world.claims["data-demo-1"].is_deleting = True
+    world.want(suspend=True)
+    world.run(20)
+    before = sorted(world.pods)
+    told = world.condition("Degraded")
+    world.claims["data-demo-1"].is_deleting = False
+    world.run(20)
+
+    assert (before, told) == (["demo-0", "demo-1"], ("True", "VolumeTerminating"))
+    assert world.pods == {}
+
+
+def test_a_copy_on_another_deleted_claim_is_no_safe_one() -> None:
+    world = OperatorWorld()
+    world.want(replicas=2, replication_factor=2, min_in_sync=1)
+    assert world.settle()
+    world.run(3)
+    for claim in world.claims.values():
+        claim.is_deleting = True
+    world.want(image="good:2")
+    deleted = [name for _ in range(30) for name, _ in (*_deletions(world), ("", world.tick()))]  # type: ignore[func-returns-value]
+
+    assert set(deleted) == {""}
 
 
 def test_a_claim_that_was_deleted_under_a_member_is_replaced_by_a_rollout_where_others_have_all_copies(

@@ -9,12 +9,12 @@ import pytest
 from ringkeep_operator.reading import (
     OnlyNode,
     has_default_class,
-    not_made,
     only_node_of,
     ordinal_of,
     owners_of,
     pods_of,
     volumes_of,
+    why_not_made,
 )
 from ringkeep_operator.state import SeenPod, SeenVolume
 
@@ -135,7 +135,7 @@ def test_the_last_word_about_making_a_pod_says_whether_it_can_be_made() -> None:
         {},
     ]
 
-    assert not_made(events) == {
+    assert why_not_made(events) == {
         "d-0": 'pods "d-0" is forbidden: quota',
         "d-2": "storage quota",
         "d-5": "two\nlines",
@@ -148,8 +148,8 @@ def test_an_event_that_is_told_again_is_as_new_as_its_last_time() -> None:
         "create Pod d-0 in StatefulSet d failed error: x", "", series={"lastObservedTime": "2026-01-01T00:00:09Z"}
     )
 
-    assert not_made([_said(old, "2026-01-01T00:00:05Z"), again]) == {"d-0": "x"}
-    assert not_made([again, _said(old, "2026-01-01T00:00:10Z")]) == {}
+    assert why_not_made([_said(old, "2026-01-01T00:00:05Z"), again]) == {"d-0": "x"}
+    assert why_not_made([again, _said(old, "2026-01-01T00:00:10Z")]) == {}
 
 
 def test_only_clusters_of_our_group_own_anything() -> None:
