@@ -166,9 +166,7 @@ def test_a_claim_that_was_deleted_under_a_member_is_told_and_no_rollout_takes_it
 
     assert (set(deleted), world.is_ready()) == ({""}, False)
     assert (degraded.status, degraded.reason) == ("True", "VolumeTerminating")
-    assert degraded.message.startswith(
-        "data-demo-1 is being deleted, and goes with its data when pod demo-1 ends; no living"
-    )
+    assert "when pod demo-1 ends; no living member whose volume stays has a complete copy of 8" in degraded.message
     assert "the claim of demo-1 is being deleted" in _progressing(world)
 
 
