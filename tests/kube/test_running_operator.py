@@ -97,14 +97,22 @@ def test_nothing_is_asked_for_writing_while_nothing_happens() -> None:
     run(test)
 
 
+def restarts(running: RunningOperator) -> float:
+    """How often the watch of Services was begun; a cluster that is idle is looked at twice a minute whatever it says."""
+    name = "ringkeep_operator_watch_restarts_total"
+    return running.operator.metrics.registry.get_sample_value(name, {"kind": "Service"}) or 0.0
+
+
 def test_a_silent_watch_is_begun_anew_and_what_it_missed_is_repaired() -> None:
     async def test(kube: FakeKube, pods: FakePods) -> None:
-        async with RunningOperator(kube, pods, silence_s=5.0, resync_s=600.0):
+        async with RunningOperator(kube, pods, silence_s=5.0, resync_s=600.0) as running:
             await made(kube)
             await quiet(kube)
+            before = restarts(running)
             kube.is_frozen = True
             kube.remove("services", "demo")
-            took_s = await until(lambda: "demo" in kube.names("services"), "for the Service")
+            took_s = await until(lambda: restarts(running) > before, "for the watch to be begun anew")
+            await until(lambda: "demo" in kube.names("services"), "for the Service")
 
             assert took_s > 1.0, "the change was told although the watches are frozen"
 

@@ -292,3 +292,17 @@ def test_the_secret_has_no_token_in_it() -> None:
     made = manifests.secret(CLUSTER)
 
     assert not {"data", "stringData"} & made.keys()
+
+
+def test_evictions_take_one_member_at_a_time_and_a_broken_one_whenever_they_like() -> None:
+    budget = next(made for made in manifests.constants_of(CLUSTER) if made["kind"] == "PodDisruptionBudget")
+    labels = manifests.gateways_set(CLUSTER, 1)["spec"]["template"]["metadata"]["labels"]
+    chosen = budget["spec"]["selector"]["matchLabels"]
+
+    assert {**budget["spec"], "selector": None} == {
+        "maxUnavailable": 1,
+        "selector": None,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
+    # Gateways hold nothing: they may go all at once.
+    assert chosen.items() <= _nodes_labels().items() and not chosen.items() <= labels.items()

@@ -368,3 +368,21 @@ def test_no_volume_goes_while_nobody_leads(world: OperatorWorld) -> None:
     found = [[one.target.name for one in plan(one).actions if isinstance(one, Delete)] for one in (seen, leaderless)]
 
     assert found == [["data-demo-3"], []]
+
+
+def test_a_suspended_cluster_keeps_every_volume(world: OperatorWorld) -> None:
+    _retaining(world)
+    world.want(replicas=4)
+    assert world.settle()
+    world.want(replicas=3)
+    assert world.settle()
+    storage = world.spec.storage
+    policy = replace(storage, retain=replace(storage.retain, when_scaled="Delete"))
+    seen = [world.seen()]
+    for suspend in (False, True):
+        resource = replace(seen[0].resource, spec=replace(seen[0].resource.spec, storage=policy, suspend=suspend))
+        seen.append(with_(seen[0], resource=resource))
+    gone = [[one.target for one in plan(each).actions if isinstance(one, Delete)] for each in seen]
+    found = [[one.name for one in targets if one.kind == "PersistentVolumeClaim"] for targets in gone]
+
+    assert found == [[], ["data-demo-3"], []]
